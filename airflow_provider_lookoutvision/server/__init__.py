@@ -1,0 +1,1 @@
+"""The drop-in service: the Lookout for Vision API, answered here. Never imports airflow."""

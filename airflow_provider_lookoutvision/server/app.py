@@ -1,0 +1,246 @@
+"""The service as an ASGI application: read from top to bottom, it is the table of contents.
+
+A request goes through these steps, and may end at each with an error of its own:
+
+1. ``sigv4``: what it says of its signer, before a byte of its body is read;
+2. ``protocol``: which operation it is for, and so how large its body may be;
+3. ``access``: whether the key exists and signed exactly this; what the key may do;
+4. ``protocol``: what the members are, and whether they keep the model's constraints;
+5. ``throttle``: whether there have been too many;
+6. ``idempotency`` and the room of the operation, in one transaction;
+7. ``protocol``: the answer.
+
+Steps 3 to 7 run in a thread, since databases and disks make them wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import sqlalchemy as sa
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from airflow_provider_lookoutvision.server import access, idempotency, projects, protocol, sigv4
+from airflow_provider_lookoutvision.server.call import Call, Handler
+from airflow_provider_lookoutvision.server.database import Database
+from airflow_provider_lookoutvision.server.errors import (
+    InternalServerException,
+    NotImplementedException,
+    RequestEntityTooLargeException,
+    ServiceError,
+    SignatureException,
+)
+from airflow_provider_lookoutvision.server.sealing import Seal
+from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.server.throttle import Throttle
+
+# One room for each resource: an operation is the function of its name in one of them.
+ROOMS: tuple[ModuleType, ...] = (projects,)
+
+HOUSEKEEPING_SECONDS = 600
+
+log = logging.getLogger("lookoutvision")
+
+
+def handler(operation: protocol.Operation) -> Handler | None:
+    """The function that does an operation, or None while there is none."""
+    for room in ROOMS:
+        if function := getattr(room, operation.function_name, None):
+            return function  # type: ignore[no-any-return]
+    return None
+
+
+def create_app(settings: Settings, database: Database, seal: Seal) -> Starlette:
+    """The application, on a database whose schema is the newest."""
+    service = Service(settings, database, seal)
+    return Starlette(
+        routes=[Route("/healthz", service.healthz), Route("/{path:path}", service)],
+        lifespan=service.lifespan,
+    )
+
+
+@dataclass
+class _Told:
+    """What the log line of a request tells; filled in on the way, since a request may end anywhere."""
+
+    request_id: str
+    operation: str | None = None
+    access_key_id: str | None = None
+    account_id: str | None = None
+    region: str | None = None
+    error: str | None = None
+    started: float = field(default_factory=time.perf_counter)
+
+
+class Service:
+    """What all requests share."""
+
+    def __init__(self, settings: Settings, database: Database, seal: Seal) -> None:
+        self._settings = settings
+        self._database = database
+        self._seal = seal
+        self._protocol = protocol.load()
+        self._throttle = Throttle(settings.requests_per_second)
+        self._threads = anyio.CapacityLimiter(settings.threads)
+
+    @asynccontextmanager
+    async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        """Run the housekeeping while the application runs."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._keep_house)
+            yield
+            tasks.cancel_scope.cancel()
+
+    async def healthz(self, _request: Request) -> Response:
+        """200 when the database answers, 503 when it doesn't."""
+        try:
+            await anyio.to_thread.run_sync(self._ping)
+        except Exception:
+            log.exception("health check failed")
+            return JSONResponse({"status": "the database does not answer"}, status_code=503)
+        return JSONResponse({"status": "ok"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request of the API, and log it."""
+        told = _Told(request_id=str(uuid.uuid4()))
+        try:
+            response = await self._answer(Request(scope, receive), told)
+        except ServiceError as error:
+            response = self._refuse(error, told)
+        except ClientDisconnect:
+            told.error = "ClientDisconnect"
+            response = Response(status_code=400)
+        except Exception:
+            log.exception("internal error", extra={"request_id": told.request_id})
+            fault = InternalServerException(
+                f"The service failed on this request; its log tells more under {told.request_id}",
+                RetryAfterSeconds=1,
+            )
+            response = self._refuse(fault, told)
+        response.headers["x-amzn-requestid"] = told.request_id
+        log.info(
+            "request",
+            extra={
+                "request_id": told.request_id,
+                "operation": told.operation,
+                "access_key_id": told.access_key_id,
+                "account_id": told.account_id,
+                "region": told.region,
+                "status": response.status_code,
+                "error": told.error,
+                "duration_ms": round((time.perf_counter() - told.started) * 1000, 2),
+            },
+        )
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request, told: _Told) -> Response:
+        path = request.scope.get("raw_path", b"").decode("latin-1")
+        query = request.scope["query_string"].decode("latin-1")
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.scope["headers"]
+        ]
+        try:
+            claim = sigv4.parse(
+                request.method,
+                path,
+                query,
+                headers,
+                now=datetime.now(UTC),
+                service=access.SERVICE,
+                regions=self._settings.regions or None,
+            )
+        except sigv4.SignatureError as error:
+            raise SignatureException(error.code, error.message, error.status) from None
+        told.access_key_id = claim.access_key_id
+        route = self._protocol.route(request.method, path)
+        told.operation = route.operation.name
+        body = await _read_body(request, route.operation.body_limit)
+        answer = await anyio.to_thread.run_sync(
+            partial(self._perform, claim, route, query, dict(headers), body, told), limiter=self._threads
+        )
+        return Response(answer, route.operation.status, media_type="application/json")
+
+    def _perform(
+        self,
+        claim: sigv4.Claim,
+        route: protocol.Route,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        told: _Told,
+    ) -> bytes:
+        operation = route.operation
+        caller = self._authenticate(claim, body)
+        told.account_id, told.region = caller.account_id, caller.region
+        self._throttle.admit(caller, operation.name)
+        members = operation.read(route.labels, query, headers, body)
+        caller.authorize(operation.name, members.get("project_name"))
+        do = handler(operation)
+        if do is None:
+            raise NotImplementedException(f"{operation.name} is not part of this version of the service yet")
+        writes = operation.method != "GET"
+        with self._database.write() if writes else self._database.read() as connection:
+            call = Call(caller, connection, self._settings, self._seal, now=time.time_ns() // 1_000_000)
+            return idempotency.perform(call, operation, members, do)
+
+    def _authenticate(self, claim: sigv4.Claim, body: bytes) -> access.Caller:
+        with self._database.read() as connection:
+            found = access.find_key(connection, self._seal, claim.access_key_id)
+        credential = sigv4.Credential(found[1]) if found else None
+        try:
+            signature = claim.verify(credential, body)
+        except sigv4.SignatureError as error:
+            raise SignatureException(error.code, error.message, error.status) from None
+        assert found  # noqa: S101 (an unknown key does not verify)
+        return access.Caller(found[0], signature.region)
+
+    def _refuse(self, error: ServiceError, told: _Told) -> Response:
+        told.error = error.code
+        status, headers, body = self._protocol.write_error(error)
+        return Response(body, status, headers, media_type="application/json")
+
+    def _ping(self) -> None:
+        with self._database.read() as connection:
+            connection.execute(sa.text("SELECT 1"))
+
+    async def _keep_house(self) -> None:
+        while True:
+            try:
+                await anyio.to_thread.run_sync(self._purge)
+            except Exception:
+                log.exception("housekeeping failed")
+            await anyio.sleep(HOUSEKEEPING_SECONDS)
+
+    def _purge(self) -> None:
+        with self._database.write() as connection:
+            idempotency.purge(connection, time.time_ns() // 1_000_000)
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    too_large = RequestEntityTooLargeException(
+        f"The body is larger than the {limit} bytes that this operation takes"
+    )
+    length: Any = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)

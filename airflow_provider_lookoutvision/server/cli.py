@@ -1,0 +1,188 @@
+"""The command ``lookoutvision``: serve the API, manage its access keys, tell where the API model lies.
+
+What a subcommand needs is imported when it runs, so that ``model-path`` works without the ``server`` extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from airflow_provider_lookoutvision import __version__
+from airflow_provider_lookoutvision.server import settings as settings_module
+from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 on success, 2 when something must be set or given differently."""
+    parser = _parser()
+    flags = parser.parse_args(arguments)
+    try:
+        return int(flags.run(flags))
+    except SettingsError as error:
+        return _complain(str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("airflow_provider_lookoutvision"):
+            raise
+        return _complain(
+            f"{error.name} is not installed: pip install 'airflow-provider-lookoutvision[server]'"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "lookoutvision", description="The Lookout for Vision API, served from here."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve the API")
+    for setting in fields(Settings):
+        _add_setting(serve, setting.name)
+    serve.set_defaults(run=_serve)
+
+    model_path = commands.add_parser("model-path", help="print the folder to put into AWS_DATA_PATH")
+    model_path.set_defaults(run=_model_path)
+
+    keys = commands.add_parser("keys", help="manage access keys").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    create = keys.add_parser("create", help="make an access key and print it, once")
+    create.add_argument(
+        "--account", default=settings_module.DEFAULT_ACCOUNT, help="12 digits (default: %(default)s)"
+    )
+    create.add_argument(
+        "--allow",
+        action="append",
+        metavar="ACTION",
+        help="an action the key may call, as 'lookoutvision:Describe*'; may be repeated (default: all)",
+    )
+    create.add_argument(
+        "--project",
+        action="append",
+        metavar="NAME",
+        help="a pattern of project names that the key may see, as 'line-*'; may be repeated (default: all)",
+    )
+    create.add_argument(
+        "--json", action="store_true", help="print AccessKeyId and SecretAccessKey as JSON, and nothing else"
+    )
+    create.set_defaults(run=_create_key)
+    listing = keys.add_parser("list", help="list the access keys, without their secrets")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(run=_list_keys)
+    delete = keys.add_parser("delete", help="delete an access key")
+    delete.add_argument("access_key_id", metavar="ACCESS_KEY_ID")
+    delete.set_defaults(run=_delete_key)
+    for command in (create, listing, delete):
+        _add_setting(command, "data_dir")
+        _add_setting(command, "database_url")
+    return parser
+
+
+def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
+    setting = next(setting for setting in fields(Settings) if setting.name == name)
+    default = settings_module.default_data_dir() if name == "data_dir" else setting.default
+    shown = (
+        ""
+        if default in (None, "", ())
+        else f" (default: {str(default).lower() if default is False else default})"
+    )
+    options: dict[str, Any] = {
+        "dest": name,
+        "default": None,
+        "help": (setting.metadata["help"] + shown).replace("%", "%%"),
+    }
+    if setting.metadata["kind"] is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    else:
+        options["metavar"] = name.upper()
+    parser.add_argument("--" + name.replace("_", "-"), **options)
+
+
+def _serve(flags: argparse.Namespace) -> int:
+    from airflow_provider_lookoutvision.server.serving import serve
+
+    return serve(settings_module.load(vars(flags)))
+
+
+def _model_path(_flags: argparse.Namespace) -> int:
+    from airflow_provider_lookoutvision.model import MODEL_PATH
+
+    print(MODEL_PATH)  # noqa: T201
+    return 0
+
+
+def _create_key(flags: argparse.Namespace) -> int:
+    from airflow_provider_lookoutvision.server import access
+    from airflow_provider_lookoutvision.server.serving import opened
+
+    with opened(settings_module.load(vars(flags))) as (database, seal), database.write() as connection:
+        try:
+            key, secret = access.create_key(
+                connection,
+                seal,
+                account_id=flags.account,
+                allowed_actions=flags.allow or access.EVERYTHING,
+                allowed_projects=flags.project or access.EVERYTHING,
+            )
+        except access.InvalidKey as error:
+            return _complain(str(error))
+    if flags.json:
+        print(json.dumps({"AccessKeyId": key.access_key_id, "SecretAccessKey": secret}))  # noqa: T201
+    else:
+        print(f"aws_access_key_id = {key.access_key_id}\naws_secret_access_key = {secret}")  # noqa: T201
+        print(f"For account {key.account_id}. The secret is not shown again.", file=sys.stderr)  # noqa: T201
+    return 0
+
+
+def _list_keys(flags: argparse.Namespace) -> int:
+    from airflow_provider_lookoutvision.server import access
+    from airflow_provider_lookoutvision.server.call import moment
+    from airflow_provider_lookoutvision.server.serving import opened
+
+    with opened(settings_module.load(vars(flags))) as (database, _), database.read() as connection:
+        rows = [
+            {
+                "AccessKeyId": key.access_key_id,
+                "Account": key.account_id,
+                "Actions": list(key.allowed_actions),
+                "Projects": list(key.allowed_projects),
+                "CreateDate": moment(key.created_at).isoformat(timespec="seconds"),
+            }
+            for key in access.list_keys(connection)
+        ]
+    if flags.json:
+        print(json.dumps(rows, indent=2))  # noqa: T201
+    else:
+        for row in rows:
+            print(  # noqa: T201
+                f"{row['AccessKeyId']}  {row['Account']}  {row['CreateDate']}  "
+                f"actions: {' '.join(row['Actions'])}  projects: {' '.join(row['Projects'])}"
+            )
+    return 0
+
+
+def _delete_key(flags: argparse.Namespace) -> int:
+    from airflow_provider_lookoutvision.server import access
+    from airflow_provider_lookoutvision.server.serving import opened
+
+    with opened(settings_module.load(vars(flags))) as (database, _), database.write() as connection:
+        deleted = access.delete_key(connection, flags.access_key_id)
+    return (
+        0
+        if deleted
+        else _complain(f"there is no key {flags.access_key_id}: `lookoutvision keys list` shows them")
+    )
+
+
+def _complain(message: str) -> int:
+    print(f"lookoutvision: {message}", file=sys.stderr)  # noqa: T201
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Transactions on SQLite and PostgreSQL, and the way to the newest schema.
+
+``Database.write`` and ``Database.read`` are the only ways to a connection: one block, one transaction, rolled
+back when the block raises. On SQLite a write takes the write lock at its beginning, waits for it when
+another process holds it, and is on the disk when the block ends (WAL, ``synchronous=FULL``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util.exc import CommandError
+
+from airflow_provider_lookoutvision.server.settings import SettingsError
+
+_BUSY_MILLISECONDS = 30_000
+_MIGRATION_LOCK = 0x6C6F6F6B  # an arbitrary number that the service's processes share
+
+
+class Database:
+    """One database, by URL.
+
+    :param url: an SQLAlchemy URL of SQLite or PostgreSQL.
+    :param connections: the most connections held open.
+    :raises SettingsError: for another kind of database.
+    """
+
+    def __init__(self, url: str, connections: int = 16) -> None:
+        try:
+            address = sa.make_url(url)
+        except sa.exc.ArgumentError as error:
+            raise SettingsError(f"database_url is not a database URL: {error}") from None
+        backend = address.get_backend_name()
+        if backend not in {"sqlite", "postgresql"}:
+            raise SettingsError(f"database_url names {backend}; it must be sqlite or postgresql")
+        if address.drivername == "postgresql":
+            address = address.set(drivername="postgresql+psycopg")
+        self.is_sqlite = backend == "sqlite"
+        # pysqlite's own transactions begin late and never IMMEDIATE: SQLAlchemy's events begin them instead.
+        arguments = {"isolation_level": None, "check_same_thread": False} if self.is_sqlite else {}
+        try:
+            self.engine = sa.create_engine(
+                address,
+                connect_args=arguments,
+                pool_size=connections,
+                max_overflow=0,
+                pool_pre_ping=not self.is_sqlite,
+            )
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                f"database_url names {address.drivername}, but {error.name} is not installed: "
+                "pip install 'airflow-provider-lookoutvision[postgres]'"
+            ) from None
+        # Writers of one process queue here, first come first served; SQLite's own waiting polls.
+        self._writer: Any = threading.Lock() if self.is_sqlite else nullcontext()
+        if self.is_sqlite:
+            sa.event.listen(self.engine, "connect", _prepare_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that reads."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that writes; committed, and durable, when the block ends."""
+        with (
+            self._writer,
+            self.engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def upgrade(self) -> None:
+        """Bring the schema to the version of this package; two processes at once do it once.
+
+        :raises SettingsError: when the database is newer than this package.
+        """
+        config = Config()
+        config.set_main_option(
+            "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
+        )
+        with self.write() as connection:
+            if not self.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise SettingsError(
+                    f"a newer version of this package wrote the database ({error}): install that version"
+                ) from error
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout = {_BUSY_MILLISECONDS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "case_sensitive_like = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

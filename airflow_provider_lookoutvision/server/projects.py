@@ -1,0 +1,116 @@
+"""Projects: CreateProject, DescribeProject, ListProjects, DeleteProject."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from airflow_provider_lookoutvision.server.call import Call, moment
+from airflow_provider_lookoutvision.server.errors import (
+    ConflictException,
+    ResourceNotFoundException,
+    ResourceType,
+    ServiceQuotaExceededException,
+)
+from airflow_provider_lookoutvision.server.schema import insert_new, lock, projects
+
+
+def create_project(call: Call, *, project_name: str) -> dict[str, Any]:
+    """Make an empty project; names are unique in an account and region."""
+    if call.settings.max_projects is not None:
+        lock(call.connection, "projects", call.caller.account_id, call.caller.region)
+    created = insert_new(
+        call.connection,
+        projects,
+        account_id=call.caller.account_id,
+        region=call.caller.region,
+        name=project_name,
+        created_at=call.now,
+    )
+    if not created:
+        raise ConflictException(
+            f"The project {project_name!r} already exists",
+            resource_id=project_name,
+            resource_type=ResourceType.PROJECT,
+        )
+    _check_quota(call, project_name)
+    call.created(ResourceType.PROJECT, project_name)
+    return {"ProjectMetadata": _metadata(call, project_name, call.now)}
+
+
+def describe_project(call: Call, *, project_name: str) -> dict[str, Any]:
+    """A project and its datasets."""
+    project = find_project(call, project_name)
+    return {"ProjectDescription": {**_metadata(call, project.name, project.created_at), "Datasets": []}}
+
+
+def list_projects(
+    call: Call, *, next_token: str | None = None, max_results: int | None = None
+) -> dict[str, Any]:
+    """The projects that the caller's key may see, by name."""
+    page = call.page(["ListProjects"], next_token, max_results)
+    query = (
+        sa.select(projects.c.name, projects.c.created_at)
+        .where(call.own(projects), call.caller.visible(projects.c.name))
+        .order_by(projects.c.name)
+        .limit(page.size + 1)
+    )
+    if page.after is not None:
+        query = query.where(projects.c.name > page.after)
+    rows, following = page.cut(call.connection.execute(query).all(), "name")
+    return {"Projects": [_metadata(call, row.name, row.created_at) for row in rows], "NextToken": following}
+
+
+def delete_project(call: Call, *, project_name: str) -> dict[str, Any]:
+    """Delete a project that has neither datasets nor models."""
+    deletion = projects.delete().where(call.own(projects), projects.c.name == project_name)
+    if call.connection.execute(deletion).rowcount == 0:
+        raise _no_project(project_name)
+    call.deleted(ResourceType.PROJECT, project_name)
+    return {"ProjectArn": call.caller.arn(f"project/{project_name}")}
+
+
+def find_project(call: Call, project_name: str) -> sa.Row[Any]:
+    """The caller's project of that name.
+
+    :raises ResourceNotFoundException: when there is none.
+    """
+    query = projects.select().where(call.own(projects), projects.c.name == project_name)
+    project = call.connection.execute(query).one_or_none()
+    if project is None:
+        raise _no_project(project_name)
+    return project
+
+
+def _no_project(project_name: str) -> ResourceNotFoundException:
+    return ResourceNotFoundException(
+        f"The project {project_name!r} does not exist",
+        resource_id=project_name,
+        resource_type=ResourceType.PROJECT,
+    )
+
+
+def _metadata(call: Call, name: str, created_at: int) -> dict[str, Any]:
+    return {
+        "ProjectArn": call.caller.arn(f"project/{name}"),
+        "ProjectName": name,
+        "CreationTimestamp": moment(created_at),
+    }
+
+
+def _check_quota(call: Call, project_name: str) -> None:
+    most = call.settings.max_projects
+    if most is None:
+        return
+    count = call.connection.execute(
+        sa.select(sa.func.count()).select_from(projects).where(call.own(projects))
+    ).scalar_one()
+    if count > most:
+        raise ServiceQuotaExceededException(
+            f"This account has {most} projects in {call.caller.region}, as many as the service's setting "
+            "max_projects allows: delete one, or raise the setting",
+            quota_code="max_projects",
+            resource_id=project_name,
+            resource_type=ResourceType.PROJECT,
+        )

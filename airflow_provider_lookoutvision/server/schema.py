@@ -1,0 +1,91 @@
+"""The tables, for SQLite and PostgreSQL alike.
+
+Moments are integers: milliseconds since the epoch, UTC. Names compare by their bytes, so that a page that
+ends at a name begins there again on every database. What is written here must be what the migrations
+beside it make; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+Identity = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def text_by_bytes(length: int) -> sa.types.TypeEngine[str]:
+    """Text of at most ``length`` characters, ordered by code point."""
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
+
+access_keys = sa.Table(
+    "access_keys",
+    metadata,
+    sa.Column("access_key_id", text_by_bytes(128), primary_key=True),
+    sa.Column("account_id", sa.String(12), nullable=False),
+    sa.Column("sealed_secret", sa.Text, nullable=False),
+    sa.Column("allowed_actions", sa.JSON, nullable=False),
+    sa.Column("allowed_projects", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+)
+
+projects = sa.Table(
+    "projects",
+    metadata,
+    sa.Column("id", Identity, primary_key=True, autoincrement=True),
+    sa.Column("account_id", sa.String(12), nullable=False),
+    sa.Column("region", sa.String(64), nullable=False),
+    sa.Column("name", text_by_bytes(255), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("account_id", "region", "name"),
+    sqlite_autoincrement=True,
+)
+
+client_tokens = sa.Table(
+    "client_tokens",
+    metadata,
+    sa.Column("account_id", sa.String(12), primary_key=True),
+    sa.Column("region", sa.String(64), primary_key=True),
+    sa.Column("operation", sa.String(64), primary_key=True),
+    sa.Column("token", text_by_bytes(64), primary_key=True),
+    sa.Column("request_digest", sa.String(64), nullable=False),
+    sa.Column("answer", sa.LargeBinary, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("resource_type", sa.String(32), nullable=False),
+    sa.Column("resource_id", text_by_bytes(512), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=True),
+    sa.Index(None, "account_id", "region", "resource_type", "resource_id"),
+    sa.Index(None, "expires_at"),
+)
+
+
+def insert_new(connection: sa.Connection, table: sa.Table, **values: Any) -> bool:
+    """Insert a row unless a unique constraint forbids it; whether it was inserted.
+
+    On PostgreSQL it waits for another transaction that is inserting the same row, and then tells its outcome.
+    """
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return connection.execute(insert(table).values(**values).on_conflict_do_nothing()).rowcount == 1
+
+
+def lock(connection: sa.Connection, *names: str) -> None:
+    """Wait until no other transaction holds the lock of this name; it is held until this one ends.
+
+    On SQLite nothing is to be done: a writing transaction is alone.
+    """
+    if connection.dialect.name == "postgresql":
+        key = int.from_bytes(hashlib.sha256("\0".join(names).encode()).digest()[:8], signed=True)
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))

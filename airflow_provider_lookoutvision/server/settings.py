@@ -1,0 +1,124 @@
+"""Everything an operator of the service can set, in one frozen value.
+
+Each setting has three sources, the later one winning: its default here, the environment variable
+``LOOKOUTVISION_<NAME>``, and the flag ``--<name>`` of ``lookoutvision serve``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+ENVIRONMENT_PREFIX = "LOOKOUTVISION_"
+DEFAULT_ACCOUNT = "123456789012"
+
+
+class SettingsError(ValueError):
+    """A setting that can't be used; the message says which, why, and what to set instead."""
+
+
+def default_data_dir() -> Path:
+    """Where data goes when nobody says: ``$XDG_DATA_HOME/lookoutvision``, or its usual stand-in."""
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "lookoutvision"
+
+
+def _setting(default: Any, description: str, kind: type = str) -> Any:
+    return field(default=default, metadata={"help": description, "kind": kind})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one service process."""
+
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(8320, "port to listen on; 0 takes a free one", int)
+    data_dir: Path = _setting(None, "folder of everything the service keeps", Path)
+    database_url: str = _setting("", "SQLAlchemy URL; SQLite in the data directory when empty")
+    tls_certificate: Path | None = _setting(None, "PEM file of the TLS certificate chain", Path)
+    tls_key: Path | None = _setting(None, "PEM file of the TLS private key", Path)
+    allow_plaintext: bool = _setting(False, "listen beyond loopback without TLS", bool)
+    regions: tuple[str, ...] = _setting(
+        (), "regions to serve, comma-separated; every region when empty", tuple
+    )
+    max_projects: int | None = _setting(None, "projects per account and region; no limit when empty", int)
+    requests_per_second: float | None = _setting(
+        None, "requests a second per account, region and operation; no limit when empty", float
+    )
+    threads: int = _setting(16, "requests answered at the same time", int)
+    shutdown_seconds: int = _setting(30, "how long a stopping server waits for requests under way", int)
+    log_level: str = _setting("info", "debug, info, warning or error")
+
+    def __post_init__(self) -> None:
+        """Fill in what depends on other settings, and refuse what can't work."""
+        object.__setattr__(self, "data_dir", Path(self.data_dir or default_data_dir()).expanduser())
+        for name, least in (("port", 0), ("threads", 1), ("shutdown_seconds", 0), ("max_projects", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise SettingsError(f"{name} is {value}; it must be at least {least}")
+        if self.requests_per_second is not None and self.requests_per_second <= 0:
+            raise SettingsError(f"requests_per_second is {self.requests_per_second}; it must be more than 0")
+        if self.log_level not in {"debug", "info", "warning", "error"}:
+            raise SettingsError(f"log_level is {self.log_level!r}; it must be debug, info, warning or error")
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise SettingsError("TLS needs both files: set tls_certificate and tls_key")
+
+    @property
+    def url(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'lookoutvision.db'}"
+
+    def refuse_open_plaintext(self) -> None:
+        """Raise SettingsError when this would send signed requests over a network in the clear."""
+        if is_loopback(self.host) or self.tls_certificate or self.allow_plaintext:
+            return
+        raise SettingsError(
+            f"refusing to listen on {self.host} without TLS: whoever sees a signed request can repeat it for "
+            "15 minutes. Set --tls-certificate and --tls-key, or --allow-plaintext if something else encrypts"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from ``flags`` (those not None) and the environment.
+
+    :raises SettingsError: on a value of the wrong kind, naming where it came from.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for setting in fields(Settings):
+        variable = ENVIRONMENT_PREFIX + setting.name.upper()
+        if flags.get(setting.name) is not None:
+            source, value = "--" + setting.name.replace("_", "-"), flags[setting.name]
+        elif environ.get(variable):
+            source, value = variable, environ[variable]
+        else:
+            continue
+        try:
+            values[setting.name] = _convert(setting.metadata["kind"], value)
+        except ValueError as error:
+            raise SettingsError(f"{source} is {value!r}: {error}") from None
+    return Settings(**values)
+
+
+def _convert(kind: type, value: Any) -> Any:
+    if kind is bool and isinstance(value, str):
+        if value.lower() not in {"1", "true", "yes", "0", "false", "no"}:
+            raise ValueError("it must be true or false")
+        return value.lower() in {"1", "true", "yes"}
+    if kind is tuple and isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return kind(value)

@@ -1,0 +1,116 @@
+"""A proxy that loses answers, to see what a client does when it can't know what happened.
+
+It stands between a client and a service, hands each request on unchanged (the Host header too, so that
+signatures hold), and when ``drop`` says so closes the connection after the service has answered, without a
+byte of the answer::
+
+    with LossyProxy(service.endpoint_url, drop=lambda exchange: exchange.method == "POST") as proxy:
+        client = boto3.client("lookoutvision", endpoint_url=proxy.endpoint_url, ...)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+from urllib.parse import urlsplit
+
+CLIENT_TOKEN_HEADER = "x-amzn-client-token"  # noqa: S105 (a header's name)
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
+_UPSTREAM_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request, and what the service made of it. ``status`` is None when the service gave no answer."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    status: int | None
+    answer: bytes
+    dropped: bool = False
+
+    @property
+    def client_token(self) -> str | None:
+        """The token that the request carried."""
+        return self.headers.get(CLIENT_TOKEN_HEADER)
+
+
+class LossyProxy:
+    """The proxy; it runs inside a ``with`` block.
+
+    :param upstream_url: where the service is, as ``http://127.0.0.1:8320``.
+    :param drop: called with each exchange after the service's answer; true loses the answer.
+    """
+
+    def __init__(self, upstream_url: str, drop: Callable[[Exchange], bool]) -> None:
+        self.exchanges: list[Exchange] = []
+        self._upstream = urlsplit(upstream_url)
+        self._drop = drop
+        self._lock = threading.Lock()
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one_request(self) -> None:
+                self.raw_requestline = self.rfile.readline(65537)
+                if not self.raw_requestline or not self.parse_request():
+                    self.close_connection = True
+                    return
+                proxy._pass_on(self)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="lossy-proxy", daemon=True)
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where clients reach the proxy."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _pass_on(self, client: BaseHTTPRequestHandler) -> None:
+        body = client.rfile.read(int(client.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in client.headers.items()}
+        exchange = Exchange(client.command, client.path, headers, body, None, b"")
+        answer_headers: list[tuple[str, str]] = []
+        try:
+            connection = HTTPConnection(
+                self._upstream.hostname or "", self._upstream.port or 80, timeout=_UPSTREAM_SECONDS
+            )
+            try:
+                connection.request(client.command, client.path, body, dict(client.headers.items()))
+                answer = connection.getresponse()
+                answer_headers = answer.getheaders()
+                exchange = replace(exchange, status=answer.status, answer=answer.read())
+            finally:
+                connection.close()
+        except (OSError, HTTPException):
+            pass  # no answer: the client sees a closed connection, as it would without the proxy
+        exchange = replace(exchange, dropped=exchange.status is None or self._drop(exchange))
+        with self._lock:
+            self.exchanges.append(exchange)
+        if exchange.dropped or exchange.status is None:
+            client.close_connection = True
+            return
+        client.send_response_only(exchange.status)
+        for name, value in answer_headers:
+            if name.lower() not in _HOP_BY_HOP:
+                client.send_header(name, value)
+        client.send_header("Content-Length", str(len(exchange.answer)))
+        client.end_headers()
+        client.wfile.write(exchange.answer)

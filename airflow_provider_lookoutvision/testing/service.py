@@ -1,0 +1,177 @@
+"""A real service for a test: its own process, port, data directory and access key.
+
+::
+
+    with running_service() as service:
+        client = boto3.client("lookoutvision", endpoint_url=service.endpoint_url, ...)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_COMMAND = (sys.executable, "-m", "airflow_provider_lookoutvision.server.cli")
+_START_SECONDS = 60
+_STOP_SECONDS = 40
+
+
+@dataclass(frozen=True)
+class Key:
+    """An access key of the service."""
+
+    access_key_id: str
+    secret_access_key: str
+    account: str
+
+
+class ServiceFailed(RuntimeError):
+    """The service did not start; the message holds what it said."""
+
+
+class Service:
+    """A ``lookoutvision serve`` process, and a key for it.
+
+    :param data_dir: where it keeps its data; what is there is used.
+    :param flags: further flags of ``serve``.
+    :param environ: environment variables to add.
+    """
+
+    def __init__(
+        self, data_dir: Path, flags: Sequence[str] = (), environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.data_dir = data_dir
+        self.log_file = data_dir / "service.log"
+        self.port = 0
+        self._flags = list(flags)
+        self._environ = {**os.environ, **(environ or {})}
+        self._process: subprocess.Popen[str] | None = None
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._key = self.new_key()
+        self.start()
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where the API is."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def access_key_id(self) -> str:
+        """The ID of a key that may do everything in the default account."""
+        return self._key.access_key_id
+
+    @property
+    def secret_access_key(self) -> str:
+        """The secret of that key."""
+        return self._key.secret_access_key
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """The process that runs, or ran last."""
+        if self._process is None:
+            raise ServiceFailed("the service has not been started")
+        return self._process
+
+    def start(self) -> None:
+        """Start it, at the same port as before, and wait until it listens.
+
+        :raises ServiceFailed: when it ends instead.
+        """
+        command = [
+            *_COMMAND,
+            "serve",
+            "--data-dir",
+            str(self.data_dir),
+            "--port",
+            str(self.port),
+            *self._flags,
+        ]
+        with self.log_file.open("a") as log:
+            self._process = subprocess.Popen(  # noqa: S603 (our own command)
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=self._environ
+            )
+        # A process that neither listens nor ends would keep readline waiting.
+        watchdog = threading.Timer(_START_SECONDS, self._process.kill)
+        watchdog.start()
+        try:
+            assert self._process.stdout is not None  # noqa: S101 (a pipe was asked for)
+            for line in self._process.stdout:
+                if match := re.search(r"listening on \w+://.*:(\d+)", line):
+                    self.port = int(match[1])
+                    return
+        finally:
+            watchdog.cancel()
+        raise ServiceFailed(
+            f"{' '.join(command)} ended with {self._process.wait()}: {self.log_file.read_text()[-2000:]}"
+        )
+
+    def stop(self) -> None:
+        """Stop it with SIGTERM and wait until it has finished what was under way."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._close()
+
+    def kill(self) -> None:
+        """End it with SIGKILL: nothing is finished, as if the power had failed."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(_STOP_SECONDS)
+        self._close()
+
+    def new_key(
+        self, *, account: str = "123456789012", allow: Sequence[str] = (), project: Sequence[str] = ()
+    ) -> Key:
+        """Make another key, as ``lookoutvision keys create`` does, beside the running service."""
+        command = [
+            *_COMMAND,
+            "keys",
+            "create",
+            "--json",
+            "--data-dir",
+            str(self.data_dir),
+            "--account",
+            account,
+        ]
+        command += [f"--allow={pattern}" for pattern in allow] + [
+            f"--project={pattern}" for pattern in project
+        ]
+        if "--database-url" in self._flags:
+            command += ["--database-url", self._flags[self._flags.index("--database-url") + 1]]
+        done = subprocess.run(command, capture_output=True, text=True, env=self._environ, check=False)  # noqa: S603
+        if done.returncode:
+            raise ServiceFailed(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
+        key = json.loads(done.stdout)
+        return Key(key["AccessKeyId"], key["SecretAccessKey"], account)
+
+    def _close(self) -> None:
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+@contextmanager
+def running_service(
+    data_dir: Path | None = None, flags: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Iterator[Service]:
+    """A service that runs inside the block.
+
+    :param data_dir: where it keeps its data; by default in a folder that is deleted after the block.
+    """
+    with tempfile.TemporaryDirectory(prefix="lookoutvision-") as temporary:
+        service = Service(data_dir or Path(temporary), flags, environ)
+        try:
+            yield service
+        finally:
+            service.stop()
