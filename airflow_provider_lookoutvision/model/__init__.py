@@ -1,0 +1,50 @@
+"""The API model of Amazon Lookout for Vision, once, for every client and for the server.
+
+botocore dropped the service after 1.40.60. The JSON files below this folder are the service in botocore's
+own data layout: operations and shapes, paginators, waiters for every asynchronous operation, endpoint rules.
+:func:`teach` makes one session know them; setting ``AWS_DATA_PATH`` to :data:`MODEL_PATH` does the same for
+every boto3 program of an environment. Importing this module imports nothing that isn't in Python.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+SERVICE_NAME: Final = "lookoutvision"
+API_VERSION: Final = "2020-11-20"
+MODEL_PATH: Final = str(Path(__file__).resolve().parent)
+"""The absolute path of the folder for ``AWS_DATA_PATH``."""
+
+Session = TypeVar("Session")
+
+_teaching = threading.Lock()
+
+
+def teach(session: Session) -> Session:
+    """Make a session know the service, and return it.
+
+    Only where the session looks for service models changes: it looks here first, and then wherever it did
+    before. All other services, boto3's resources, and the clients that exist already stay as they are.
+    Teaching a session twice does what teaching it once does. Threads may teach at the same time.
+
+    For the same API version our model wins over one in the session's own ``AWS_DATA_PATH``, in
+    ``~/.aws/models`` or in an old botocore: botocore looks for each file separately, and would otherwise mix
+    their operations with our waiters. With ``AWS_DATA_PATH`` alone, the order of its entries decides.
+
+    :param session: a ``boto3.Session``, ``botocore.session.Session``, ``aiobotocore.session.AioSession`` or
+        ``aioboto3.Session``.
+    """
+    from airflow_provider_lookoutvision.model.loader import SharedLoader
+
+    wrapper: Any = session
+    core = getattr(wrapper, "_session", wrapper)
+    with _teaching:
+        loader = core.get_component("data_loader")
+        if not isinstance(loader, SharedLoader):
+            loader = SharedLoader([MODEL_PATH, *loader.search_paths])
+            core.register_component("data_loader", loader)
+        if hasattr(wrapper, "_loader"):
+            wrapper._loader = loader
+    return session
