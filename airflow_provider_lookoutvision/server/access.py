@@ -1,9 +1,9 @@
 """Access keys and what they may do.
 
-A key belongs to an account and carries two lists of patterns, with IAM's wildcards ``*`` and ``?``: the
-actions that it may call (``lookoutvision:Describe*``; compared without regard to case, as IAM does), and the
-names of the projects that it may see. Whatever isn't allowed is refused with AccessDeniedException, and a
-list shows only what the key may see.
+A key belongs to an account and carries three lists of patterns, with IAM's wildcards ``*`` and ``?``: the
+actions that it may call (``lookoutvision:Describe*``; compared without regard to case, as IAM does), the
+names of the projects that it may see, and the names of the buckets that it may have read and written.
+Whatever isn't allowed is refused with AccessDeniedException, and a list shows only what the key may see.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class AccessKey:
     account_id: str
     allowed_actions: tuple[str, ...]
     allowed_projects: tuple[str, ...]
+    allowed_buckets: tuple[str, ...]
     created_at: int
 
 
@@ -65,21 +66,34 @@ class Caller:
         )
         if action_allowed and (project_name is None or self.sees(project_name)):
             return
-        user = f"arn:{partition(self.region)}:iam::{self.account_id}:user/{self.key.access_key_id}"
         resource = self.arn(f"project/{project_name}") if project_name else "*"
         raise AccessDeniedException(
-            f"User: {user} is not authorized to perform: {SERVICE}:{operation} on resource: {resource}"
+            f"User: {self.user} is not authorized to perform: {SERVICE}:{operation} on resource: {resource}"
         )
+
+    @property
+    def user(self) -> str:
+        """The ARN that stands for the key."""
+        return f"arn:{partition(self.region)}:iam::{self.account_id}:user/{self.key.access_key_id}"
+
+    def sees_bucket(self, bucket: str) -> bool:
+        """Whether the key's patterns admit a bucket."""
+        return matches(self.key.allowed_buckets, bucket)
 
     def sees(self, project_name: str) -> bool:
         """Whether the key's patterns admit a project of that name."""
-        return any(_regex(pattern).fullmatch(project_name) for pattern in self.key.allowed_projects)
+        return matches(self.key.allowed_projects, project_name)
 
     def visible(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
         """The same as ``sees``, as a condition on a column of project names."""
         if "*" in self.key.allowed_projects:
             return sa.true()
         return sa.or_(*(column.like(_like(pattern), escape="\\") for pattern in self.key.allowed_projects))
+
+
+def matches(patterns: Sequence[str], name: str) -> bool:
+    """Whether one of the patterns, with ``*`` and ``?``, is the name."""
+    return any(_regex(pattern).fullmatch(name) for pattern in patterns)
 
 
 def partition(region: str) -> str:
@@ -109,6 +123,7 @@ def create_key(
     account_id: str = DEFAULT_ACCOUNT,
     allowed_actions: Sequence[str] = EVERYTHING,
     allowed_projects: Sequence[str] = EVERYTHING,
+    allowed_buckets: Sequence[str] = EVERYTHING,
 ) -> tuple[AccessKey, str]:
     """Make a key; the second value is its secret, which can't be shown again.
 
@@ -126,6 +141,7 @@ def create_key(
         account_id,
         tuple(allowed_actions),
         tuple(allowed_projects),
+        tuple(allowed_buckets),
         time.time_ns() // 1_000_000,
     )
     secret = base64.b64encode(secrets.token_bytes(30)).decode()
@@ -136,6 +152,7 @@ def create_key(
             sealed_secret=seal.close(secret),
             allowed_actions=list(key.allowed_actions),
             allowed_projects=list(key.allowed_projects),
+            allowed_buckets=list(key.allowed_buckets),
             created_at=key.created_at,
         )
     )
@@ -170,5 +187,6 @@ def _key(row: sa.Row[tuple[object, ...]]) -> AccessKey:
         row.account_id,
         tuple(row.allowed_actions),
         tuple(row.allowed_projects),
+        tuple(row.allowed_buckets),
         row.created_at,
     )

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from airflow_provider_lookoutvision.server import access, idempotency, projects, protocol, sigv4
+from airflow_provider_lookoutvision.server import access, datasets, idempotency, projects, protocol, sigv4
 from airflow_provider_lookoutvision.server.call import Call, Handler
 from airflow_provider_lookoutvision.server.database import Database
 from airflow_provider_lookoutvision.server.errors import (
@@ -50,7 +50,7 @@ from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.throttle import Throttle
 
 # One room for each resource: an operation is the function of its name in one of them.
-ROOMS: tuple[ModuleType, ...] = (projects,)
+ROOMS: tuple[ModuleType, ...] = (projects, datasets)
 
 HOUSEKEEPING_SECONDS = 600
 
@@ -65,9 +65,14 @@ def handler(operation: protocol.Operation) -> Handler | None:
     return None
 
 
-def create_app(settings: Settings, database: Database, seal: Seal) -> Starlette:
-    """The application, on a database whose schema is the newest."""
-    service = Service(settings, database, seal)
+def create_app(
+    settings: Settings, database: Database, seal: Seal, wake_worker: Callable[[], None] = lambda: None
+) -> Starlette:
+    """The application, on a database whose schema is the newest.
+
+    :param wake_worker: called when work has been queued.
+    """
+    service = Service(settings, database, seal, wake_worker)
     return Starlette(
         routes=[Route("/healthz", service.healthz), Route("/{path:path}", service)],
         lifespan=service.lifespan,
@@ -90,10 +95,13 @@ class _Told:
 class Service:
     """What all requests share."""
 
-    def __init__(self, settings: Settings, database: Database, seal: Seal) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, seal: Seal, wake_worker: Callable[[], None]
+    ) -> None:
         self._settings = settings
         self._database = database
         self._seal = seal
+        self._wake_worker = wake_worker
         self._protocol = protocol.load()
         self._throttle = Throttle(settings.requests_per_second)
         self._threads = anyio.CapacityLimiter(settings.threads)
@@ -189,14 +197,26 @@ class Service:
         told.account_id, told.region = caller.account_id, caller.region
         self._throttle.admit(caller, operation.name)
         members = operation.read(route.labels, query, headers, body)
+        token = members.pop(operation.token_keyword, None) if operation.token_keyword else None
         caller.authorize(operation.name, members.get("project_name"))
         do = handler(operation)
         if do is None:
             raise NotImplementedException(f"{operation.name} is not part of this version of the service yet")
         writes = operation.method != "GET"
         with self._database.write() if writes else self._database.read() as connection:
-            call = Call(caller, connection, self._settings, self._seal, now=time.time_ns() // 1_000_000)
-            return idempotency.perform(call, operation, members, do)
+            call = Call(
+                operation.name,
+                token,
+                caller,
+                connection,
+                self._settings,
+                self._seal,
+                time.time_ns() // 1_000_000,
+            )
+            answer = idempotency.perform(call, operation, members, do)
+        if call.effect.queued_work:
+            self._wake_worker()
+        return answer
 
     def _authenticate(self, claim: sigv4.Claim, body: bytes) -> access.Caller:
         with self._database.read() as connection:

@@ -18,17 +18,26 @@ from airflow_provider_lookoutvision.server.settings import Settings
 
 @dataclass
 class Effect:
-    """What a call did to which resource, as the operation tells it, for its client token to remember."""
+    """What a call does to which resource, as the operation tells it, for its client token to remember.
+
+    ``replaces_failed`` is told to the operation: an earlier call with the same token began work that failed,
+    and this one may take the place of what it left.
+    """
 
     resource_type: ResourceType | None = None
     resource_id: str = ""
     created: bool = False
     deleted: bool = False
+    replaces_failed: bool = False
+    queued_work: bool = False
 
 
 @dataclass(frozen=True)
 class Call:
     """What an operation gets besides its members. ``now`` is in milliseconds since the epoch."""
+
+    operation: str
+    token: str | None
 
     caller: Caller
     connection: sa.Connection
@@ -46,6 +55,10 @@ class Call:
         """Tell that this call deleted a resource."""
         self._affected(resource_type, resource_id)
         self.effect.deleted = True
+
+    def changed(self, resource_type: ResourceType, resource_id: str) -> None:
+        """Tell that this call works on a resource that was there and stays."""
+        self._affected(resource_type, resource_id)
 
     def _affected(self, resource_type: ResourceType, resource_id: str) -> None:
         self.effect.resource_type, self.effect.resource_id = resource_type, resource_id

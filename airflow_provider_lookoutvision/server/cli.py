@@ -16,6 +16,8 @@ from airflow_provider_lookoutvision import __version__
 from airflow_provider_lookoutvision.server import settings as settings_module
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 
+_OF_THE_LISTENER = {"host", "port", "tls_certificate", "tls_key", "allow_plaintext", "regions", "worker"}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 2 when something must be set or given differently."""
@@ -45,6 +47,12 @@ def _parser() -> argparse.ArgumentParser:
         _add_setting(serve, setting.name)
     serve.set_defaults(run=_serve)
 
+    worker = commands.add_parser("worker", help="do the long work only, on a machine of its own")
+    for setting in fields(Settings):
+        if setting.name not in _OF_THE_LISTENER:
+            _add_setting(worker, setting.name)
+    worker.set_defaults(run=_work)
+
     model_path = commands.add_parser("model-path", help="print the folder to put into AWS_DATA_PATH")
     model_path.set_defaults(run=_model_path)
 
@@ -66,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="NAME",
         help="a pattern of project names that the key may see, as 'line-*'; may be repeated (default: all)",
+    )
+    create.add_argument(
+        "--bucket",
+        action="append",
+        metavar="NAME",
+        help="a pattern of bucket names that the key may use, as 'images-*'; may be repeated (default: all)",
     )
     create.add_argument(
         "--json", action="store_true", help="print AccessKeyId and SecretAccessKey as JSON, and nothing else"
@@ -109,6 +123,15 @@ def _serve(flags: argparse.Namespace) -> int:
     return serve(settings_module.load(vars(flags)))
 
 
+def _work(flags: argparse.Namespace) -> int:
+    from airflow_provider_lookoutvision.server.serving import opened
+    from airflow_provider_lookoutvision.server.worker import work
+
+    settings = settings_module.load(vars(flags))
+    with opened(settings) as (database, _):
+        return work(settings, database)
+
+
 def _model_path(_flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.model import MODEL_PATH
 
@@ -128,6 +151,7 @@ def _create_key(flags: argparse.Namespace) -> int:
                 account_id=flags.account,
                 allowed_actions=flags.allow or access.EVERYTHING,
                 allowed_projects=flags.project or access.EVERYTHING,
+                allowed_buckets=flags.bucket or access.EVERYTHING,
             )
         except access.InvalidKey as error:
             return _complain(str(error))
@@ -151,6 +175,7 @@ def _list_keys(flags: argparse.Namespace) -> int:
                 "Account": key.account_id,
                 "Actions": list(key.allowed_actions),
                 "Projects": list(key.allowed_projects),
+                "Buckets": list(key.allowed_buckets),
                 "CreateDate": moment(key.created_at).isoformat(timespec="seconds"),
             }
             for key in access.list_keys(connection)
@@ -161,7 +186,8 @@ def _list_keys(flags: argparse.Namespace) -> int:
         for row in rows:
             print(  # noqa: T201
                 f"{row['AccessKeyId']}  {row['Account']}  {row['CreateDate']}  "
-                f"actions: {' '.join(row['Actions'])}  projects: {' '.join(row['Projects'])}"
+                f"actions: {' '.join(row['Actions'])}  projects: {' '.join(row['Projects'])}  "
+                f"buckets: {' '.join(row['Buckets'])}"
             )
     return 0
 

@@ -43,6 +43,8 @@ class Database:
         if address.drivername == "postgresql":
             address = address.set(drivername="postgresql+psycopg")
         self.is_sqlite = backend == "sqlite"
+        if self.is_sqlite and address.database in {None, "", ":memory:"}:
+            raise SettingsError("database_url names a database in memory; it must be a file: sqlite:////path")
         # pysqlite's own transactions begin late and never IMMEDIATE: SQLAlchemy's events begin them instead.
         arguments = {"isolation_level": None, "check_same_thread": False} if self.is_sqlite else {}
         try:

@@ -4,15 +4,16 @@ A token belongs to an account, a region and an operation. Its row holds a digest
 answer's bytes, and is committed with the effect or not at all, so that the question "did it happen?" always
 has the answer that the same request gives. How long a token speaks, by what its call did:
 
-=========  ==========================================  =====================================================
-state      what the call did                           until
-=========  ==========================================  =====================================================
-DONE       neither created nor deleted                 8 hours have passed
-CREATED    created a resource                          the resource is deleted; then it is GONE
-GONE       created a resource, deleted since           8 hours after the deletion; until then it refuses
-DELETED    deleted a resource                          the name is created again; then it is SUPERSEDED
-SUPERSEDED deleted a resource, created again since     8 hours after the creation; until then it refuses
-=========  ==========================================  =====================================================
+=========== ========================================= ====================================================
+state       what the call did                         until
+=========== ========================================= ====================================================
+DONE        neither created nor deleted               8 hours have passed, or the resource is deleted
+CREATED     created a resource                        the resource is deleted; then it is GONE
+GONE        worked on a resource, deleted since       8 hours after the deletion; until then it refuses
+DELETED     deleted a resource                        the name is created again; then it is SUPERSEDED
+SUPERSEDED  deleted a resource, created again since   8 hours after the creation; until then it refuses
+FAILED      began work that failed later              it is used again: then it begins the work anew
+=========== ========================================= ====================================================
 
 GONE and SUPERSEDED refuse, so that a delayed duplicate neither brings a deleted resource back nor deletes
 its successor.
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -44,32 +45,44 @@ class TokenState(StrEnum):
     GONE = "GONE"
     DELETED = "DELETED"
     SUPERSEDED = "SUPERSEDED"
+    FAILED = "FAILED"
 
 
 def perform(call: Call, operation: Operation, members: Mapping[str, Any], handler: Handler) -> bytes:
-    """Run an operation that takes a client token: once for each token, with one answer.
+    """Run an operation: where the call has a client token, once for each token, with one answer.
 
     :return: the body of the answer, the same bytes at each repetition.
     :raises ConflictException: when the token was used with other members, or refuses (see above).
     """
-    members = dict(members)
-    token = members.pop(operation.token_keyword, None) if operation.token_keyword else None
-    if token is None:
+    if call.token is None:
         answer = operation.write(handler(call, **members))
         _remember_resource(call)
         return answer
     digest = _digest(members)
-    while not _claim(call, operation, token, digest):
+    while not _claim(call, digest):
         # Where another transaction is doing the same, the claim has waited for its end.
-        if (known := _find(call, operation, token)) is None:
+        if (known := _find(call)) is None:
             continue
-        if known.expires_at is None or known.expires_at > call.now:
+        expired = known.expires_at is not None and known.expires_at <= call.now
+        call.effect.replaces_failed = known.state == TokenState.FAILED
+        if not (expired or call.effect.replaces_failed):
             return _repeat(known, digest)
-        call.connection.execute(client_tokens.delete().where(_is(call, operation, token)))
+        call.connection.execute(client_tokens.delete().where(_own_token(call)))
     answer = operation.write(handler(call, **members))
     _remember_resource(call)
-    _remember_answer(call, operation, token, answer)
+    _remember_answer(call, answer)
     return answer
+
+
+def spend(connection: sa.Connection, account_id: str, region: str, operation: str, token: str | None) -> None:
+    """Tell that the work which a token began has failed, so that the same token may begin it anew."""
+    columns = client_tokens.c
+    connection.execute(
+        client_tokens.update()
+        .where(columns.account_id == account_id, columns.region == region)
+        .where(columns.operation == operation, columns.token == token)
+        .values(state=TokenState.FAILED, expires_at=None)
+    )
 
 
 def purge(connection: sa.Connection, now: int) -> int:
@@ -84,19 +97,19 @@ def _digest(members: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(members, sort_keys=True, default=encode).encode()).hexdigest()
 
 
-def _is(call: Call, operation: Operation, token: str) -> sa.ColumnElement[bool]:
+def _own_token(call: Call) -> sa.ColumnElement[bool]:
     columns = client_tokens.c
-    return sa.and_(call.own(client_tokens), columns.operation == operation.name, columns.token == token)
+    return sa.and_(call.own(client_tokens), columns.operation == call.operation, columns.token == call.token)
 
 
-def _claim(call: Call, operation: Operation, token: str, digest: str) -> bool:
+def _claim(call: Call, digest: str) -> bool:
     return insert_new(
         call.connection,
         client_tokens,
         account_id=call.caller.account_id,
         region=call.caller.region,
-        operation=operation.name,
-        token=token,
+        operation=call.operation,
+        token=call.token,
         request_digest=digest,
         answer=b"",
         state=TokenState.DONE,
@@ -107,62 +120,62 @@ def _claim(call: Call, operation: Operation, token: str, digest: str) -> bool:
     )
 
 
-def _find(call: Call, operation: Operation, token: str) -> sa.Row[Any] | None:
-    query = client_tokens.select().where(_is(call, operation, token)).with_for_update()
+def _find(call: Call) -> sa.Row[Any] | None:
+    query = client_tokens.select().where(_own_token(call)).with_for_update()
     return call.connection.execute(query).one_or_none()
 
 
 def _repeat(known: sa.Row[Any], digest: str) -> bytes:
     thing = f"{known.resource_type.lower()} {known.resource_id!r}"
-    about = {"resource_id": known.resource_id, "resource_type": ResourceType(known.resource_type)}
     if known.request_digest != digest:
-        raise ConflictException(
-            f"The client token was already used for {known.operation} with other parameters, on the "
-            f"{thing}: repeat that request, or use another token",
-            **about,
+        refusal = (
+            f"The client token was already used for {known.operation} with other parameters, on the {thing}: "
+            "repeat that request, or use another token"
         )
-    if known.state == TokenState.GONE:
-        raise ConflictException(
-            f"The {thing} that this client token created has been deleted since, and a repeated request does "
-            "not bring it back: to create it again, use another token",
-            **about,
+    elif known.state == TokenState.GONE:
+        refusal = (
+            f"The {thing} for which this client token was used has been deleted since, and a repeated "
+            "request does not bring it back: to make a new one, use another token"
         )
-    if known.state == TokenState.SUPERSEDED:
-        raise ConflictException(
-            f"The {thing} that this client token deleted has been created again since, and a repeated request "
-            "does not delete the new one: to delete that, use another token",
-            **about,
+    elif known.state == TokenState.SUPERSEDED:
+        refusal = (
+            f"The {thing} that this client token deleted has been created again since, and a repeated "
+            "request does not delete the new one: to delete that, use another token"
         )
-    return bytes(known.answer)
+    else:
+        return bytes(known.answer)
+    resource_type = ResourceType(known.resource_type)
+    raise ConflictException(refusal, resource_id=known.resource_id, resource_type=resource_type)
 
 
 def _remember_resource(call: Call) -> None:
-    effect = call.effect
-    if effect.created:
-        _turn(call, TokenState.DELETED, TokenState.SUPERSEDED)
-    elif effect.deleted:
-        _turn(call, TokenState.CREATED, TokenState.GONE)
+    if call.effect.created:
+        _turn(call, [TokenState.DELETED], TokenState.SUPERSEDED)
+    elif call.effect.deleted:
+        _turn(call, [TokenState.CREATED, TokenState.DONE], TokenState.GONE)
+        failed = sa.and_(_about_resource(call), client_tokens.c.state == TokenState.FAILED)
+        call.connection.execute(client_tokens.delete().where(failed))
 
 
-def _turn(call: Call, old: TokenState, new: TokenState) -> None:
-    columns = client_tokens.c
+def _about_resource(call: Call) -> sa.ColumnElement[bool]:
+    columns, effect = client_tokens.c, call.effect
+    about = sa.and_(columns.resource_type == effect.resource_type, columns.resource_id == effect.resource_id)
+    return sa.and_(call.own(client_tokens), about)
+
+
+def _turn(call: Call, old: Sequence[TokenState], new: TokenState) -> None:
     call.connection.execute(
         client_tokens.update()
-        .where(
-            call.own(client_tokens),
-            columns.resource_type == call.effect.resource_type,
-            columns.resource_id == call.effect.resource_id,
-            columns.state == old,
-        )
+        .where(_about_resource(call), client_tokens.c.state.in_(old))
         .values(state=new, expires_at=call.now + ACTIVE_MILLISECONDS)
     )
 
 
-def _remember_answer(call: Call, operation: Operation, token: str, answer: bytes) -> None:
+def _remember_answer(call: Call, answer: bytes) -> None:
     effect = call.effect
     if effect.resource_type is None:
         raise TypeError(
-            f"{operation.name} takes a client token, but did not tell what it did to which resource"
+            f"{call.operation} takes a client token, but did not tell what it did to which resource"
         )
     state = (
         TokenState.CREATED if effect.created else TokenState.DELETED if effect.deleted else TokenState.DONE
@@ -170,7 +183,7 @@ def _remember_answer(call: Call, operation: Operation, token: str, answer: bytes
     lasts = effect.created or effect.deleted
     call.connection.execute(
         client_tokens.update()
-        .where(_is(call, operation, token))
+        .where(_own_token(call))
         .values(
             answer=answer,
             state=state,

@@ -13,7 +13,7 @@ from airflow_provider_lookoutvision.server.errors import (
     ResourceType,
     ServiceQuotaExceededException,
 )
-from airflow_provider_lookoutvision.server.schema import insert_new, lock, projects
+from airflow_provider_lookoutvision.server.schema import datasets, insert_new, lock, projects
 
 
 def create_project(call: Call, *, project_name: str) -> dict[str, Any]:
@@ -42,7 +42,12 @@ def create_project(call: Call, *, project_name: str) -> dict[str, Any]:
 def describe_project(call: Call, *, project_name: str) -> dict[str, Any]:
     """A project and its datasets."""
     project = find_project(call, project_name)
-    return {"ProjectDescription": {**_metadata(call, project.name, project.created_at), "Datasets": []}}
+    listing = sa.select(datasets).where(datasets.c.project_id == project.id).order_by(datasets.c.type.desc())
+    members = {
+        **_metadata(call, project.name, project.created_at),
+        "Datasets": [dataset_metadata(dataset) for dataset in call.connection.execute(listing)],
+    }
+    return {"ProjectDescription": members}
 
 
 def list_projects(
@@ -64,23 +69,45 @@ def list_projects(
 
 def delete_project(call: Call, *, project_name: str) -> dict[str, Any]:
     """Delete a project that has neither datasets nor models."""
-    deletion = projects.delete().where(call.own(projects), projects.c.name == project_name)
-    if call.connection.execute(deletion).rowcount == 0:
-        raise _no_project(project_name)
+    project = find_project(call, project_name, lock=True)
+    types = (
+        sa.select(datasets.c.type).where(datasets.c.project_id == project.id).order_by(datasets.c.type.desc())
+    )
+    if left := call.connection.execute(types).scalars().all():
+        raise ConflictException(
+            f"The project {project_name!r} still has its {' and '.join(left)} dataset: delete the models and "
+            "datasets of a project before it",
+            resource_id=project_name,
+            resource_type=ResourceType.PROJECT,
+        )
+    call.connection.execute(projects.delete().where(projects.c.id == project.id))
     call.deleted(ResourceType.PROJECT, project_name)
     return {"ProjectArn": call.caller.arn(f"project/{project_name}")}
 
 
-def find_project(call: Call, project_name: str) -> sa.Row[Any]:
+def find_project(call: Call, project_name: str, *, lock: bool = False) -> sa.Row[Any]:
     """The caller's project of that name.
 
+    :param lock: keep it as it is until the transaction ends: for what is made below it, or deletes it.
     :raises ResourceNotFoundException: when there is none.
     """
     query = projects.select().where(call.own(projects), projects.c.name == project_name)
+    if lock:
+        query = query.with_for_update()
     project = call.connection.execute(query).one_or_none()
     if project is None:
         raise _no_project(project_name)
     return project
+
+
+def dataset_metadata(dataset: sa.Row[Any]) -> dict[str, Any]:
+    """A dataset's row as ``DatasetMetadata``."""
+    return {
+        "DatasetType": dataset.type,
+        "CreationTimestamp": moment(dataset.created_at),
+        "Status": dataset.status,
+        "StatusMessage": dataset.status_message,
+    }
 
 
 def _no_project(project_name: str) -> ResourceNotFoundException:

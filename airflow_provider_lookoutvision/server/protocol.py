@@ -30,6 +30,7 @@ from airflow_provider_lookoutvision.server.errors import (
 
 JSON_BODY_LIMIT = 1 << 20
 IMAGE_BODY_LIMIT = 8 << 20
+_SHOWN_PROBLEMS = 25
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class Operation:
                 problems.append(shapes.missing(member.name))
         if problems:
             count = "1 validation error" if len(problems) == 1 else f"{len(problems)} validation errors"
-            raise ValidationException(f"{count} detected: {'; '.join(problems)}")
+            shown = "; ".join(problems[:_SHOWN_PROBLEMS])
+            raise ValidationException(f"{count} detected: {shown}")
         return values
 
     def write(self, result: Mapping[str, Any]) -> bytes:
@@ -124,7 +126,7 @@ class Operation:
         if self._payload or not body or not any(member.location is None for member in self.members):
             return {}
         try:
-            document = json.loads(body, parse_constant=_refuse_constant)
+            document = json.loads(body.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise SerializationException(f"The body is not a JSON document: {error}") from None
         if not isinstance(document, dict):

@@ -8,10 +8,13 @@ beside it make; a test compares the two.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 metadata = sa.MetaData(
     naming_convention={
@@ -39,6 +42,7 @@ access_keys = sa.Table(
     sa.Column("allowed_actions", sa.JSON, nullable=False),
     sa.Column("allowed_projects", sa.JSON, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("allowed_buckets", sa.JSON, nullable=False, server_default=sa.text("'[\"*\"]'")),
 )
 
 projects = sa.Table(
@@ -50,6 +54,60 @@ projects = sa.Table(
     sa.Column("name", text_by_bytes(255), nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("account_id", "region", "name"),
+    sqlite_autoincrement=True,
+)
+
+# ``status`` and ``status_message`` as the API shows them; the counts are those of the entries that it shows.
+datasets = sa.Table(
+    "datasets",
+    metadata,
+    sa.Column("id", Identity, primary_key=True, autoincrement=True),
+    sa.Column("project_id", sa.BigInteger, sa.ForeignKey("projects.id"), nullable=False),
+    sa.Column("type", sa.String(10), nullable=False),
+    sa.Column("status", sa.String(40), nullable=False),
+    sa.Column("status_message", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Column("total", sa.Integer, nullable=False),
+    sa.Column("normal", sa.Integer, nullable=False),
+    sa.Column("anomaly", sa.Integer, nullable=False),
+    sa.UniqueConstraint("project_id", "type"),
+    sqlite_autoincrement=True,
+)
+
+# ``label`` is normal, anomaly, or null for an entry without one; ``line`` is the entry as the API returns it.
+dataset_entries = sa.Table(
+    "dataset_entries",
+    metadata,
+    sa.Column("id", Identity, primary_key=True, autoincrement=True),
+    sa.Column("dataset_id", sa.BigInteger, sa.ForeignKey("datasets.id"), nullable=False),
+    sa.Column("source_ref", text_by_bytes(1100), nullable=False),
+    sa.Column("label", sa.String(10), nullable=True),
+    sa.Column("line", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("dataset_id", "source_ref"),
+    sa.Index(None, "dataset_id", "id"),
+    sa.Index(None, "dataset_id", "label", "id"),
+)
+
+# A job waits, or is its owner's until ``leased_until`` by the database's clock; when it is done its row goes.
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", Identity, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("subject_id", sa.BigInteger, nullable=False),
+    sa.Column("details", sa.JSON, nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=True),
+    sa.Column("account_id", sa.String(12), nullable=False),
+    sa.Column("region", sa.String(64), nullable=False),
+    sa.Column("allowed_buckets", sa.JSON, nullable=False),
+    sa.Column("operation", sa.String(64), nullable=False),
+    sa.Column("token", text_by_bytes(64), nullable=True),
+    sa.Column("owner", sa.String(64), nullable=True),
+    sa.Column("leased_until", sa.BigInteger, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Index(None, "kind", "leased_until"),
     sqlite_autoincrement=True,
 )
 
@@ -70,6 +128,33 @@ client_tokens = sa.Table(
     sa.Index(None, "account_id", "region", "resource_type", "resource_id"),
     sa.Index(None, "expires_at"),
 )
+
+
+def upsert(
+    connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], key: Sequence[str]
+) -> None:
+    """Insert rows; one whose key is there already replaces the values of that row."""
+    insert = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
+    replaced = {name: insert.excluded[name] for name in rows[0] if name not in key} if rows else {}
+    if rows:
+        connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=replaced), list(rows))
+
+
+class now(FunctionElement[int]):  # noqa: N801 (an SQL function)
+    """The database's clock, in milliseconds since the epoch: one clock for all machines that share it."""
+
+    type = sa.BigInteger()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _now_on_sqlite(*_: Any, **__: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+
+
+@compiles(now, "postgresql")
+def _now_on_postgresql(*_: Any, **__: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, **values: Any) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,8 +15,13 @@ import uvicorn
 from airflow_provider_lookoutvision.server import access, logs, sealing
 from airflow_provider_lookoutvision.server.app import create_app
 from airflow_provider_lookoutvision.server.database import Database
+from airflow_provider_lookoutvision.server.http import BoundedHttpProtocol
+from airflow_provider_lookoutvision.server.schema import lock
 from airflow_provider_lookoutvision.server.sealing import Seal
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
+from airflow_provider_lookoutvision.server.worker import WorkerProcess
+
+_BACKLOG = 2048
 
 
 @contextmanager
@@ -32,7 +39,7 @@ def opened(settings: Settings) -> Iterator[tuple[Database, Seal]]:
     try:
         try:
             database.upgrade()
-        except sa.exc.OperationalError as error:
+        except sa.exc.DBAPIError as error:
             raise SettingsError(f"the database can't be used: {error.orig}") from error
         yield database, seal
     finally:
@@ -43,12 +50,15 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; requests under way are finished first."""
     settings.refuse_open_plaintext()
     logs.configure(settings.log_level)
-    with opened(settings) as (database, seal):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn repeats a signal to whom it found here, once it has stopped: the way out leads through `finally`.
+        signal.signal(number, lambda *_: sys.exit(0))
+    with _listen(settings) as listener, opened(settings) as (database, seal):
         _make_first_key(settings, database, seal)
+        worker = WorkerProcess(settings, database)
         config = uvicorn.Config(
-            create_app(settings, database, seal),
-            host=settings.host,
-            port=settings.port,
+            create_app(settings, database, seal, worker.wake),
+            http=BoundedHttpProtocol,
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
             timeout_graceful_shutdown=settings.shutdown_seconds,
@@ -61,8 +71,27 @@ def serve(settings: Settings) -> int:
             config.load()
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"the TLS files can't be used: {error}") from None
-        _AnnouncingServer(config).run()
+        if settings.worker:
+            worker.start()
+        try:
+            _AnnouncingServer(config).run(sockets=[listener])
+        finally:
+            if settings.worker:
+                worker.stop()
     return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    where = f"{settings.host}:{settings.port}"
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise SettingsError(
+            f"can't listen on {where}: {error.strerror}; set --host and --port differently, or stop what "
+            "listens there"
+        ) from None
 
 
 class _AnnouncingServer(uvicorn.Server):
@@ -80,6 +109,7 @@ class _AnnouncingServer(uvicorn.Server):
 def _make_first_key(settings: Settings, database: Database, seal: Seal) -> None:
     path = settings.data_dir / "credentials"
     with database.write() as connection:
+        lock(connection, "first key")
         if not access.list_keys(connection):
             key, secret = access.create_key(connection, seal)
             text = f"[default]\naws_access_key_id = {key.access_key_id}\naws_secret_access_key = {secret}\n"

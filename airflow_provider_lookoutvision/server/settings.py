@@ -7,6 +7,7 @@ Each setting has three sources, the later one winning: its default here, the env
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -15,6 +16,7 @@ from typing import Any
 
 ENVIRONMENT_PREFIX = "LOOKOUTVISION_"
 DEFAULT_ACCOUNT = "123456789012"
+_LARGEST_PORT = 65535
 
 
 class SettingsError(ValueError):
@@ -46,6 +48,12 @@ class Settings:
         (), "regions to serve, comma-separated; every region when empty", tuple
     )
     max_projects: int | None = _setting(None, "projects per account and region; no limit when empty", int)
+    max_train_images: int = _setting(16_000, "images in a training dataset", int)
+    max_test_images: int = _setting(4_000, "images in a test dataset", int)
+    buckets: str = _setting("directory", "where buckets are: directory (in the data directory) or s3")
+    s3_endpoint_url: str = _setting("", "S3 endpoint; what the AWS configuration says when empty")
+    import_workers: int = _setting(2, "datasets imported at the same time", int)
+    worker: bool = _setting(True, "run a worker beside the API; without it, run `lookoutvision worker`", bool)
     requests_per_second: float | None = _setting(
         None, "requests a second per account, region and operation; no limit when empty", float
     )
@@ -56,14 +64,25 @@ class Settings:
     def __post_init__(self) -> None:
         """Fill in what depends on other settings, and refuse what can't work."""
         object.__setattr__(self, "data_dir", Path(self.data_dir or default_data_dir()).expanduser())
-        for name, least in (("port", 0), ("threads", 1), ("shutdown_seconds", 0), ("max_projects", 0)):
+        for name, least in (
+            ("port", 0),
+            ("threads", 1),
+            ("shutdown_seconds", 0),
+            ("max_projects", 0),
+            ("import_workers", 1),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise SettingsError(f"{name} is {value}; it must be at least {least}")
-        if self.requests_per_second is not None and self.requests_per_second <= 0:
-            raise SettingsError(f"requests_per_second is {self.requests_per_second}; it must be more than 0")
+        rate = self.requests_per_second
+        if rate is not None and not 0 < rate < math.inf:
+            raise SettingsError(f"requests_per_second is {rate}; it must be more than 0, and finite")
+        if self.port > _LARGEST_PORT:
+            raise SettingsError(f"port is {self.port}; it must be at most {_LARGEST_PORT}")
         if self.log_level not in {"debug", "info", "warning", "error"}:
             raise SettingsError(f"log_level is {self.log_level!r}; it must be debug, info, warning or error")
+        if self.buckets not in {"directory", "s3"}:
+            raise SettingsError(f"buckets is {self.buckets!r}; it must be directory or s3")
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise SettingsError("TLS needs both files: set tls_certificate and tls_key")
 

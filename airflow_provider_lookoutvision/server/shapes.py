@@ -25,6 +25,7 @@ Reader = Callable[[Any, str, list[str]], Any]
 Writer = Callable[[Any], Any]
 
 _SHOWN_CHARACTERS = 64
+_INTEGER_BITS = {"integer": 32, "long": 64}
 
 
 def reader(shape: Shape) -> Reader:
@@ -86,14 +87,17 @@ def _broken(value: Any, path: str, rule: str) -> str:
     return f"Value {_shown(value)} at '{path}' failed to satisfy constraint: Member must {rule}"
 
 
-def _length_check(shape: Shape) -> Reader:
+def _length_check(shape: Shape) -> Callable[[Any, str, list[str]], bool]:
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
 
-    def check(value: Any, path: str, problems: list[str]) -> None:
+    def check(value: Any, path: str, problems: list[str]) -> bool:
         if least is not None and len(value) < least:
             problems.append(_broken(value, path, f"have length greater than or equal to {least}"))
-        if most is not None and len(value) > most:
+        elif most is not None and len(value) > most:
             problems.append(_broken(value, path, f"have length less than or equal to {most}"))
+        else:
+            return True
+        return False
 
     return check
 
@@ -147,8 +151,8 @@ def _read_string(shape: Shape) -> Reader:
                 raise SerializationException(f"{path} holds half of a surrogate pair") from None
         if "\0" in value:
             problems.append(_broken(value, path, "hold no NUL character"))
-        check_length(value, path, problems)
-        if pattern and not pattern.fullmatch(value):
+        # Never a pattern on text of any length: some take quadratic time.
+        if check_length(value, path, problems) and pattern and not pattern.fullmatch(value):
             problems.append(_broken(value, path, f"satisfy regular expression pattern: {text}"))
         if values and value not in values:
             problems.append(_broken(value, path, f"satisfy enum value set: [{', '.join(values)}]"))
@@ -159,10 +163,15 @@ def _read_string(shape: Shape) -> Reader:
 
 def _read_number(shape: Shape) -> Reader:
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
-    kinds: type | tuple[type, ...] = int if shape.type_name in {"integer", "long"} else (int, float)
+    bits = _INTEGER_BITS.get(shape.type_name)
 
     def read(value: Any, path: str, problems: list[str]) -> Any:
-        _of_type(value, kinds, path, "a number" if isinstance(kinds, tuple) else "an integer")
+        if bits is None:
+            _of_type(value, (int, float), path, "a number")
+        else:
+            _of_type(value, int, path, "an integer")
+            if not -(1 << bits - 1) <= value < 1 << bits - 1:
+                raise SerializationException(f"{path} must be an integer of {bits} bits, not {_shown(value)}")
         if least is not None and value < least:
             problems.append(_broken(value, path, f"have value greater than or equal to {least}"))
         if most is not None and value > most:

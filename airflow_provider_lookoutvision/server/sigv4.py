@@ -180,7 +180,7 @@ def parse(
     :param regions: the regions that it may be scoped to; None for any, the region being the caller's choice.
     :raises SignatureError: any of the codes but the last two.
     """
-    sent = _Fields(headers)
+    sent = _Fields((name, " ".join(value.split())) for name, value in headers)
     pairs = [(name, value) for name, _, value in (pair.partition("=") for pair in query.split("&") if query)]
     in_query = _Fields((name[6:], unquote(value)) for name, value in pairs if name.startswith("X-Amz-"))
     presigned = "Algorithm" in in_query
@@ -215,9 +215,7 @@ def parse(
     _check_scope(scope, timestamp[:8], service, regions)
     _check_signed(signed, sent)
     canonical_query = "&".join(f"{name}={value}" for name, value in sorted(pairs))
-    canonical_headers = (
-        f"{name}:{','.join(' '.join(value.split()) for value in sent[name])}" for name in signed
-    )
+    canonical_headers = (f"{name}:{','.join(sent[name])}" for name in signed)
     head = method.upper(), _canonical_path(path), canonical_query, *canonical_headers, "", ";".join(signed)
     return Claim(
         access_key_id=access_key_id,
@@ -266,7 +264,7 @@ def _authorization(sent: _Fields) -> _Fields:
 def _from_http_date(date: str) -> str:
     try:
         moment = parsedate_to_datetime(date)
-    except (ValueError, TypeError, IndexError, OverflowError):
+    except (ValueError, OverflowError):
         raise SignatureError(INCOMPLETE, "Without 'X-Amz-Date', 'Date' must be an HTTP date.") from None
     # HTTP dates are UTC, whatever they say of their zone: botocore writes "-0000".
     return f"{moment:%Y%m%dT%H%M%SZ}"

@@ -1,0 +1,262 @@
+"""The two jobs that fill datasets: a manifest imported whole or not at all, entries updated all or none.
+
+What goes wrong is told in the dataset's StatusMessage, which begins with whose fault it was: ``Invalid
+input:`` when the same request would fail again, ``Service fault:`` when it may succeed later.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, BinaryIO
+
+import sqlalchemy as sa
+
+from airflow_provider_lookoutvision.server import idempotency, manifest
+from airflow_provider_lookoutvision.server.blobs import BlobError, Buckets, Location, Store
+from airflow_provider_lookoutvision.server.database import Database
+from airflow_provider_lookoutvision.server.datasets import (
+    CREATED_MESSAGE,
+    IMPORT_JOB,
+    UPDATE_JOB,
+    UPDATED_MESSAGE,
+    DatasetStatus,
+)
+from airflow_provider_lookoutvision.server.jobs import Job, Lease
+from airflow_provider_lookoutvision.server.schema import dataset_entries, datasets, upsert
+from airflow_provider_lookoutvision.server.settings import Settings
+
+LARGEST_MANIFEST = 1_000_000_000
+BATCH = 1000
+SHOWN_ERRORS = 10
+
+INVALID_INPUT = "Invalid input: "
+SERVICE_FAULT = "Service fault: "
+
+
+class InvalidInput(Exception):
+    """The input can't be used; the message tells its author what to change."""
+
+
+class Stopped(Exception):
+    """The worker stops; the job is to be given back."""
+
+
+@dataclass(frozen=True)
+class Importer:
+    """Does import and update jobs.
+
+    :param stopping: asked now and then whether the worker is about to stop.
+    """
+
+    database: Database
+    store: Store
+    settings: Settings
+    stopping: Callable[[], bool]
+
+    def run(self, job: Job) -> None:
+        """Do a claimed job to its end, good or bad.
+
+        :raises LeaseLost: when the job is another's by now.
+        :raises Stopped: when the worker stops first.
+        """
+        lease = Lease(self.database, job)
+        with lease.kept():
+            try:
+                if job.kind == IMPORT_JOB:
+                    self._import(job, lease)
+                elif job.kind == UPDATE_JOB:
+                    self._update(job, lease)
+            except InvalidInput as error:
+                self._fail(job, lease, f"{INVALID_INPUT}{error}")
+            except BlobError as error:
+                if error.input or job.is_last_attempt:
+                    self._fail(job, lease, f"{INVALID_INPUT if error.input else SERVICE_FAULT}{error}")
+                else:
+                    lease.retry_later()
+
+    def fail_unexpectedly(self, job: Job) -> None:
+        """End a job that met an error of the service itself; trying again would meet it again."""
+        self._fail(
+            job, Lease(self.database, job), f"{SERVICE_FAULT}the import met an error; the log tells which"
+        )
+
+    def give_up(self, job: Job) -> None:
+        """End a job whose workers died each time."""
+        self._fail(
+            job,
+            Lease(self.database, job),
+            f"{SERVICE_FAULT}the import was begun {job.attempts - 1} times, and each time its worker ended "
+            "first. The service's log may tell why; trying again is safe",
+        )
+
+    def _import(self, job: Job, lease: Lease) -> None:
+        source = Location(job.details["Bucket"], job.details["Key"], job.details.get("VersionId"))
+        with lease.hold() as connection:
+            dataset = connection.execute(datasets.select().where(datasets.c.id == job.subject_id)).one()
+            # What an attempt before this one has left.
+            connection.execute(dataset_entries.delete().where(dataset_entries.c.dataset_id == dataset.id))
+        most = self.settings.max_train_images if dataset.type == "train" else self.settings.max_test_images
+        with Buckets(self.store, job.allowed_buckets).open(source) as stream:
+            reading = _Reading(f"the manifest {source}", manifest.Folder.of(source.bucket, source.key), most)
+            for batch in reading.batches(_limited(stream, source)):
+                if self.stopping():
+                    raise Stopped
+                if reading.problems:
+                    continue  # nothing of it will be kept, but all that is wrong is worth telling
+                with lease.hold() as connection:
+                    _store(connection, dataset.id, batch)
+        reading.check()
+        with lease.finish() as connection:
+            # Duplicates of an image count once: the last line is the one that is kept.
+            _settle(connection, dataset.id, DatasetStatus.CREATE_COMPLETE, CREATED_MESSAGE)
+
+    def _update(self, job: Job, lease: Lease) -> None:
+        with self.database.read() as connection:
+            dataset = connection.execute(datasets.select().where(datasets.c.id == job.subject_id)).one()
+            bucket = _image_bucket(connection, dataset.id)
+        most = self.settings.max_train_images if dataset.type == "train" else self.settings.max_test_images
+        reading = _Reading("the changes", None, most, bucket)
+        batches = list(reading.batches(io.BytesIO(job.content or b"")))
+        reading.check()
+        with lease.finish() as connection:
+            for batch in batches:
+                _store(connection, dataset.id, batch)
+            total = _settle(connection, dataset.id, DatasetStatus.UPDATE_COMPLETE, UPDATED_MESSAGE)
+            if total > most:
+                raise InvalidInput(
+                    f"the dataset would have {total} images; a {dataset.type} dataset has at most {most}"
+                )
+
+    def _fail(self, job: Job, lease: Lease, message: str) -> None:
+        creating = job.kind == IMPORT_JOB
+        status = DatasetStatus.CREATE_FAILED if creating else DatasetStatus.UPDATE_FAILED_ROLLBACK_COMPLETE
+        with lease.finish() as connection:
+            if creating:
+                connection.execute(
+                    dataset_entries.delete().where(dataset_entries.c.dataset_id == job.subject_id)
+                )
+            _settle(connection, job.subject_id, status, message)
+            idempotency.spend(connection, job.account_id, job.region, job.operation, job.token)
+
+
+class _Reading:
+    """Reads lines into entries and keeps count of what is wrong with them.
+
+    :param source: what is read, for messages.
+    :param most: the most entries allowed.
+    :param bucket: the bucket that all images must be in; None for that of the first.
+    """
+
+    def __init__(
+        self, source: str, folder: manifest.Folder | None, most: int, bucket: str | None = None
+    ) -> None:
+        self.problems: list[str] = []
+        self._source, self._folder, self._most, self._bucket = source, folder, most, bucket
+        self._wrong = 0
+        self._seen: set[int] = set()
+        self._first: tuple[int, str] | None = None
+
+    def batches(self, stream: BinaryIO) -> Iterator[list[manifest.Entry]]:
+        """The entries of a stream, some at a time; an image's last line counts."""
+        entries = self._entries(stream)
+        while batch := list(islice(entries, BATCH)):
+            yield list({entry.source_ref: entry for entry in batch}.values())
+
+    def check(self) -> None:
+        """Refuse what was read if anything was wrong.
+
+        :raises InvalidInput: with the first errors, by line number and reason.
+        """
+        if self._wrong:
+            more = (
+                f"; and {self._wrong - len(self.problems)} more" if self._wrong > len(self.problems) else ""
+            )
+            lines = "1 invalid line" if self._wrong == 1 else f"{self._wrong} invalid lines"
+            raise InvalidInput(f"{self._source} has {lines}: {'; '.join(self.problems)}{more}")
+        if not self._seen:
+            raise InvalidInput(f"{self._source} is empty: it needs one JSON object for each image")
+
+    def _entries(self, stream: BinaryIO) -> Iterator[manifest.Entry]:
+        for number, line in manifest.lines(stream):
+            try:
+                entry = manifest.read(line, self._folder)
+                self._check_bucket(entry)
+            except manifest.InvalidLine as problem:
+                self._wrong += 1
+                if len(self.problems) < SHOWN_ERRORS:
+                    self.problems.append(f"line {number}: {problem}")
+                continue
+            self._seen.add(hash(entry.source_ref))
+            if len(self._seen) > self._most:
+                raise InvalidInput(
+                    f"{self._source} has more than {self._most} images, as many as this service's settings "
+                    "max_train_images and max_test_images allow"
+                )
+            yield entry
+
+    def _check_bucket(self, entry: manifest.Entry) -> None:
+        self._bucket = self._bucket or entry.bucket
+        if entry.bucket != self._bucket:
+            raise manifest.InvalidLine(
+                f"its image is in the bucket {entry.bucket}, others are in {self._bucket}; all must be in one"
+            )
+
+
+def _limited(stream: BinaryIO, source: Location) -> BinaryIO:
+    stream.seek(0, io.SEEK_END)
+    if stream.tell() > LARGEST_MANIFEST:
+        raise InvalidInput(f"the manifest {source} has {stream.tell()} bytes; the most is {LARGEST_MANIFEST}")
+    stream.seek(0)
+    return stream
+
+
+def _image_bucket(connection: sa.Connection, dataset_id: int) -> str | None:
+    of_dataset = dataset_entries.c.dataset_id == dataset_id
+    source_ref = connection.execute(
+        sa.select(dataset_entries.c.source_ref).where(of_dataset).limit(1)
+    ).scalar()
+    return Location.of(source_ref).bucket if source_ref else None
+
+
+def _store(connection: sa.Connection, dataset_id: int, entries: Sequence[manifest.Entry]) -> None:
+    moment = _now()
+    rows = [
+        {
+            "dataset_id": dataset_id,
+            "source_ref": entry.source_ref,
+            "label": entry.label,
+            "line": entry.line,
+            "created_at": moment,
+        }
+        for entry in entries
+    ]
+    upsert(connection, dataset_entries, rows, key=("dataset_id", "source_ref"))
+
+
+def _settle(connection: sa.Connection, dataset_id: int, status: DatasetStatus, message: str) -> int:
+    """Write a dataset's last state, and count its entries."""
+    columns = dataset_entries.c
+    counting = sa.select(columns.label, sa.func.count()).where(columns.dataset_id == dataset_id)
+    counts: dict[Any, int] = dict(connection.execute(counting.group_by(columns.label)).tuples().all())
+    total = sum(counts.values())
+    connection.execute(
+        datasets.update()
+        .where(datasets.c.id == dataset_id)
+        .values(
+            status=status,
+            status_message=message,
+            updated_at=_now(),
+            total=total,
+            normal=counts.get("normal", 0),
+            anomaly=counts.get("anomaly", 0),
+        )
+    )
+    return total
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

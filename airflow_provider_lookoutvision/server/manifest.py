@@ -1,0 +1,206 @@
+"""Ground Truth JSON Lines: what users' manifests hold, read line by line into entries.
+
+A manifest has one JSON object a line. Its ``source-ref`` names an image. A key of any name that has a
+companion ``<key>-metadata`` of type ``groundtruth/image-classification`` is a label: the companion's
+``class-name`` counts, the label's own value means nothing. A key ending in ``-ref`` with a companion of type
+``groundtruth/semantic-segmentation`` is a mask, with a map of colours. All else is kept as it came.
+
+Read liberally, as manifests are in the wild: dates in any form, colour maps without a background, class names
+in capitals, confidences or ``human-annotated`` left out, references relative to the manifest's own place.
+Returned strictly: compact JSON, absolute references, lower-case class names, labels 1 for anomaly and 0 for
+normal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+LONGEST_LINE = 8192
+MOST_MASK_CLASSES = 20
+
+CLASSIFICATION = "groundtruth/image-classification"
+SEGMENTATION = "groundtruth/semantic-segmentation"
+
+_S3_URI = re.compile(r"s3://([0-9A-Za-z.\-_]{3,63})/(.{1,1024})", re.DOTALL)
+_HEX_COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
+
+
+class InvalidLine(ValueError):
+    """A line that can't be an entry; the message is the reason, for its author."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a dataset.
+
+    :param source_ref: where the image is, ``s3://bucket/key``.
+    :param label: ``normal``, ``anomaly`` or None.
+    :param line: the entry as the API returns it.
+    """
+
+    source_ref: str
+    bucket: str
+    label: str | None
+    line: str
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where a manifest lies: relative references start there."""
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def of(cls, bucket: str, key: str) -> Folder:
+        """The folder of the object ``key``."""
+        return cls(bucket, key[: key.rfind("/") + 1])
+
+
+def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines of a manifest that aren't blank, with their numbers from 1.
+
+    A line is cut off a little past the longest that may be, so that no file exhausts the memory.
+    """
+    most = 4 * LONGEST_LINE + 2
+    number = 0
+    while chunk := stream.readline(most):
+        number += 1
+        line = chunk
+        while chunk and not chunk.endswith(b"\n"):
+            chunk = stream.readline(most)
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.strip():
+            yield number, line
+
+
+def read(line: bytes, folder: Folder | None = None) -> Entry:
+    """Read one line.
+
+    :param folder: where relative references start; without it they are refused.
+    :raises InvalidLine: saying what is wrong with it.
+    """
+    document = _parse(line)
+    if "source-ref" not in document:
+        raise InvalidLine("it has no source-ref")
+    source_ref, bucket = _reference(document, "source-ref", folder)
+    label = _normalise_label(document)
+    _normalise_masks(document, folder, bucket)
+    text = _dump(document)
+    if len(text) > LONGEST_LINE:
+        raise InvalidLine(f"it has {len(text)} characters; an entry has at most {LONGEST_LINE}")
+    return Entry(source_ref, bucket, label, text)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        text = line.decode().strip()
+    except UnicodeDecodeError as error:
+        raise InvalidLine(f"it is not UTF-8 (byte {error.start + 1})") from None
+    if len(text) > LONGEST_LINE:
+        raise InvalidLine(f"it has more than {LONGEST_LINE} characters")
+    try:
+        document = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise InvalidLine(f"it is not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidLine(f"it is not JSON that can be read: {error}") from None
+    if not isinstance(document, dict):
+        raise InvalidLine("it is not a JSON object")
+    return document
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _dump(document: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidLine("it holds half of a surrogate pair") from None
+    except ValueError:
+        raise InvalidLine("it holds a number too large") from None
+    return text
+
+
+def _reference(document: dict[str, Any], key: str, folder: Folder | None) -> tuple[str, str]:
+    value = document[key]
+    if not isinstance(value, str) or not value:
+        raise InvalidLine(f"its {key} is not a text")
+    uri = value
+    relative = ":" not in value.split("/", 1)[0] and not value.startswith("/")
+    if folder and relative:
+        uri = f"s3://{folder.bucket}/{folder.prefix}{value.removeprefix('./')}"
+    match = _S3_URI.fullmatch(uri)
+    if not match:
+        raise InvalidLine(f"its {key} is {_shown(value)}, not s3://bucket/key")
+    if {".", ".."} & set(match[2].split("/")) or "\0" in uri:
+        raise InvalidLine(f"its {key} {_shown(value)} has a part that is no name")
+    document[key] = uri
+    return uri, match[1]
+
+
+def _companions(document: dict[str, Any], kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, metadata in list(document.items()):
+        if key.endswith("-metadata") and isinstance(metadata, dict) and metadata.get("type") == kind:
+            yield key.removesuffix("-metadata"), metadata
+
+
+def _normalise_label(document: dict[str, Any]) -> str | None:
+    found: dict[str, str] = {}
+    for key, metadata in _companions(document, CLASSIFICATION):
+        name = metadata.get("class-name")
+        if not isinstance(name, str):
+            raise InvalidLine(f"its {key}-metadata has no class-name")
+        label = name.strip().lower()
+        if label in {"normal", "anomaly"}:
+            metadata["class-name"] = label
+            document[key] = int(label == "anomaly")
+            found[key] = label
+    if len(set(found.values())) > 1:
+        raise InvalidLine(
+            f"its labels contradict each other: {', '.join(f'{k} is {v}' for k, v in found.items())}"
+        )
+    return next(iter(found.values()), None)
+
+
+def _normalise_masks(document: dict[str, Any], folder: Folder | None, bucket: str) -> None:
+    masks = dict(_companions(document, SEGMENTATION))
+    for key, metadata in masks.items():
+        if not key.endswith("-ref"):
+            raise InvalidLine(f"its mask {key} must have a name that ends in -ref")
+        if key not in document:
+            raise InvalidLine(f"it has {key}-metadata, but no {key}")
+        _, mask_bucket = _reference(document, key, folder)
+        if mask_bucket != bucket:
+            raise InvalidLine(f"its mask is in the bucket {mask_bucket}, its image in {bucket}")
+        _check_colors(f"{key}-metadata", metadata.get("internal-color-map"))
+    for key in document:
+        if key.endswith("-mask-ref") and key not in masks:
+            raise InvalidLine(f"it has {key}, but no {key}-metadata of type {SEGMENTATION}")
+
+
+def _check_colors(where: str, color_map: Any) -> None:
+    if not isinstance(color_map, dict) or not color_map:
+        raise InvalidLine(f"its {where} has no internal-color-map")
+    if len(color_map) > MOST_MASK_CLASSES + 1:
+        raise InvalidLine(f"its {where} has more than {MOST_MASK_CLASSES} classes")
+    for index, entry in color_map.items():
+        name = entry.get("class-name") if isinstance(entry, dict) else None
+        color = entry.get("hex-color") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not name:
+            raise InvalidLine(f"its {where} has no class-name for colour {_shown(index)}")
+        if not isinstance(color, str) or not _HEX_COLOR.fullmatch(color):
+            raise InvalidLine(f"its {where} has {_shown(color)} for {_shown(name)}, not a colour as #23A436")
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return repr(text if len(text) <= 100 else text[:100] + "...")

@@ -1,0 +1,195 @@
+"""The worker: a process beside the API, or on another machine with the same database, that does the jobs.
+
+``lookoutvision serve`` starts one and starts it again when it dies; ``lookoutvision worker`` is the same
+process on its own. It looks for work when the API wakes it (a byte on its standard input), and else every
+second. When its standard input ends, the API that started it has gone, and so does it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from contextlib import suppress
+from dataclasses import fields
+from types import FrameType
+
+import sqlalchemy as sa
+
+from airflow_provider_lookoutvision.server import blobs, jobs, logs, settings
+from airflow_provider_lookoutvision.server.database import Database
+from airflow_provider_lookoutvision.server.datasets import IMPORT_JOB, UPDATE_JOB
+from airflow_provider_lookoutvision.server.imports import Importer, Stopped
+from airflow_provider_lookoutvision.server.jobs import Lease
+from airflow_provider_lookoutvision.server.settings import ENVIRONMENT_PREFIX, Settings
+
+POLL_SECONDS = 1.0
+RESTART_SECONDS = 1.0
+STOP_SECONDS = 30
+
+log = logging.getLogger("lookoutvision")
+
+
+class Worker:
+    """The threads of one worker process."""
+
+    def __init__(self, settings: Settings, database: Database, owner: str) -> None:
+        self._settings, self._database, self._owner = settings, database, owner
+        self._stopping = threading.Event()
+        self._work = threading.Condition()
+
+    def run(self) -> None:
+        """Work until ``stop``."""
+        importer = Importer(
+            self._database, blobs.store(self._settings), self._settings, self._stopping.is_set
+        )
+        threads = [
+            threading.Thread(target=self._loop, args=(importer,), name=f"import-{number}")
+            for number in range(self._settings.import_workers)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def stop(self) -> None:
+        """Give back what is under way, and end."""
+        self._stopping.set()
+        self.wake()
+
+    def wake(self) -> None:
+        """Look for work now."""
+        with self._work:
+            self._work.notify_all()
+
+    def _loop(self, importer: Importer) -> None:
+        while not self._stopping.is_set():
+            try:
+                if self._do_one(importer):
+                    continue
+            except sa.exc.DBAPIError:
+                log.exception("the database does not answer")
+            with self._work:
+                if not self._stopping.is_set():
+                    self._work.wait(POLL_SECONDS)
+
+    def _do_one(self, importer: Importer) -> bool:
+        job = jobs.claim(self._database, self._owner, (IMPORT_JOB, UPDATE_JOB))
+        if job is None:
+            return False
+        told = {"job": job.id, "kind": job.kind, "subject": job.subject_id, "attempt": job.attempts}
+        log.info("job begun", extra=told)
+        try:
+            if job.attempts > jobs.MOST_ATTEMPTS:
+                importer.give_up(job)
+            else:
+                importer.run(job)
+        except Stopped:
+            Lease(self._database, job).release()
+            log.info("job given back", extra=told)
+        except jobs.LeaseLost:
+            log.warning("job lost to another worker", extra=told)
+        except sa.exc.DBAPIError:
+            raise  # the lease runs out, and the job is claimed again
+        except Exception:
+            log.exception("job failed", extra=told)
+            with suppress(jobs.LeaseLost):
+                importer.fail_unexpectedly(job)
+        else:
+            log.info("job ended", extra=told)
+        return True
+
+
+def work(settings: Settings, database: Database) -> int:
+    """Run a worker in this process until SIGTERM, SIGINT, or the end of its standard input."""
+    logs.configure(settings.log_level)
+    owner = os.environ.get(_OWNER_VARIABLE) or _new_owner()
+    worker = Worker(settings, database, owner)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    if _OWNER_VARIABLE in os.environ:
+        threading.Thread(target=_listen, args=(worker,), daemon=True).start()
+    worker.run()
+    return 0
+
+
+_OWNER_VARIABLE = "LOOKOUTVISION_WORKER_OWNER"
+
+
+def _new_owner() -> str:
+    return f"{socket.gethostname()[:20]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _listen(worker: Worker) -> None:
+    while os.read(0, 4096):
+        worker.wake()
+    worker.stop()
+
+
+class WorkerProcess:
+    """A worker beside the API: started, woken, started again when it dies, stopped."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings, self._database = settings, database
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="worker-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Start it."""
+        self._keeper.start()
+
+    def wake(self) -> None:
+        """Tell it that there is work."""
+        process = self._process
+        if process and process.stdin:
+            try:
+                process.stdin.write(b"\n")
+                process.stdin.flush()
+            except OSError:
+                pass  # it is being started again, and then looks for work by itself
+
+    def stop(self) -> None:
+        """Stop it, and wait until it has given back what was under way."""
+        self._stopping.set()
+        if self._process and self._process.poll() is None:
+            self._process.terminate()
+        self._keeper.join(STOP_SECONDS)
+        if self._process and self._process.poll() is None:
+            self._process.kill()
+
+    def _keep(self) -> None:
+        command = [sys.executable, "-m", "airflow_provider_lookoutvision.server.cli", "worker"]
+        while not self._stopping.is_set():
+            owner = _new_owner()
+            environ = {**os.environ, **_as_environ(self._settings), _OWNER_VARIABLE: owner}
+            # Its own session: Ctrl-C at the terminal stops the API, and that stops the worker.
+            self._process = subprocess.Popen(  # noqa: S603 (our own command)
+                command, env=environ, stdin=subprocess.PIPE, start_new_session=True
+            )
+            status = self._process.wait()
+            if not self._stopping.wait(RESTART_SECONDS):
+                log.error("the worker ended and is started again", extra={"exit_status": status})
+            try:
+                jobs.abandon(self._database, owner)
+            except sa.exc.DBAPIError:
+                log.exception("the leases of the ended worker can't be freed; they run out by themselves")
+
+
+def _as_environ(values: Settings) -> dict[str, str]:
+    environ = {}
+    for setting in fields(settings.Settings):
+        value = getattr(values, setting.name)
+        if value is not None:
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            environ[ENVIRONMENT_PREFIX + setting.name.upper()] = text
+    return environ
