@@ -29,10 +29,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import sqlalchemy as sa
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from airflow_provider_lookoutvision.server import access, datasets, idempotency, projects, protocol, sigv4
@@ -67,14 +66,16 @@ def handler(operation: protocol.Operation) -> Handler | None:
 
 def create_app(
     settings: Settings, database: Database, seal: Seal, wake_worker: Callable[[], None] = lambda: None
-) -> Starlette:
+) -> Router:
     """The application, on a database whose schema is the newest.
 
     :param wake_worker: called when work has been queued.
     """
     service = Service(settings, database, seal, wake_worker)
-    return Starlette(
-        routes=[Route("/healthz", service.healthz), Route("/{path:path}", service)],
+    return Router(
+        [Route("/healthz", service.healthz)],
+        default=service,
+        redirect_slashes=False,
         lifespan=service.lifespan,
     )
 
@@ -107,7 +108,7 @@ class Service:
         self._threads = anyio.CapacityLimiter(settings.threads)
 
     @asynccontextmanager
-    async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self, _app: Router) -> AsyncIterator[None]:
         """Run the housekeeping while the application runs."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep_house)

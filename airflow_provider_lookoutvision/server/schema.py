@@ -163,7 +163,9 @@ def insert_new(connection: sa.Connection, table: sa.Table, **values: Any) -> boo
     On PostgreSQL it waits for another transaction that is inserting the same row, and then tells its outcome.
     """
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    return connection.execute(insert(table).values(**values).on_conflict_do_nothing()).rowcount == 1
+    # By what it returns, since not every driver counts the rows of an insert.
+    inserted = insert(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key)
+    return connection.execute(inserted).one_or_none() is not None
 
 
 def lock(connection: sa.Connection, *names: str) -> None:

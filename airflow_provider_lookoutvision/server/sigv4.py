@@ -22,7 +22,7 @@ for future dates and wrong scopes too. Here each fault has its own: the SDKs kno
 clock that runs ahead, and AuthorizationHeaderMalformed is S3's name for a wrong scope.
 
 ``host``, every ``x-amz-*`` header and the client token must be signed; ``content-type`` need not be, since
-older SDKs leave it out and no answer hangs on it. The query is compared as sent, in any order. The path is
+older SDKs leave it out, so take no decision by it. The query is compared as sent, in any order. The path is
 normalised first, as AWS does it: raw paths that differ in dot segments or doubled slashes carry the same
 signature, so the router must take the raw path, and no operation a name made of dots.
 

@@ -53,7 +53,7 @@ class Service:
         self.data_dir = data_dir
         self.log_file = data_dir / "service.log"
         self.port = 0
-        self._flags = list(flags)
+        self.flags = tuple(flags)
         self._environ = {**os.environ, **(environ or {})}
         self._process: subprocess.Popen[str] | None = None
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ class Service:
             str(self.data_dir),
             "--port",
             str(self.port),
-            *self._flags,
+            *self.flags,
         ]
         with self.log_file.open("a") as log:
             self._process = subprocess.Popen(  # noqa: S603 (our own command)
@@ -148,8 +148,8 @@ class Service:
         command += [f"--allow={pattern}" for pattern in allow] + [
             f"--project={pattern}" for pattern in project
         ]
-        if "--database-url" in self._flags:
-            command += ["--database-url", self._flags[self._flags.index("--database-url") + 1]]
+        if "--database-url" in self.flags:
+            command += ["--database-url", self.flags[self.flags.index("--database-url") + 1]]
         done = subprocess.run(command, capture_output=True, text=True, env=self._environ, check=False)  # noqa: S603
         if done.returncode:
             raise ServiceFailed(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")

@@ -1,0 +1,123 @@
+"""The hook: boto3's Lookout for Vision client, as an Amazon connection configures it.
+
+The client is the API; see the model's operations for what ``hook.conn`` can do, and its waiters for what
+``hook.get_waiter`` can wait for. The hook adds the two things that today's boto3 lacks: the API model, and
+the refusal to send anyone to the AWS service, which has ended.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from airflow.providers.common.compat.sdk import AirflowException
+from botocore.loaders import Loader
+
+from airflow_provider_lookoutvision.model import teach
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+SERVICE = "lookoutvision"
+
+
+class LookoutVisionEndpointError(AirflowException):
+    """No endpoint is configured, and the AWS service that the default one belonged to has ended."""
+
+
+class LookoutVisionHook(AwsBaseHook):
+    """Interact with a Lookout for Vision service through the Amazon connection.
+
+    Everything that the connection type ``aws`` offers works: keys, assumed roles, profiles, web identity,
+    region, proxies, ``verify``, ``config_kwargs`` and endpoints. One extra is our own:
+    ``client_token_namespace``.
+
+    :param aws_conn_id: the Airflow connection; ``None`` for boto3's own configuration.
+    :param region_name: the AWS region; by default the connection's.
+    :param verify: whether, or with which bundle, TLS certificates are verified.
+    :param config: botocore's client configuration, as a ``botocore.config.Config`` or its arguments.
+    :raises LookoutVisionEndpointError: when a client is made and no endpoint is configured anywhere.
+
+    .. seealso:: :class:`airflow.providers.amazon.aws.hooks.base_aws.AwsBaseHook`
+    """
+
+    if TYPE_CHECKING:
+        conn: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "client_type": SERVICE})
+
+    @property
+    def client_token_namespace(self) -> str:
+        """The connection's ``client_token_namespace``; empty when it has none."""
+        return str(self.conn_config.extra_config.get("client_token_namespace") or "")
+
+    def iter_dataset_entries(
+        self, project_name: str, dataset_type: str, **filters: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the entries of a dataset, page by page, each JSON line as a dict.
+
+        :param filters: the other members of ListDatasetEntries, such as ``Labeled=True``.
+        """
+        pages = self.conn.get_paginator("list_dataset_entries").paginate(
+            ProjectName=project_name, DatasetType=dataset_type, **filters
+        )
+        for page in pages:
+            yield from map(json.loads, page["DatasetEntries"])
+
+    def get_session(self, region_name: str | None = None, deferrable: bool = False) -> Any:
+        """Return a boto3 session, or an aiobotocore session, that knows the service."""
+        session = super().get_session(region_name=region_name, deferrable=deferrable)
+        teach(session)
+        return session
+
+    def get_client_type(
+        self, region_name: str | None = None, config: Any = None, deferrable: bool = False
+    ) -> Any:
+        """Return a client, or, deferrable, what makes an aiobotocore client on ``async with``."""
+        client = super().get_client_type(region_name=region_name, config=config, deferrable=deferrable)
+        if deferrable:
+            return self._checked(client)
+        self._refuse_aws(client)
+        return client
+
+    def test_connection(self) -> tuple[bool, str]:
+        """List one project. The stock test asks STS, which says nothing about this service."""
+        try:
+            self.conn.list_projects(MaxResults=1)
+        except Exception as error:
+            return False, f"{type(error).__name__}: {error}"
+        return True, f"{self.conn.meta.endpoint_url} answers in region {self.conn.meta.region_name}."
+
+    @asynccontextmanager
+    async def _checked(self, creating: AbstractAsyncContextManager[Any]) -> AsyncIterator[Any]:
+        async with creating as client:
+            self._refuse_aws(client)
+            yield client
+
+    def _refuse_aws(self, client: Any) -> None:
+        # An endpoint can be configured in many places, and switches turn some of them off: botocore has
+        # weighed them all by now, so look at its result.
+        url = client.meta.endpoint_url
+        host = urlsplit(url).hostname or ""
+        if host.endswith(_aws_domains()) and not {SERVICE, f"{SERVICE}-fips"}.isdisjoint(host.split(".")):
+            raise LookoutVisionEndpointError(
+                f"No endpoint is configured for Lookout for Vision, and {url} is gone: AWS ended "
+                "the service on 2025-10-31. Run `lookoutvision serve`, and name its URL in one of these: "
+                f"the extra of the connection {self.aws_conn_id!r}, as "
+                '{"service_config": {"lookoutvision": {"endpoint_url": "http://127.0.0.1:8320"}}}, or as '
+                '"endpoint_url" for all services; the variable AWS_ENDPOINT_URL_LOOKOUTVISION, or '
+                "AWS_ENDPOINT_URL for all services; endpoint_url in the AWS configuration file. The "
+                "connection's always counts, the others unless AWS_IGNORE_CONFIGURED_ENDPOINT_URLS is set."
+            )
+
+
+@cache
+def _aws_domains() -> tuple[str, ...]:
+    partitions = Loader().load_data("partitions")["partitions"]
+    names = ("dnsSuffix", "dualStackDnsSuffix")
+    return tuple(f".{partition['outputs'][name]}" for partition in partitions for name in names)

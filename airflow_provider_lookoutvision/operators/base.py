@@ -1,0 +1,133 @@
+"""What the operators share: the connection's parameters, checked calls, faults told apart, plain results.
+
+Importing an operator imports neither boto3 nor the hook: a DAG file is parsed far more often than its tasks
+run.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+
+from airflow_provider_lookoutvision.idempotency import client_token
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
+
+# A retry meets these again; the others (throttling, quotas, 5xx, lost connections) may have passed by then.
+FAULTS_OF_THE_INPUT = frozenset(
+    {"AccessDeniedException", "ConflictException", "ResourceNotFoundException", "ValidationException"}
+)
+
+
+class LookoutVisionBaseOperator(BaseOperator):
+    """The base of the operators.
+
+    :param aws_conn_id: the Airflow connection, of type ``aws``; ``None`` for boto3's own configuration.
+    :param region_name: the AWS region; by default the connection's.
+    :param verify: whether, or with which bundle, TLS certificates are verified; by default as the connection
+        says.
+    :param botocore_config: arguments of ``botocore.config.Config``; by default the connection's
+        ``config_kwargs``.
+    """
+
+    template_fields: Sequence[str] = ("aws_conn_id", "region_name", "verify", "botocore_config")
+
+    def __init__(
+        self,
+        *,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.aws_conn_id = aws_conn_id
+        self.region_name = region_name
+        self.verify = verify
+        self.botocore_config = botocore_config
+
+    @cached_property
+    def hook(self) -> LookoutVisionHook:
+        """The hook, made when the task runs."""
+        from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
+
+        return LookoutVisionHook(
+            aws_conn_id=self.aws_conn_id,
+            region_name=self.region_name,
+            verify=self.verify,
+            config=self.botocore_config,
+        )
+
+    def derived_token(self, context: Context, *purpose: str) -> str:
+        """Return this task instance's own client token; see :func:`.client_token`."""
+        return client_token(context, *purpose, namespace=self.hook.client_token_namespace)
+
+    def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """Call an operation of the service, and return the members of its answer.
+
+        :param operation: the operation's name in the API, such as ``CreateProject``.
+        :param parameters: the members of its input.
+        :raises AirflowFailException: before the call, when a text breaks the API's rule for it.
+        :raises botocore.exceptions.ClientError: when the service refuses.
+        """
+        from botocore import xform_name
+
+        client = self.hook.conn
+        rules = client.meta.service_model.operation_model(operation).input_shape.members
+        for name, value in parameters.items():
+            _check(name, value, rules[name].metadata)
+        answer = getattr(client, xform_name(operation))(**parameters)
+        return {name: value for name, value in answer.items() if name != "ResponseMetadata"}
+
+
+@contextmanager
+def no_retry_for_faults_of_the_input() -> Iterator[None]:
+    """Turn the errors that a retry would meet again into AirflowFailException, and leave the others alone."""
+    from botocore.exceptions import ClientError, ParamValidationError
+
+    try:
+        yield
+    except ParamValidationError as error:
+        raise AirflowFailException(str(error)) from error
+    except ClientError as error:
+        if error.response["Error"]["Code"] in FAULTS_OF_THE_INPUT:
+            raise AirflowFailException(str(error)) from error
+        raise
+
+
+def for_xcom(value: Any) -> Any:
+    """Return an answer of the service as plain data: its times as ISO 8601 text in UTC.
+
+    Airflow can't read botocore's times back from an XCom unless the worker's time zone is UTC.
+    """
+    match value:
+        case datetime():
+            return value.astimezone(UTC).isoformat()
+        case dict():
+            return {key: for_xcom(member) for key, member in value.items()}
+        case list():
+            return [for_xcom(member) for member in value]
+        case _:
+            return value
+
+
+def _check(name: str, value: Any, rule: Mapping[str, Any]) -> None:
+    # botocore checks types and least lengths only. The rest would cost a call to find out.
+    if not isinstance(value, str):
+        return
+    shortest, longest, pattern = rule.get("min", 0), rule.get("max", math.inf), rule.get("pattern", "(?s:.*)")
+    if not shortest <= len(value) <= longest or not re.fullmatch(pattern, value):
+        raise AirflowFailException(
+            f"{name} {value!r} breaks the API's rule: {shortest} to {longest} characters that match {pattern}"
+        )

@@ -1,0 +1,26 @@
+"""The operators: one for each verb that a DAG needs. Import them from here.
+
+Each makes its change exactly once for a task instance, however often Airflow retries it: its calls carry the
+client token of :mod:`airflow_provider_lookoutvision.idempotency`. A refusal that a retry would meet again
+fails the task at once; anything else is left to Airflow's retries.
+"""
+
+from __future__ import annotations
+
+from airflow_provider_lookoutvision.operators.datasets import (
+    LookoutVisionCreateDatasetOperator,
+    LookoutVisionDeleteDatasetOperator,
+    LookoutVisionUpdateDatasetEntriesOperator,
+)
+from airflow_provider_lookoutvision.operators.projects import (
+    LookoutVisionCreateProjectOperator,
+    LookoutVisionDeleteProjectOperator,
+)
+
+__all__ = [
+    "LookoutVisionCreateDatasetOperator",
+    "LookoutVisionCreateProjectOperator",
+    "LookoutVisionDeleteDatasetOperator",
+    "LookoutVisionDeleteProjectOperator",
+    "LookoutVisionUpdateDatasetEntriesOperator",
+]

@@ -1,0 +1,98 @@
+"""Waiting in an operator: in the task, or deferred to the triggerer, with one outcome."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
+
+from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
+from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class WaitingMixin(LookoutVisionBaseOperator):
+    """What an operator of an asynchronous operation adds.
+
+    :param wait_for_completion: whether to wait until the work has ended.
+    :param waiter_delay: seconds between two questions.
+    :param waiter_max_attempts: the most questions.
+    :param deferrable: wait in the triggerer, without a worker's slot.
+    """
+
+    waiter: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        wait_for_completion: bool = True,
+        waiter_delay: float,
+        waiter_max_attempts: int,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.wait_for_completion = wait_for_completion
+        self.waiter_delay = waiter_delay
+        self.waiter_max_attempts = waiter_max_attempts
+        self.deferrable = deferrable
+
+    @abstractmethod
+    def waiter_arguments(self) -> dict[str, Any]:
+        """The members of the operation that the waiter asks."""
+
+    @abstractmethod
+    def result(self, context: Context, **state: Any) -> dict[str, Any]:
+        """What the task returns when the wait has succeeded."""
+
+    def wait_then(
+        self, context: Context, unwaited: dict[str, Any], *, always: bool = False, **state: Any
+    ) -> dict[str, Any]:
+        """Wait, and return ``result``; or don't, and return ``unwaited``.
+
+        :param always: wait even without ``wait_for_completion``.
+        :param state: what ``result`` needs to know; it goes with the task into its deferral.
+        """
+        if not (self.wait_for_completion or always):
+            return unwaited
+        if self.deferrable:
+            self._defer(state)
+        wait = Wait(self.waiter, self.waiter_arguments(), self.waiter_delay, self.waiter_max_attempts)
+        try:
+            wait.run(self.hook, self.log)
+        except WaitFailed as failure:
+            raise _to_airflow(str(failure), failure.input) from failure
+        return self.result(context, **state)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None, **state: Any) -> Any:
+        """Go on when the trigger has fired."""
+        event = event or {"status": "error", "message": "the trigger fired without an event"}
+        if event["status"] != "success":
+            raise _to_airflow(str(event.get("message")), event["status"] == "input")
+        return self.result(context, **state)
+
+    def _defer(self, state: Mapping[str, Any]) -> None:
+        from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
+
+        self.defer(
+            trigger=LookoutVisionWaiterTrigger(
+                waiter=self.waiter,
+                arguments=self.waiter_arguments(),
+                waiter_delay=self.waiter_delay,
+                waiter_max_attempts=self.waiter_max_attempts,
+                aws_conn_id=self.aws_conn_id,
+                region_name=self.region_name,
+                verify=self.verify,
+                botocore_config=self.botocore_config,
+            ),
+            method_name="execute_complete",
+            kwargs=dict(state),
+        )
+
+
+def _to_airflow(message: str, input: bool) -> Exception:  # noqa: A002 (as in "input or machine")
+    return AirflowFailException(message) if input else AirflowException(message)

@@ -1,0 +1,40 @@
+"""What Airflow's provider manager wants to know of this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's description, as Airflow's ``provider_info.schema.json`` has it."""
+    name = "Amazon Lookout for Vision"
+    return {
+        "package-name": "airflow-provider-lookoutvision",
+        "name": name,
+        "description": "Amazon Lookout for Vision: hook, operators and triggers, for a service that you run.",
+        "integrations": [
+            {
+                "integration-name": name,
+                "external-doc-url": "https://docs.aws.amazon.com/lookout-for-vision/",
+                "tags": ["aws"],
+            }
+        ],
+        "hooks": [
+            {
+                "integration-name": name,
+                "python-modules": ["airflow_provider_lookoutvision.hooks.lookoutvision"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": name,
+                "python-modules": ["airflow_provider_lookoutvision.operators.lookoutvision"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": name,
+                "python-modules": ["airflow_provider_lookoutvision.triggers.lookoutvision"],
+            }
+        ],
+    }

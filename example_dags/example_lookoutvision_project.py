@@ -1,0 +1,43 @@
+"""Create a project, use its metadata in a task of your own, and delete it.
+
+``aws_conn_id`` names an Amazon connection whose extra holds the endpoint of your Lookout for Vision service:
+``{"region_name": "us-east-1", "service_config": {"lookoutvision": {"endpoint_url": "http://127.0.0.1:8320"}}}``.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_lookoutvision.operators.lookoutvision import (
+    LookoutVisionCreateProjectOperator,
+    LookoutVisionDeleteProjectOperator,
+)
+
+with DAG(
+    dag_id="example_lookoutvision_project",
+    schedule=None,
+    params={"aws_conn_id": "aws_default", "project_name": "circuit-boards"},
+    default_args={
+        "aws_conn_id": "{{ params.aws_conn_id }}",
+        "retries": 1,
+        "retry_delay": timedelta(seconds=1),
+    },
+    tags=["example", "lookoutvision"],
+) as dag:
+    create = LookoutVisionCreateProjectOperator(
+        task_id="create_project",
+        project_name="{{ params.project_name }}",
+    )
+
+    @task
+    def report(arn: str, created: str) -> None:
+        print(f"{arn} was created at {created}")
+
+    delete = LookoutVisionDeleteProjectOperator(
+        task_id="delete_project",
+        project_name=create.output["ProjectName"],
+    )
+
+    report(create.output["ProjectArn"], create.output["CreationTimestamp"]) >> delete

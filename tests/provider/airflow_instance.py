@@ -1,0 +1,238 @@
+"""A whole Airflow for tests: API server, scheduler and DAG processor on SQLite, driven by its REST API."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+
+AIRFLOW = (sys.executable, "-m", "airflow")
+COMPONENTS = (("api-server", "--workers", "1"), ("scheduler",), ("dag-processor",))
+START_SECONDS = 180
+RUN_SECONDS = 240
+REPETITIONS = 20
+ENDED = {"success", "failed"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One DAG run."""
+
+    airflow: AirflowInstance
+    dag_id: str
+    run_id: str
+
+    def wait(self) -> str:
+        """Wait until the run has ended, and return its state."""
+
+        def ended() -> str | None:
+            state: str = self._get("")["state"]
+            return state if state in ENDED else None
+
+        return str(wait_for(ended, RUN_SECONDS, f"{self.dag_id} to end"))
+
+    def task(self, task_id: str, map_index: int = -1) -> SimpleNamespace:
+        """Return a task instance as it is now: state, try_number, max_tries and so on."""
+        for instance in self._get("/taskInstances")["task_instances"]:
+            if (instance["task_id"], instance["map_index"]) == (task_id, map_index):
+                return SimpleNamespace(**instance)
+        raise LookupError((task_id, map_index))
+
+    def context(self, task_id: str, map_index: int = -1) -> Any:
+        """Return what of a task instance's context its client token is made of."""
+        instance = self.task(task_id, map_index)
+        instance.run_id = instance.dag_run_id
+        instance.task = SimpleNamespace(retries=1)
+        return {"ti": instance}
+
+    def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        """Return an XCom's value."""
+        path = f"/taskInstances/{task_id}/xcomEntries/{key}?deserialize=true&map_index={map_index}"
+        return self._get(path)["value"]
+
+    def log(self, task_id: str, try_number: int, map_index: int = -1) -> str:
+        """Return the log of one try, as JSON text."""
+        path = f"/taskInstances/{task_id}/logs/{try_number}?full_content=true&map_index={map_index}"
+        return json.dumps(self._get(path)["content"])
+
+    def clear(self, *task_ids: str) -> None:
+        """Clear the tasks, as a user does in the UI."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": self.run_id,
+            "task_ids": list(task_ids),
+            "only_failed": False,
+            "reset_dag_runs": True,
+        }
+        self.airflow.request("POST", f"/dags/{self.dag_id}/clearTaskInstances", json=body)
+
+    def delete(self) -> None:
+        """Make Airflow forget the run."""
+        self.airflow.request("DELETE", f"/dags/{self.dag_id}/dagRuns/{self.run_id}")
+
+    def _get(self, path: str) -> Any:
+        return self.airflow.request("GET", f"/dags/{self.dag_id}/dagRuns/{self.run_id}{path}")
+
+
+class AirflowInstance:
+    """The running Airflow."""
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx.Client(base_url=url, timeout=60)
+        self._connections = 0
+        self._runs = 0
+
+    def request(self, method: str, path: str, **arguments: Any) -> Any:
+        """Call the REST API."""
+        for _ in range(REPETITIONS):
+            response = self._client.request(method, f"/api/v2{path}", **arguments)
+            if response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
+                break
+            time.sleep(0.5)  # SQLite is locked
+        assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
+        return response.json() if response.content else None
+
+    def connection(self, endpoint_url: str, key: Any, **extra: Any) -> str:
+        """Make an Amazon connection to a service, and return its ID."""
+        self._connections += 1
+        conn_id = f"service_{self._connections}"
+        extra = {
+            "region_name": "eu-central-1",
+            "service_config": {"lookoutvision": {"endpoint_url": endpoint_url}},
+            # Each try sends a dropped request twice, so that a fault must outlast botocore's own retries.
+            "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 2}},
+            **extra,
+        }
+        body = {
+            "connection_id": conn_id,
+            "conn_type": "aws",
+            "login": key.access_key_id,
+            "password": key.secret_access_key,
+            "extra": json.dumps(extra),
+        }
+        self.request("POST", "/connections", json=body)
+        return conn_id
+
+    def run(self, dag_id: str, run_id: str | None = None, **conf: Any) -> Run:
+        """Trigger a DAG."""
+        self._runs += 1
+        run_id = run_id or f"{dag_id}__{self._runs}"
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
+        self.request("POST", f"/dags/{dag_id}/dagRuns", json=body)
+        return Run(self, dag_id, run_id)
+
+    def wait_until_ready(self, dag_ids: set[str]) -> None:
+        """Wait until it answers, works and knows the DAGs."""
+
+        def ready() -> bool:
+            try:
+                token = self._client.get("/auth/token").json()["access_token"]
+                self._client.headers["Authorization"] = f"Bearer {token}"
+                health = self.request("GET", "/monitor/health")
+                known = {dag["dag_id"] for dag in self.request("GET", "/dags")["dags"]}
+            except (httpx.HTTPError, AssertionError, ValueError):
+                return False
+            return known >= dag_ids and health["scheduler"]["status"] == "healthy"
+
+        wait_for(ready, START_SECONDS, "Airflow to be ready")
+
+
+def wait_for(get: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Poll until ``get`` returns something true, and return that."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if result := get():
+            return result
+        time.sleep(0.3)
+    raise TimeoutError(f"waited {seconds} s for {what}")
+
+
+@contextmanager
+def running_airflow(
+    home: Path, dag_folders: Mapping[str, Path], dag_ids: set[str], **environment: str
+) -> Iterator[AirflowInstance]:
+    """An Airflow that runs inside the block, with an empty database and its own ports.
+
+    :param home: an empty folder.
+    :param dag_folders: folders with DAG files, by a name.
+    :param dag_ids: the DAGs to wait for.
+    :param environment: variables to add.
+    """
+    dags = home / "dags"
+    dags.mkdir()
+    for name, folder in dag_folders.items():
+        (dags / name).symlink_to(folder)
+    port, *log_ports = free_ports(3)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "AIRFLOW_"))}
+    env = {
+        **kept,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "2",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_ports[0]),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(log_ports[1]),
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **environment,
+    }
+    subprocess.run([*AIRFLOW, "db", "migrate"], env=env, check=True, capture_output=True)
+    started = [_start(component, home, env) for component in COMPONENTS]
+    try:
+        airflow = AirflowInstance(f"http://127.0.0.1:{port}")
+        airflow.wait_until_ready(dag_ids)
+        yield airflow
+    finally:
+        _end(started, home)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens at."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _start(command: tuple[str, ...], home: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    with (home / f"{command[0]}.log").open("wb") as log:
+        return subprocess.Popen(
+            [*AIRFLOW, *command], env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def _end(started: list[subprocess.Popen[bytes]], home: Path) -> None:
+    # Nothing of it is kept, so nobody is asked to finish.
+    for process in started:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    # What a component left behind, its task processes for example, has our home in its environment.
+    marker = f"AIRFLOW_HOME={home}\0".encode()
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if marker in environ.read_bytes():
+                os.kill(int(environ.parent.name), signal.SIGKILL)
+        except OSError:
+            continue  # ended meanwhile, or somebody else's

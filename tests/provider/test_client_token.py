@@ -1,0 +1,114 @@
+"""The token's promises, for identities that no real DAG would dare to have."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from airflow_provider_lookoutvision.idempotency import client_token, tokens_of_other_epochs
+
+# Characters that separate, quote or escape somewhere, beside all of Unicode, lone surrogates included.
+texts = st.text(st.sampled_from(list("ab01\"'\\,;:|/.+- []{}\n\0_")) | st.characters(codec=None), max_size=12)
+identities = st.fixed_dictionaries(
+    {
+        "namespace": texts,
+        "dag_id": texts,
+        "run_id": texts,
+        "task_id": texts,
+        "map_index": st.integers(-1, 1200),
+        "epoch": st.integers(-3, 30),
+        "purpose": st.lists(texts, max_size=3).map(tuple),
+    }
+)
+
+
+ORDINARY = {
+    "namespace": "",
+    "dag_id": "line-4",
+    "run_id": "scheduled__2026-01-05T00:00:00+00:00",
+    "task_id": "group.create",
+    "map_index": -1,
+    "epoch": 0,
+    "purpose": (),
+}
+
+
+def context(identity: dict[str, Any], *, retries: int | None = 2, try_number: int = 1) -> Any:
+    members = {name: identity[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
+    max_tries = identity["epoch"] + (retries or 0)
+    task = SimpleNamespace(retries=retries)
+    return {"ti": SimpleNamespace(**members, max_tries=max_tries, try_number=try_number, task=task)}
+
+
+def token(identity: dict[str, Any], **situation: Any) -> str:
+    return client_token(context(identity, **situation), *identity["purpose"], namespace=identity["namespace"])
+
+
+@given(identities)
+def test_is_what_the_api_accepts(identity: dict[str, Any]) -> None:
+    assert re.fullmatch("[a-zA-Z0-9-]{1,64}", token(identity))
+
+
+@given(identities, st.integers(0, 9), st.integers(0, 9))
+def test_is_the_same_on_every_try(identity: dict[str, Any], one: int, other: int) -> None:
+    assert token(identity, try_number=one) == token(identity, try_number=other)
+
+
+@given(identities)
+def test_a_task_without_retries_has_one_too(identity: dict[str, Any]) -> None:
+    assert token(identity, retries=None) == token(identity, retries=0)
+
+
+@given(identities, identities)
+@example({**ORDINARY, "dag_id": "\ud83d\ude00"}, {**ORDINARY, "dag_id": "\U0001f600"})
+def test_differs_for_another_identity(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assume(one != other)
+    assert token(one) != token(other)
+
+
+@given(identities, identities, st.data())
+def test_differs_when_a_single_part_differs(
+    one: dict[str, Any], other: dict[str, Any], data: st.DataObject
+) -> None:
+    part = data.draw(st.sampled_from(sorted(one)))
+    assume(one[part] != other[part])
+    assert token(one) != token({**one, part: other[part]})
+
+
+@given(st.lists(texts, min_size=4, max_size=4), st.integers(0, 3), st.integers(0, 3), texts)
+def test_no_separator_moves_text_from_one_part_to_the_next(
+    parts: list[str], source: int, target: int, moved: str
+) -> None:
+    assume(moved and source != target)
+    names = ("namespace", "dag_id", "run_id", "task_id")
+    rest = {"map_index": -1, "epoch": 0, "purpose": ()}
+
+    def with_text_in(place: int) -> dict[str, Any]:
+        texts = [text + moved if place == i else text for i, text in enumerate(parts)]
+        return {**dict(zip(names, texts, strict=True)), **rest}
+
+    assume(with_text_in(source) != with_text_in(target))
+    assert token(with_text_in(source)) != token(with_text_in(target))
+
+
+def test_an_unmapped_task_has_no_index_in_either_spelling() -> None:
+    assert token({**ORDINARY, "map_index": None}) == token({**ORDINARY, "map_index": -1})
+
+
+@given(identities, st.integers(0, 12))
+def test_the_other_epochs_are_those_of_the_clears_so_far(identity: dict[str, Any], try_number: int) -> None:
+    here = context(identity, try_number=try_number)
+    others = list(tokens_of_other_epochs(here, *identity["purpose"], namespace=identity["namespace"]))
+    epochs = [epoch for epoch in range(try_number, -1, -1) if epoch != identity["epoch"]]
+    assert others == [token({**identity, "epoch": epoch}) for epoch in epochs]
+    assert token(identity) not in others
+
+
+def test_the_token_of_a_release_is_the_token_of_the_next() -> None:
+    # A worker is upgraded between two tries: the second must still find what the first has made.
+    identity = {**ORDINARY, "namespace": "plant", "map_index": 3, "purpose": ("dataset", "train")}
+    assert token(identity) == "airflow-241c4d926fdf9f9907f2baf909dbcec2490da5e599836476877e26fe"

@@ -1,0 +1,275 @@
+"""The operators without a DAG run: what a DAG file may say, and answers that no DAG run brings about."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from botocore.exceptions import ClientError, EndpointConnectionError, ParamValidationError
+
+from airflow_provider_lookoutvision.idempotency import client_token
+from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.operators import lookoutvision
+from airflow_provider_lookoutvision.operators.base import (
+    LookoutVisionBaseOperator,
+    for_xcom,
+    no_retry_for_faults_of_the_input,
+)
+from airflow_provider_lookoutvision.operators.lookoutvision import (
+    LookoutVisionCreateProjectOperator,
+    LookoutVisionDeleteProjectOperator,
+)
+from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
+from airflow_provider_lookoutvision.testing.service import Service, running_service
+
+OPERATORS = [
+    each
+    for each in vars(lookoutvision).values()
+    if isinstance(each, type)
+    and issubclass(each, LookoutVisionBaseOperator)
+    and each is not LookoutVisionBaseOperator
+]
+
+
+# What an operator needs besides a project's name.
+REQUIRED: dict[str, dict[str, Any]] = {
+    "LookoutVisionCreateDatasetOperator": {"dataset_type": "train"},
+    "LookoutVisionUpdateDatasetEntriesOperator": {"dataset_type": "train", "changes": "{}"},
+    "LookoutVisionDeleteDatasetOperator": {"dataset_type": "train"},
+}
+
+
+def made(operator: Any, **parameters: Any) -> Any:
+    return operator(task_id="task", **REQUIRED.get(operator.__name__, {}), **parameters)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with running_service() as service:
+        yield service
+
+
+@pytest.fixture
+def conn_id(service: Service, connect: Any) -> str:
+    return str(
+        connect(
+            login=service.access_key_id,
+            password=service.secret_access_key,
+            endpoint_url=service.endpoint_url,
+        )
+    )
+
+
+@pytest.fixture
+def client(service: Service) -> Any:
+    session = boto3.Session(service.access_key_id, service.secret_access_key, region_name="eu-central-1")
+    return teach(session).client("lookoutvision", endpoint_url=service.endpoint_url)
+
+
+def context(run_id: str, *, max_tries: int = 1, retries: int = 1, try_number: int = 1) -> Any:
+    task = SimpleNamespace(retries=retries)
+    ti = SimpleNamespace(dag_id="dag", run_id=run_id, task_id="create", map_index=-1, task=task)
+    return {"ti": SimpleNamespace(**vars(ti), max_tries=max_tries, try_number=try_number)}
+
+
+def create(conn_id: str, project_name: str, **parameters: Any) -> LookoutVisionCreateProjectOperator:
+    return LookoutVisionCreateProjectOperator(
+        task_id="create", aws_conn_id=conn_id, project_name=project_name, **parameters
+    )
+
+
+# -- in a DAG file ---------------------------------------------------------------------------------------
+
+
+def test_parsing_a_dag_imports_no_boto3() -> None:
+    program = (
+        "import sys, airflow_provider_lookoutvision.operators.lookoutvision as operators\n"
+        "operators.LookoutVisionCreateProjectOperator(task_id='create', project_name='p')\n"
+        "heavy = {'boto3', 'botocore', 'airflow.providers.amazon.aws.hooks.base_aws'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.__name__)
+def test_every_template_field_is_an_attribute(operator: Any) -> None:
+    task = made(operator, project_name="p")
+    assert {"aws_conn_id", "region_name", "verify", "botocore_config"} <= set(operator.template_fields)
+    for field in operator.template_fields:
+        assert hasattr(task, field)
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.__name__)
+def test_parameters_are_given_by_name(operator: Any) -> None:
+    with pytest.raises((TypeError, AirflowException), match="keyword|positional"):
+        operator("p", task_id="task")
+
+
+def test_a_wrong_if_exists_is_found_when_the_dag_is_parsed() -> None:
+    with pytest.raises(AirflowFailException, match=r"'take'.*fail, use"):
+        create("c", "p", if_exists="take")
+    create("c", "p", if_exists="use")
+    create("c", "p", if_exists="{{ params.if_exists }}")
+
+
+def test_a_wrong_if_exists_is_found_after_rendering_too(conn_id: str, client: Any) -> None:
+    task = create(conn_id, "rendered", if_exists="{{ params.if_exists }}")
+    task.if_exists = "take"  # type: ignore[assignment]  # as rendering does
+    with pytest.raises(AirflowFailException, match=r"'take'.*fail, use"):
+        task.execute(context("rendered"))
+    assert "rendered" not in names(client)
+
+
+# -- with a token of one's own ---------------------------------------------------------------------------
+
+
+def names(client: Any) -> list[str]:
+    return [project["ProjectName"] for project in client.list_projects(MaxResults=100)["Projects"]]
+
+
+def test_an_explicit_token_is_used_as_it_is(conn_id: str, client: Any) -> None:
+    made = client.create_project(ProjectName="mine", ClientToken="by-hand")["ProjectMetadata"]
+    found = create(conn_id, "mine", client_token="by-hand").execute(context("explicit"))
+    assert found == for_xcom(made)
+
+
+def test_an_explicit_token_that_made_another_project_is_refused(conn_id: str, client: Any) -> None:
+    client.create_project(ProjectName="old", ClientToken="spent")
+    with pytest.raises(AirflowFailException, match=r"'spent' has made project 'old'.*'new'"):
+        create(conn_id, "new", client_token="spent").execute(context("spent"))
+    assert "new" not in names(client)
+
+
+def test_with_an_explicit_token_nothing_else_is_proof(conn_id: str, client: Any) -> None:
+    create(conn_id, "derived").execute(context("derived"))
+    with pytest.raises(AirflowFailException, match="did not make it"):
+        create(conn_id, "derived", client_token="another").execute(context("derived", try_number=2))
+
+
+def test_an_invalid_token_is_refused_before_any_call(service: Service, conn_id: str, connect: Any) -> None:
+    with LossyProxy(service.endpoint_url, lambda _: False) as proxy:
+        connect(endpoint_url=proxy.endpoint_url)
+        for token in ("", "two words", "t" * 65):
+            with pytest.raises(AirflowFailException, match=r"ClientToken .* 1 to 64 characters"):
+                create(conn_id, "p", client_token=token).execute(context("invalid"))
+        assert not proxy.exchanges
+
+
+@pytest.mark.parametrize("name", ["", "-a", "_a", "a b", "a/b", "größe", "a\n", "a" * 256])
+@pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.__name__)
+def test_an_invalid_name_is_refused_before_any_call(operator: Any, name: str, connect: Any) -> None:
+    conn_id = connect(endpoint_url="http://localhost:9")  # nobody listens there
+    task = made(operator, aws_conn_id=conn_id, project_name=name)
+    with pytest.raises(AirflowFailException, match="1 to 255 characters that match"):
+        task.execute(context("invalid"))
+
+
+# -- other people's timing -------------------------------------------------------------------------------
+
+
+def test_edited_retries_hide_no_project(conn_id: str) -> None:
+    made = create(conn_id, "edited").execute(context("edited"))
+    for retries in (5, 0):
+        edited = context("edited", retries=retries, try_number=2)
+        assert client_token(edited) != client_token(context("edited"))
+        assert create(conn_id, "edited").execute(edited) == made
+
+
+def test_a_name_that_becomes_free_is_taken(service: Service, conn_id: str, client: Any, connect: Any) -> None:
+    client.create_project(ProjectName="leaving")
+
+    def delete_after_the_refusal(exchange: Exchange) -> bool:
+        if exchange.status == 409:
+            client.delete_project(ProjectName="leaving")
+        return False
+
+    with LossyProxy(service.endpoint_url, delete_after_the_refusal) as proxy:
+        connect(
+            login=service.access_key_id,
+            password=service.secret_access_key,
+            endpoint_url=proxy.endpoint_url,
+        )
+        made = create(conn_id, "leaving").execute(context("leaving"))
+        tokens = {exchange.client_token for exchange in proxy.exchanges if exchange.method == "POST"}
+    assert tokens == {client_token(context("leaving"))}
+    assert made["ProjectName"] == "leaving"
+    assert "leaving" in names(client)
+
+
+def test_deletes_with_an_explicit_token(conn_id: str, client: Any) -> None:
+    client.create_project(ProjectName="unwanted")
+    task = LookoutVisionDeleteProjectOperator(
+        task_id="delete", aws_conn_id=conn_id, project_name="unwanted", client_token="by-hand"
+    )
+    task.execute(context("delete"))
+    assert "unwanted" not in names(client)
+    client.create_project(ProjectName="unwanted")
+    with pytest.raises(AirflowFailException, match="ConflictException"):  # the token has deleted another
+        task.execute(context("delete"))
+    assert "unwanted" in names(client)
+
+
+# -- whose fault -----------------------------------------------------------------------------------------
+
+
+def refusal(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "because"}}, "CreateProject")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refusal("ValidationException"),
+        refusal("AccessDeniedException"),
+        refusal("ConflictException"),
+        refusal("ResourceNotFoundException"),
+        ParamValidationError(report="because"),
+    ],
+    ids=repr,
+)
+def test_what_a_retry_meets_again_is_not_retried(error: Exception) -> None:
+    with pytest.raises(AirflowFailException, match="because"), no_retry_for_faults_of_the_input():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refusal("ThrottlingException"),
+        refusal("InternalServerException"),
+        refusal("ServiceQuotaExceededException"),
+        refusal("503"),
+        EndpointConnectionError(endpoint_url="http://localhost:9"),
+    ],
+    ids=repr,
+)
+def test_what_may_pass_is_left_to_airflows_retries(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, no_retry_for_faults_of_the_input():
+        raise error
+    assert raised.value is error
+
+
+def test_results_are_plain_and_in_utc() -> None:
+    moment = datetime(2026, 1, 5, 5, 30, 0, 123000, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    answer = {
+        "At": moment,
+        "List": [{"At": moment.astimezone(UTC)}],
+        "Text": "t",
+        "Number": 1.5,
+        "None": None,
+    }
+    assert for_xcom(answer) == {
+        "At": "2026-01-05T00:00:00.123000+00:00",
+        "List": [{"At": "2026-01-05T00:00:00.123000+00:00"}],
+        "Text": "t",
+        "Number": 1.5,
+        "None": None,
+    }
