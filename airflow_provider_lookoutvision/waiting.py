@@ -68,6 +68,7 @@ class Wait:
         :raises WaitFailed: as ``run`` does.
         """
         progress = _Progress(self, log)
+        log.info("%s: asking %s", self.waiter, "with aiobotocore" if _has_aiobotocore() else "from threads")
         async with _asking(hook, self) as ask:
             while not progress.see(await ask()):  # noqa: ASYNC110 (nothing here could set an event)
                 await asyncio.sleep(self.delay)
@@ -130,6 +131,10 @@ def _method(waiter: str) -> str:
     return str(xform_name(_config(waiter).operation))
 
 
+def _has_aiobotocore() -> bool:
+    return find_spec("aiobotocore") is not None
+
+
 def _unanswered(error: Exception) -> dict[str, Any]:
     # A service that is being restarted says nothing for a moment: that is a reason to ask again.
     return {"Error": {"Code": "ThrottlingException", "Message": str(error)}}
@@ -154,7 +159,7 @@ async def _asking(
 ) -> AsyncIterator[Callable[[], Awaitable[Mapping[str, Any]]]]:
     from botocore.exceptions import ClientError, HTTPClientError
 
-    if find_spec("aiobotocore") is None:
+    if not _has_aiobotocore():
         yield lambda: asyncio.to_thread(_ask, hook, wait)
         return
     async with await hook.get_async_conn() as client:  # type: ignore[no-untyped-call]

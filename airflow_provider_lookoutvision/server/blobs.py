@@ -12,10 +12,11 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,10 @@ from airflow_provider_lookoutvision.server.settings import Settings, SettingsErr
 
 _BUCKET = re.compile(r"[0-9A-Za-z._-]{3,63}")
 _S3_TIMEOUT_SECONDS = 20
+# What S3 says when it is the service's own credentials, or clock, that are wrong.
+_S3_CREDENTIAL_FAULTS = frozenset(
+    {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed", "SignatureDoesNotMatch"}
+)
 
 
 class BlobError(Exception):
@@ -62,8 +67,8 @@ class Location:
 class Store(Protocol):
     """Where objects lie. Every method raises BlobError when the object can't be had."""
 
-    def open(self, location: Location) -> BinaryIO:
-        """The object's bytes as a stream."""
+    def open(self, location: Location, most: int) -> BinaryIO:
+        """The object's bytes as a stream; refused when it has more than ``most``."""
 
     def write(self, location: Location, content: bytes) -> None:
         """Write the object whole, replacing what was there."""
@@ -84,12 +89,14 @@ class Buckets:
         return matches(self._patterns, bucket)
 
     @contextmanager
-    def open(self, location: Location) -> Iterator[BinaryIO]:
-        """The object's bytes as a stream, closed after the block."""
+    def open(self, location: Location, most: int) -> Iterator[BinaryIO]:
+        """The object's bytes as a stream, closed after the block; refused when it has more than ``most``."""
         self._check(location)
-        stream = self._store.open(location)
+        stream = self._store.open(location, most)
         try:
             yield stream
+        except OSError as error:
+            raise BlobError(f"{location} can't be read: {error.strerror}", input=False) from None
         finally:
             stream.close()
 
@@ -123,7 +130,7 @@ class DirectoryStore:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def open(self, location: Location) -> BinaryIO:
+    def open(self, location: Location, most: int) -> BinaryIO:
         """The file, if it is one."""
         if location.version_id:
             raise BlobError(
@@ -131,24 +138,33 @@ class DirectoryStore:
             )
         with self._folder(location, create=False) as (folder, name):
             # Without O_NONBLOCK a named pipe would wait here for its writer, for ever.
-            descriptor = os.open(
-                name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
-            )
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            descriptor = os.open(name, flags, dir_fd=folder)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise BlobError(f"{location} is not a file", input=True)
+            _check_size(location, status.st_size, most)
+        except BaseException:
             os.close(descriptor)
-            raise BlobError(f"{location} is not a file", input=True)
+            raise
         return os.fdopen(descriptor, "rb")
 
     def write(self, location: Location, content: bytes) -> None:
         """Write a file beside it, then put it in its place."""
         with self._folder(location, create=True) as (folder, name):
-            temporary = f".{name[:100]}.{next(tempfile._get_candidate_names())}"  # type: ignore[attr-defined]
+            temporary = f".{secrets.token_hex(16)}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(temporary, flags, 0o666, dir_fd=folder), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            try:
+                with os.fdopen(os.open(temporary, flags, 0o666, dir_fd=folder), "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise
 
     @contextmanager
     def _folder(self, location: Location, *, create: bool) -> Iterator[tuple[int, str]]:
@@ -177,6 +193,11 @@ class DirectoryStore:
                 os.close(descriptor)
 
 
+def _check_size(location: Location, size: int, most: int) -> None:
+    if size > most:
+        raise BlobError(f"{location} has {size} bytes; the most is {most}", input=True)
+
+
 def _make_folder(name: str, parent: int) -> None:
     with suppress(FileExistsError):
         os.mkdir(name, dir_fd=parent)
@@ -201,7 +222,7 @@ class S3Store:
     def __init__(self, endpoint_url: str) -> None:
         self._endpoint_url = endpoint_url or None
 
-    def open(self, location: Location) -> BinaryIO:
+    def open(self, location: Location, most: int) -> BinaryIO:
         """The object's body, spooled to a temporary file: what is slow to use can't lose the connection."""
         arguments = {"Bucket": location.bucket, "Key": location.key}
         if location.version_id:
@@ -209,9 +230,11 @@ class S3Store:
         spool = tempfile.SpooledTemporaryFile(max_size=16 << 20)  # noqa: SIM115 (the caller closes it)
         try:
             with _translated(location):
-                body = _s3_client(self._endpoint_url).get_object(**arguments)["Body"]
-                for chunk in body.iter_chunks(1 << 20):
-                    spool.write(chunk)
+                answer = _s3_client(self._endpoint_url).get_object(**arguments)
+                with closing(answer["Body"]) as body:
+                    _check_size(location, answer["ContentLength"], most)
+                    for chunk in body.iter_chunks(1 << 20):
+                        spool.write(chunk)
         except BaseException:
             spool.close()
             raise
@@ -247,6 +270,8 @@ def _translated(location: Location) -> Iterator[None]:
         yield
     except ClientError as error:
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if error.response["Error"]["Code"] in _S3_CREDENTIAL_FAULTS:
+            raise BlobError(f"{location} can't be reached: {error}", input=False) from None
         reason = {404: "does not exist", 403: "may not be used with the service's credentials"}.get(
             status, str(error)
         )

@@ -20,15 +20,15 @@ from airflow_provider_lookoutvision.server.settings import Settings
 class Effect:
     """What a call does to which resource, as the operation tells it, for its client token to remember.
 
-    ``replaces_failed`` is told to the operation: an earlier call with the same token began work that failed,
-    and this one may take the place of what it left.
+    ``replaces`` is told to the operation: the ID of a resource that an earlier call with the same token began
+    to make, and failed; this call may take its place.
     """
 
     resource_type: ResourceType | None = None
     resource_id: str = ""
     created: bool = False
     deleted: bool = False
-    replaces_failed: bool = False
+    replaces: str | None = None
     queued_work: bool = False
 
 

@@ -60,7 +60,7 @@ def create_dataset(
     manifest = ((dataset_source or {}).get("GroundTruthManifest") or {}).get("S3Object")
     if manifest:
         check_bucket(call.caller, call.operation, manifest["Bucket"])
-    if call.effect.replaces_failed:
+    if call.effect.replaces == resource_id(project_name, dataset_type):
         _delete_failed(call, project.id, dataset_type)
     created = insert_new(
         call.connection,

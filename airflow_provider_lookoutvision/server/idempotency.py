@@ -64,8 +64,8 @@ def perform(call: Call, operation: Operation, members: Mapping[str, Any], handle
         if (known := _find(call)) is None:
             continue
         expired = known.expires_at is not None and known.expires_at <= call.now
-        call.effect.replaces_failed = known.state == TokenState.FAILED
-        if not (expired or call.effect.replaces_failed):
+        call.effect.replaces = known.resource_id if known.state == TokenState.FAILED else None
+        if not (expired or call.effect.replaces):
             return _repeat(known, digest)
         call.connection.execute(client_tokens.delete().where(_own_token(call)))
     answer = operation.write(handler(call, **members))

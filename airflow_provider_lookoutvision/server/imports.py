@@ -85,12 +85,12 @@ class Importer:
         )
 
     def give_up(self, job: Job) -> None:
-        """End a job whose workers died each time."""
+        """End a job whose workers, or whose database, failed each time."""
         self._fail(
             job,
             Lease(self.database, job),
-            f"{SERVICE_FAULT}the import was begun {job.attempts - 1} times, and each time its worker ended "
-            "first. The service's log may tell why; trying again is safe",
+            f"{SERVICE_FAULT}the import was begun {job.attempts - 1} times, and never came to its end. The "
+            "service's log may tell why; trying again is safe",
         )
 
     def _import(self, job: Job, lease: Lease) -> None:
@@ -100,11 +100,9 @@ class Importer:
             # What an attempt before this one has left.
             connection.execute(dataset_entries.delete().where(dataset_entries.c.dataset_id == dataset.id))
         most = self.settings.max_train_images if dataset.type == "train" else self.settings.max_test_images
-        with Buckets(self.store, job.allowed_buckets).open(source) as stream:
+        with Buckets(self.store, job.allowed_buckets).open(source, LARGEST_MANIFEST) as stream:
             reading = _Reading(f"the manifest {source}", manifest.Folder.of(source.bucket, source.key), most)
-            for batch in reading.batches(_limited(stream, source)):
-                if self.stopping():
-                    raise Stopped
+            for batch in reading.batches(_Stoppable(stream, self.stopping)):
                 if reading.problems:
                     continue  # nothing of it will be kept, but all that is wrong is worth telling
                 with lease.hold() as connection:
@@ -119,7 +117,7 @@ class Importer:
             dataset = connection.execute(datasets.select().where(datasets.c.id == job.subject_id)).one()
             bucket = _image_bucket(connection, dataset.id)
         most = self.settings.max_train_images if dataset.type == "train" else self.settings.max_test_images
-        reading = _Reading("the changes", None, most, bucket)
+        reading = _Reading("the update", None, most, bucket)
         batches = list(reading.batches(io.BytesIO(job.content or b"")))
         reading.check()
         with lease.finish() as connection:
@@ -158,9 +156,8 @@ class _Reading:
         self._source, self._folder, self._most, self._bucket = source, folder, most, bucket
         self._wrong = 0
         self._seen: set[int] = set()
-        self._first: tuple[int, str] | None = None
 
-    def batches(self, stream: BinaryIO) -> Iterator[list[manifest.Entry]]:
+    def batches(self, stream: manifest.Lines) -> Iterator[list[manifest.Entry]]:
         """The entries of a stream, some at a time; an image's last line counts."""
         entries = self._entries(stream)
         while batch := list(islice(entries, BATCH)):
@@ -180,7 +177,7 @@ class _Reading:
         if not self._seen:
             raise InvalidInput(f"{self._source} is empty: it needs one JSON object for each image")
 
-    def _entries(self, stream: BinaryIO) -> Iterator[manifest.Entry]:
+    def _entries(self, stream: manifest.Lines) -> Iterator[manifest.Entry]:
         for number, line in manifest.lines(stream):
             try:
                 entry = manifest.read(line, self._folder)
@@ -206,12 +203,17 @@ class _Reading:
             )
 
 
-def _limited(stream: BinaryIO, source: Location) -> BinaryIO:
-    stream.seek(0, io.SEEK_END)
-    if stream.tell() > LARGEST_MANIFEST:
-        raise InvalidInput(f"the manifest {source} has {stream.tell()} bytes; the most is {LARGEST_MANIFEST}")
-    stream.seek(0)
-    return stream
+@dataclass(frozen=True)
+class _Stoppable:
+    """Lines of a stream until the worker stops: asked at each, since not every line becomes an entry."""
+
+    stream: BinaryIO
+    stopping: Callable[[], bool]
+
+    def readline(self, most: int) -> bytes:
+        if self.stopping():
+            raise Stopped
+        return self.stream.readline(most)
 
 
 def _image_bucket(connection: sa.Connection, dataset_id: int) -> str | None:

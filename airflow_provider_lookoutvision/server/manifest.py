@@ -17,16 +17,19 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 LONGEST_LINE = 8192
+LONGEST_KEY_BYTES = 1024  # as in S3
 MOST_MASK_CLASSES = 20
 
 CLASSIFICATION = "groundtruth/image-classification"
 SEGMENTATION = "groundtruth/semantic-segmentation"
 
-_S3_URI = re.compile(r"s3://([0-9A-Za-z.\-_]{3,63})/(.{1,1024})", re.DOTALL)
+_S3_URI = re.compile(r"s3://([0-9A-Za-z.\-_]{3,63})/(.+)", re.DOTALL)
+_MOST_BYTES = 4 * LONGEST_LINE + 2
 _HEX_COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
+_LONGEST_SHOWN = 100
 
 
 class InvalidLine(ValueError):
@@ -61,21 +64,27 @@ class Folder:
         return cls(bucket, key[: key.rfind("/") + 1])
 
 
-def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+class Lines(Protocol):
+    """What lines can be read from."""
+
+    def readline(self, most: int, /) -> bytes:
+        """A line, or the first ``most`` bytes of it; nothing at the end."""
+
+
+def lines(stream: Lines) -> Iterator[tuple[int, bytes]]:
     """The lines of a manifest that aren't blank, with their numbers from 1.
 
-    A line is cut off a little past the longest that may be, so that no file exhausts the memory.
+    Of a line with more bytes than an entry can have only so many are kept: no file exhausts the memory.
     """
-    most = 4 * LONGEST_LINE + 2
     number = 0
-    while chunk := stream.readline(most):
+    while chunk := stream.readline(_MOST_BYTES):
         number += 1
         line = chunk
         while chunk and not chunk.endswith(b"\n"):
-            chunk = stream.readline(most)
+            chunk = stream.readline(_MOST_BYTES)
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.strip():
+        if line.strip() or len(line) == _MOST_BYTES:
             yield number, line
 
 
@@ -98,25 +107,32 @@ def read(line: bytes, folder: Folder | None = None) -> Entry:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
+    too_long = InvalidLine(f"it has more than {LONGEST_LINE} characters")
+    if len(line) >= _MOST_BYTES:
+        raise too_long  # cut off, maybe within a character
     try:
         text = line.decode().strip()
     except UnicodeDecodeError as error:
         raise InvalidLine(f"it is not UTF-8 (byte {error.start + 1})") from None
     if len(text) > LONGEST_LINE:
-        raise InvalidLine(f"it has more than {LONGEST_LINE} characters")
+        raise too_long
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise InvalidLine(f"it is not JSON: {error.msg} at column {error.colno}") from None
-    except (ValueError, RecursionError) as error:
-        raise InvalidLine(f"it is not JSON that can be read: {error}") from None
+    except InvalidLine:
+        raise
+    except ValueError:
+        raise InvalidLine("it holds a number too large") from None
+    except RecursionError:
+        raise InvalidLine("it is nested too deeply") from None
     if not isinstance(document, dict):
         raise InvalidLine("it is not a JSON object")
     return document
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON value")
+    raise InvalidLine(f"it is not JSON: {name} is no value")
 
 
 def _dump(document: dict[str, Any]) -> str:
@@ -127,30 +143,37 @@ def _dump(document: dict[str, Any]) -> str:
         raise InvalidLine("it holds half of a surrogate pair") from None
     except ValueError:
         raise InvalidLine("it holds a number too large") from None
+    except RecursionError:
+        raise InvalidLine("it is nested too deeply") from None
     return text
 
 
 def _reference(document: dict[str, Any], key: str, folder: Folder | None) -> tuple[str, str]:
     value = document[key]
     if not isinstance(value, str) or not value:
-        raise InvalidLine(f"its {key} is not a text")
+        raise InvalidLine(f"its {_name(key)} is no text, or an empty one")
     uri = value
     relative = ":" not in value.split("/", 1)[0] and not value.startswith("/")
     if folder and relative:
         uri = f"s3://{folder.bucket}/{folder.prefix}{value.removeprefix('./')}"
     match = _S3_URI.fullmatch(uri)
     if not match:
-        raise InvalidLine(f"its {key} is {_shown(value)}, not s3://bucket/key")
+        raise InvalidLine(f"its {_name(key)} is {_shown(value)}, not s3://bucket/key")
     if {".", ".."} & set(match[2].split("/")) or "\0" in uri:
-        raise InvalidLine(f"its {key} {_shown(value)} has a part that is no name")
+        raise InvalidLine(f"its {_name(key)} {_shown(value)} has a part that is no name")
+    if len(match[2].encode(errors="surrogatepass")) > LONGEST_KEY_BYTES:
+        raise InvalidLine(f"the key in its {_name(key)} has more than {LONGEST_KEY_BYTES} bytes")
     document[key] = uri
     return uri, match[1]
 
 
 def _companions(document: dict[str, Any], kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for key, metadata in list(document.items()):
-        if key.endswith("-metadata") and isinstance(metadata, dict) and metadata.get("type") == kind:
-            yield key.removesuffix("-metadata"), metadata
+        described = key.removesuffix("-metadata")
+        if described in {key, "source-ref"} or not isinstance(metadata, dict):
+            continue
+        if metadata.get("type") == kind:
+            yield described, metadata
 
 
 def _normalise_label(document: dict[str, Any]) -> str | None:
@@ -158,7 +181,7 @@ def _normalise_label(document: dict[str, Any]) -> str | None:
     for key, metadata in _companions(document, CLASSIFICATION):
         name = metadata.get("class-name")
         if not isinstance(name, str):
-            raise InvalidLine(f"its {key}-metadata has no class-name")
+            raise InvalidLine(f"its {_name(key)}-metadata has no class-name")
         label = name.strip().lower()
         if label in {"normal", "anomaly"}:
             metadata["class-name"] = label
@@ -166,7 +189,7 @@ def _normalise_label(document: dict[str, Any]) -> str | None:
             found[key] = label
     if len(set(found.values())) > 1:
         raise InvalidLine(
-            f"its labels contradict each other: {', '.join(f'{k} is {v}' for k, v in found.items())}"
+            f"its labels contradict each other: {', '.join(f'{_name(k)} is {v}' for k, v in found.items())}"
         )
     return next(iter(found.values()), None)
 
@@ -175,16 +198,16 @@ def _normalise_masks(document: dict[str, Any], folder: Folder | None, bucket: st
     masks = dict(_companions(document, SEGMENTATION))
     for key, metadata in masks.items():
         if not key.endswith("-ref"):
-            raise InvalidLine(f"its mask {key} must have a name that ends in -ref")
+            raise InvalidLine(f"its mask {_name(key)} must have a name that ends in -ref")
         if key not in document:
-            raise InvalidLine(f"it has {key}-metadata, but no {key}")
+            raise InvalidLine(f"it has {_name(key)}-metadata, but no {_name(key)}")
         _, mask_bucket = _reference(document, key, folder)
         if mask_bucket != bucket:
             raise InvalidLine(f"its mask is in the bucket {mask_bucket}, its image in {bucket}")
-        _check_colors(f"{key}-metadata", metadata.get("internal-color-map"))
+        _check_colors(f"{_name(key)}-metadata", metadata.get("internal-color-map"))
     for key in document:
         if key.endswith("-mask-ref") and key not in masks:
-            raise InvalidLine(f"it has {key}, but no {key}-metadata of type {SEGMENTATION}")
+            raise InvalidLine(f"it has {_name(key)}, but no {_name(key)}-metadata of type {SEGMENTATION}")
 
 
 def _check_colors(where: str, color_map: Any) -> None:
@@ -201,6 +224,11 @@ def _check_colors(where: str, color_map: Any) -> None:
             raise InvalidLine(f"its {where} has {_shown(color)} for {_shown(name)}, not a colour as #23A436")
 
 
+def _name(key: str) -> str:
+    # Any text may be a key, and not every text may be in a message.
+    return key if key.isprintable() and len(key) <= _LONGEST_SHOWN else _shown(key)
+
+
 def _shown(value: Any) -> str:
     text = str(value)
-    return repr(text if len(text) <= 100 else text[:100] + "...")
+    return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")

@@ -17,7 +17,6 @@ import threading
 import uuid
 from contextlib import suppress
 from dataclasses import fields
-from types import FrameType
 
 import sqlalchemy as sa
 
@@ -31,6 +30,7 @@ from airflow_provider_lookoutvision.server.settings import ENVIRONMENT_PREFIX, S
 POLL_SECONDS = 1.0
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 30
+LEAVE_SECONDS = 20
 
 log = logging.getLogger("lookoutvision")
 
@@ -72,8 +72,8 @@ class Worker:
             try:
                 if self._do_one(importer):
                     continue
-            except sa.exc.DBAPIError:
-                log.exception("the database does not answer")
+            except Exception:  # a thread that ended here would be missed by nobody
+                log.exception("the worker met an error, and goes on")
             with self._work:
                 if not self._stopping.is_set():
                     self._work.wait(POLL_SECONDS)
@@ -111,13 +111,22 @@ def work(settings: Settings, database: Database) -> int:
     owner = os.environ.get(_OWNER_VARIABLE) or _new_owner()
     worker = Worker(settings, database, owner)
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    def stop(*_: object) -> None:
         worker.stop()
+        # A download that hangs holds up nobody: it ends with the process, and its lease runs out.
+        leaving = threading.Timer(LEAVE_SECONDS, os._exit, (1,))
+        leaving.daemon = True
+        leaving.start()
+
+    def listen() -> None:
+        while os.read(0, 4096):
+            worker.wake()
+        stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     if _OWNER_VARIABLE in os.environ:
-        threading.Thread(target=_listen, args=(worker,), daemon=True).start()
+        threading.Thread(target=listen, daemon=True).start()
     worker.run()
     return 0
 
@@ -127,12 +136,6 @@ _OWNER_VARIABLE = "LOOKOUTVISION_WORKER_OWNER"
 
 def _new_owner() -> str:
     return f"{socket.gethostname()[:20]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-
-
-def _listen(worker: Worker) -> None:
-    while os.read(0, 4096):
-        worker.wake()
-    worker.stop()
 
 
 class WorkerProcess:
@@ -152,37 +155,42 @@ class WorkerProcess:
         """Tell it that there is work."""
         process = self._process
         if process and process.stdin:
-            try:
+            with suppress(OSError):  # it is being started again, and then looks for work by itself
                 process.stdin.write(b"\n")
-                process.stdin.flush()
-            except OSError:
-                pass  # it is being started again, and then looks for work by itself
 
     def stop(self) -> None:
         """Stop it, and wait until it has given back what was under way."""
         self._stopping.set()
-        if self._process and self._process.poll() is None:
+        if self._process:
             self._process.terminate()
         self._keeper.join(STOP_SECONDS)
-        if self._process and self._process.poll() is None:
+        if self._keeper.is_alive() and self._process:
             self._process.kill()
+            self._keeper.join(STOP_SECONDS)
 
     def _keep(self) -> None:
-        command = [sys.executable, "-m", "airflow_provider_lookoutvision.server.cli", "worker"]
         while not self._stopping.is_set():
-            owner = _new_owner()
-            environ = {**os.environ, **_as_environ(self._settings), _OWNER_VARIABLE: owner}
-            # Its own session: Ctrl-C at the terminal stops the API, and that stops the worker.
-            self._process = subprocess.Popen(  # noqa: S603 (our own command)
-                command, env=environ, stdin=subprocess.PIPE, start_new_session=True
-            )
-            status = self._process.wait()
-            if not self._stopping.wait(RESTART_SECONDS):
-                log.error("the worker ended and is started again", extra={"exit_status": status})
             try:
-                jobs.abandon(self._database, owner)
-            except sa.exc.DBAPIError:
-                log.exception("the leases of the ended worker can't be freed; they run out by themselves")
+                self._run_one()
+            except Exception:
+                log.exception("the worker can't be kept")
+            self._stopping.wait(RESTART_SECONDS)
+
+    def _run_one(self) -> None:
+        command = [sys.executable, "-m", "airflow_provider_lookoutvision.server.cli", "worker"]
+        owner = _new_owner()
+        environ = {**os.environ, **_as_environ(self._settings), _OWNER_VARIABLE: owner}
+        # Its own session: Ctrl-C at the terminal stops the API, and that stops the worker.
+        process = subprocess.Popen(  # noqa: S603 (our own command)
+            command, env=environ, stdin=subprocess.PIPE, bufsize=0, start_new_session=True
+        )
+        self._process = process
+        if self._stopping.is_set():
+            process.terminate()
+        status = process.wait()
+        if not self._stopping.is_set():
+            log.error("the worker ended and is started again", extra={"exit_status": status})
+        jobs.abandon(self._database, owner)
 
 
 def _as_environ(values: Settings) -> dict[str, str]:

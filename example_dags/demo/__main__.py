@@ -31,7 +31,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with tempfile.TemporaryDirectory(prefix="lookoutvision-demo-") as temporary:
-            say("Starting a service and an Airflow of their own ...")
+            say("Starting a service and an Airflow of their own; it all takes about a minute ...")
             with running_service(Path(temporary) / "service") as service:
                 airflow = LocalAirflow(Path(temporary) / "airflow", dags=Path(__file__).parents[1])
                 project.run(service, airflow)

@@ -1,4 +1,4 @@
-"""A whole Airflow for tests: API server, scheduler and DAG processor on SQLite, driven by its REST API."""
+"""A whole Airflow for tests, triggerer included, driven by its REST API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 
 AIRFLOW = (sys.executable, "-m", "airflow")
-COMPONENTS = (("api-server", "--workers", "1"), ("scheduler",), ("dag-processor",))
+COMPONENTS = (("api-server", "--workers", "1"), ("scheduler",), ("dag-processor",), ("triggerer",))
 START_SECONDS = 180
 RUN_SECONDS = 240
 REPETITIONS = 20
@@ -90,20 +90,29 @@ class Run:
 class AirflowInstance:
     """The running Airflow."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, restart: Callable[[str, Mapping[str, str]], None]) -> None:
+        self.restart = restart
         self._client = httpx.Client(base_url=url, timeout=60)
         self._connections = 0
         self._runs = 0
 
     def request(self, method: str, path: str, **arguments: Any) -> Any:
         """Call the REST API."""
+        repeated = False
         for _ in range(REPETITIONS):
-            response = self._client.request(method, f"/api/v2{path}", **arguments)
-            if response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
-                break
-            time.sleep(0.5)  # SQLite is locked
-        assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
-        return response.json() if response.content else None
+            try:
+                response = self._client.request(method, f"/api/v2{path}", **arguments)
+            except httpx.TimeoutException:
+                repeated = True  # a busy machine: it may have been done, or not
+                continue
+            if response.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
+                time.sleep(0.5)
+                continue
+            if repeated and response.status_code == httpx.codes.CONFLICT:
+                return None
+            assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
+            return response.json() if response.content else None
+        raise TimeoutError(f"{method} {path}: no answer {REPETITIONS} times")
 
     def connection(self, endpoint_url: str, key: Any, **extra: Any) -> str:
         """Make an Amazon connection to a service, and return its ID."""
@@ -143,7 +152,7 @@ class AirflowInstance:
                 self._client.headers["Authorization"] = f"Bearer {token}"
                 health = self.request("GET", "/monitor/health")
                 known = {dag["dag_id"] for dag in self.request("GET", "/dags")["dags"]}
-            except (httpx.HTTPError, AssertionError, ValueError):
+            except (httpx.HTTPError, AssertionError, TimeoutError, ValueError):
                 return False
             return known >= dag_ids and health["scheduler"]["status"] == "healthy"
 
@@ -162,11 +171,13 @@ def wait_for(get: Callable[[], Any], seconds: float, what: str) -> Any:
 
 @contextmanager
 def running_airflow(
-    home: Path, dag_folders: Mapping[str, Path], dag_ids: set[str], **environment: str
+    home: Path, database_url: str, dag_folders: Mapping[str, Path], dag_ids: set[str], **environment: str
 ) -> Iterator[AirflowInstance]:
     """An Airflow that runs inside the block, with an empty database and its own ports.
 
     :param home: an empty folder.
+    :param database_url: an empty database, not of SQLite: there, four components that write lock each other
+        out for a minute at a time.
     :param dag_folders: folders with DAG files, by a name.
     :param dag_ids: the DAGs to wait for.
     :param environment: variables to add.
@@ -180,7 +191,8 @@ def running_airflow(
     env = {
         **kept,
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": database_url,
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
@@ -198,13 +210,18 @@ def running_airflow(
         **environment,
     }
     subprocess.run([*AIRFLOW, "db", "migrate"], env=env, check=True, capture_output=True)
-    started = [_start(component, home, env) for component in COMPONENTS]
+    started = {component[0]: _start(component, home, env) for component in COMPONENTS}
+
+    def restart(component: str, environment: Mapping[str, str]) -> None:
+        _kill(started[component])
+        started[component] = _start((component,), home, {**env, **environment})
+
     try:
-        airflow = AirflowInstance(f"http://127.0.0.1:{port}")
+        airflow = AirflowInstance(f"http://127.0.0.1:{port}", restart)
         airflow.wait_until_ready(dag_ids)
         yield airflow
     finally:
-        _end(started, home)
+        _end(started.values(), home)
 
 
 def free_ports(count: int) -> list[int]:
@@ -217,17 +234,21 @@ def free_ports(count: int) -> list[int]:
 
 
 def _start(command: tuple[str, ...], home: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
-    with (home / f"{command[0]}.log").open("wb") as log:
+    with (home / f"{command[0]}.log").open("ab") as log:
         return subprocess.Popen(
             [*AIRFLOW, *command], env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
 
 
-def _end(started: list[subprocess.Popen[bytes]], home: Path) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _end(started: Iterable[subprocess.Popen[bytes]], home: Path) -> None:
     # Nothing of it is kept, so nobody is asked to finish.
     for process in started:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _kill(process)
     # What a component left behind, its task processes for example, has our home in its environment.
     marker = f"AIRFLOW_HOME={home}\0".encode()
     for environ in Path("/proc").glob("[0-9]*/environ"):

@@ -5,18 +5,63 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow_instance import running_airflow
+from postgres_server import PostgresServer
+from world import World
+
+from airflow_provider_lookoutvision.testing.service import running_service
 
 # Airflow reads its configuration when it is first imported, which is before any fixture runs.
 _home = tempfile.TemporaryDirectory(prefix="airflow-unit-tests-")
 os.environ["AIRFLOW_HOME"] = _home.name
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
+HERE = Path(__file__).parent
+DAGS = {
+    "create",
+    "create_and_be_killed",
+    "create_dataset",
+    "create_mapped",
+    "create_in_groups",
+    "create_and_delete_twice",
+    "create_with_a_new_name_on_every_try",
+    "create_with_a_new_token_on_every_try",
+    "update_and_delete_dataset",
+    "example_lookoutvision_dataset",
+    "example_lookoutvision_project",
+}
+
 Connect = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def world(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: Callable[[], PostgresServer]
+) -> Iterator[World]:
+    """One Airflow for all tests, its tasks far from UTC, and one service."""
+    folders = {"tests": HERE / "dags", "examples": HERE.parents[1] / "example_dags"}
+    home = tmp_path_factory.mktemp("airflow")
+    database_url = postgres_server().new_database()
+    with (
+        running_service() as service,
+        running_airflow(home, database_url, folders, DAGS, TZ="Asia/Kolkata") as airflow,
+    ):
+        yield World(airflow, service, airflow.connection(service.endpoint_url, service))
+
+
+@pytest.fixture(scope="module")
+def _trigger_all(request: pytest.FixtureRequest, world: World) -> None:
+    """Trigger all runs that the selected tests of a module need, before the first looks at its own."""
+    for item in request.session.items:
+        if isinstance(item, pytest.Function) and item.module is request.module:
+            for name in item.fixturenames:
+                if name.startswith("run_"):
+                    request.getfixturevalue(name)
 
 
 @pytest.fixture(autouse=True)

@@ -7,100 +7,18 @@ botocore's own second attempt, with the same token, is lost too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
-from airflow_instance import AirflowInstance, Run, running_airflow
+from airflow_instance import Run
+from world import ATTEMPTS_OF_A_TRY, Faulty, World, client_of, the_first
 
 from airflow_provider_lookoutvision.idempotency import client_token, tokens_of_other_epochs
-from airflow_provider_lookoutvision.model import teach
-from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
-from airflow_provider_lookoutvision.testing.service import Service, running_service
+from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange
+from airflow_provider_lookoutvision.testing.service import running_service
 
-HERE = Path(__file__).parent
-DAGS = {
-    "create",
-    "create_and_be_killed",
-    "create_with_a_new_token_on_every_try",
-    "create_with_a_new_name_on_every_try",
-    "create_mapped",
-    "create_in_groups",
-    "create_and_delete_twice",
-    "example_lookoutvision_project",
-}
-ATTEMPTS_OF_A_TRY = 2  # see AirflowInstance.connection
-
-pytestmark = pytest.mark.timeout(600)
-
-
-@dataclass
-class World:
-    """Airflow, a service, and a client of the service for looking on."""
-
-    airflow: AirflowInstance
-    service: Service
-    conn_id: str
-
-    def projects(self, prefix: str) -> list[dict[str, Any]]:
-        """The projects whose names begin like this."""
-        pages = client_of(self.service).get_paginator("list_projects").paginate()
-        return [p for page in pages for p in page["Projects"] if p["ProjectName"].startswith(prefix)]
-
-    @contextmanager
-    def losing(self, drop: Callable[[Exchange], bool], service: Service | None = None) -> Iterator[Faulty]:
-        """A connection through a proxy that loses answers."""
-        service = service or self.service
-        with LossyProxy(service.endpoint_url, drop) as proxy:
-            yield Faulty(proxy, self.airflow.connection(proxy.endpoint_url, service))
-
-
-@dataclass
-class Faulty:
-    proxy: LossyProxy
-    conn_id: str
-
-    def tokens(self, method: str = "POST") -> list[str | None]:
-        return [each.client_token for each in self.proxy.exchanges if each.method == method]
-
-
-def client_of(service: Service) -> Any:
-    session = boto3.Session(service.access_key_id, service.secret_access_key, region_name="eu-central-1")
-    return teach(session).client("lookoutvision", endpoint_url=service.endpoint_url)
-
-
-def the_first(count: int, method: str = "POST") -> Callable[[Exchange], bool]:
-    """Say yes to the first requests with this method."""
-    seen = 0
-
-    def drop(exchange: Exchange) -> bool:
-        nonlocal seen
-        seen += exchange.method == method
-        return exchange.method == method and seen <= count
-
-    return drop
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folders = {"tests": HERE / "dags", "examples": HERE.parents[1] / "example_dags"}
-    home = tmp_path_factory.mktemp("airflow")
-    with running_service() as service, running_airflow(home, folders, DAGS, TZ="Asia/Kolkata") as airflow:
-        yield World(airflow, service, airflow.connection(service.endpoint_url, service))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _trigger_all(request: pytest.FixtureRequest, world: World) -> None:
-    for item in request.session.items:
-        if isinstance(item, pytest.Function) and item.module is request.module:
-            for name in item.fixturenames:
-                if name.startswith("run_"):
-                    request.getfixturevalue(name)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_trigger_all")]
 
 
 # -- the answer is lost ----------------------------------------------------------------------------------
@@ -210,7 +128,7 @@ def test_a_name_that_a_retry_renders_differently_is_refused(world: World, run_re
     assert run_renamed.wait() == "failed"
 
     log = run_renamed.log("create", 2)
-    assert "made project 'renamed-1', and now project_name is 'renamed-2'" in log
+    assert "made project 'renamed-1', and now it is to be 'renamed-2'" in log
     assert [project["ProjectName"] for project in world.projects("renamed")] == ["renamed-1"]
 
 

@@ -109,7 +109,7 @@ def test_every_template_field_is_an_attribute(operator: Any) -> None:
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.__name__)
 def test_parameters_are_given_by_name(operator: Any) -> None:
-    with pytest.raises((TypeError, AirflowException), match="keyword|positional"):
+    with pytest.raises((TypeError, AirflowException), match=r"keyword|positional"):
         operator("p", task_id="task")
 
 

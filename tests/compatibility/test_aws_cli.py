@@ -1,0 +1,58 @@
+"""The last AWS CLI that has the command, as its users call it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_lookoutvision.testing.service import Service
+
+ACCOUNT = "666666666666"
+Environ = Callable[..., dict[str, str]]
+Aws = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def aws(old_boto3: Path, environ: Environ, compared_service: Service) -> Aws:
+    """``aws("create-project", ...)``, with the endpoint as a flag."""
+    variables = environ(ACCOUNT, AWS_PAGER="")
+    del variables["AWS_ENDPOINT_URL_LOOKOUTVISION"]
+
+    def aws(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(old_boto3), "-m", "awscli", "lookoutvision", *arguments]
+        command += ["--endpoint-url", compared_service.endpoint_url, "--output", "json"]
+        return subprocess.run(
+            command, env=variables, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    return aws
+
+
+def done(process: subprocess.CompletedProcess[str]) -> Any:
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
+
+
+def test_a_life_of_a_project(aws: Aws) -> None:
+    arn = f"arn:aws:lookoutvision:eu-central-1:{ACCOUNT}:project/p"
+    made = done(aws("create-project", "--project-name", "p", "--client-token", "t"))
+    assert made["ProjectMetadata"]["ProjectArn"] == arn
+    assert done(aws("create-project", "--project-name", "p", "--client-token", "t")) == made
+    refused = aws("create-project", "--project-name", "p")
+    assert refused.returncode == 255
+    assert "An error occurred (ConflictException) when calling the CreateProject operation" in refused.stderr
+    assert done(aws("describe-project", "--project-name", "p"))["ProjectDescription"]["Datasets"] == []
+    done(aws("create-project", "--project-name", "q"))
+    listed = done(aws("list-projects", "--max-items", "1"))
+    assert [project["ProjectName"] for project in listed["Projects"]] == ["p"]
+    rest = done(aws("list-projects", "--starting-token", listed["NextToken"], "--page-size", "1"))
+    assert [project["ProjectName"] for project in rest["Projects"]] == ["q"]
+    assert done(aws("delete-project", "--project-name", "p")) == {"ProjectArn": arn}
+    assert "(ResourceNotFoundException)" in aws("delete-project", "--project-name", "p").stderr
+    assert "(ValidationException)" in aws("describe-project", "--project-name", "a b").stderr
+    assert "(NotImplementedException)" in aws("list-models", "--project-name", "q").stderr

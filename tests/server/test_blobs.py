@@ -1,0 +1,443 @@
+"""Buckets in a directory and in S3: what can be had, what can't, and that no key leads out of its bucket."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from airflow_provider_lookoutvision.server import blobs
+from airflow_provider_lookoutvision.server.blobs import BlobError, Buckets, DirectoryStore, Location, S3Store
+from airflow_provider_lookoutvision.server.settings import Settings
+
+MOST = 1000
+CONTENT = b"the content"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where buckets are; beside it lies what no key may reach."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "buckets" / "parts").mkdir(parents=True)
+    (tmp_path / "buckets" / "other").mkdir()
+    (tmp_path / "buckets" / "other" / "secret").write_bytes(b"secret")
+    return tmp_path / "buckets"
+
+
+@pytest.fixture
+def buckets(root: Path) -> Buckets:
+    return Buckets(DirectoryStore(root), ["*"])
+
+
+def content_of(buckets: Buckets, key: str, bucket: str = "parts", version: str | None = None) -> bytes:
+    with buckets.open(Location(bucket, key, version), MOST) as stream:
+        return stream.read()
+
+
+def refusal(buckets: Buckets, key: str, bucket: str = "parts", version: str | None = None) -> BlobError:
+    with pytest.raises(BlobError) as caught:
+        content_of(buckets, key, bucket, version)
+    return caught.value
+
+
+def test_an_object_is_a_file(root: Path, buckets: Buckets) -> None:
+    (root / "parts" / "a" / "b").mkdir(parents=True)
+    (root / "parts" / "a" / "b" / "c 1.png").write_bytes(CONTENT)
+    (root / "parts" / "..d").write_bytes(CONTENT)
+    assert content_of(buckets, "a/b/c 1.png") == CONTENT
+    assert content_of(buckets, "..d") == CONTENT
+
+
+def test_the_settings_name_the_store(tmp_path: Path) -> None:
+    (tmp_path / "buckets" / "parts").mkdir(parents=True)
+    (tmp_path / "buckets" / "parts" / "k").write_bytes(CONTENT)
+    assert content_of(Buckets(blobs.store(Settings(data_dir=tmp_path)), ["*"]), "k") == CONTENT
+    assert isinstance(blobs.store(Settings(data_dir=tmp_path, buckets="s3")), S3Store)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "../other/secret",
+        "../../secret",
+        "a/../../other/secret",
+        "..",
+        ".",
+        "a/./b",
+        "a/..",
+        "/../other/secret",
+        "//../other/secret",
+    ],
+)
+def test_a_key_with_parts_that_are_no_names(key: str, root: Path, buckets: Buckets) -> None:
+    (root / "parts" / "a").mkdir()
+    error = refusal(buckets, key)
+    assert error.input
+    assert str(error) == f"s3://parts/{key} names no object"
+    with pytest.raises(BlobError):
+        buckets.write(Location("parts", key), b"x")
+
+
+@pytest.mark.parametrize(
+    "bucket", ["..", ".", "a/b", "", "x", "../buckets/other", "other/", "/etc", "öther", "other\0"]
+)
+def test_a_bucket_that_is_none(bucket: str, buckets: Buckets) -> None:
+    assert refusal(buckets, "secret", bucket).input
+    with pytest.raises(BlobError):
+        buckets.write(Location(bucket, "secret"), b"x")
+
+
+@pytest.mark.parametrize(
+    "absolute", ["/etc/passwd", "//etc/passwd", "{root}/other/secret", "///{root}/../secret"]
+)
+def test_an_absolute_key_stays_in_its_bucket(absolute: str, root: Path, buckets: Buckets) -> None:
+    error = refusal(buckets, absolute.format(root=root))
+    assert error.input
+
+
+def test_links_inside_a_bucket_are_not_followed(root: Path, buckets: Buckets) -> None:
+    parts = root / "parts"
+    (parts / "real").mkdir()
+    (parts / "real" / "k").write_bytes(CONTENT)
+    (parts / "out").symlink_to(root / "other" / "secret")
+    (parts / "etc").symlink_to("/etc")
+    (parts / "up").symlink_to("..")
+    (parts / "within").symlink_to("real/k")
+    (parts / "folder").symlink_to("real")
+    (parts / "dangling").symlink_to("nothing")
+    (parts / "round").symlink_to("round")
+    for key in ("out", "within", "dangling", "round"):
+        error = refusal(buckets, key)
+        assert error.input
+        assert str(error) == f"s3://parts/{key} leads through a symbolic link, which buckets don't follow"
+    for key in ("etc/passwd", "up/other/secret", "folder/k", "round/k"):
+        assert refusal(buckets, key).input
+    assert content_of(buckets, "real/k") == CONTENT
+
+
+def test_writing_through_a_link_changes_the_link_only(root: Path, buckets: Buckets) -> None:
+    (root / "parts" / "out").symlink_to(root / "other" / "secret")
+    (root / "parts" / "up").symlink_to("..")
+    buckets.write(Location("parts", "out"), CONTENT)
+    assert (root / "other" / "secret").read_bytes() == b"secret"
+    assert content_of(buckets, "out") == CONTENT
+    with pytest.raises(BlobError):
+        buckets.write(Location("parts", "up/other/secret"), CONTENT)
+    with pytest.raises(BlobError):
+        buckets.write(Location("parts", "up/new/secret"), CONTENT)
+    assert (root / "other" / "secret").read_bytes() == b"secret"
+    assert not (root / "new").exists()
+
+
+def test_a_bucket_may_be_a_link(root: Path, buckets: Buckets, tmp_path: Path) -> None:
+    # Whoever runs the service decides what its buckets are; whoever fills one doesn't.
+    (tmp_path / "share").mkdir()
+    (tmp_path / "share" / "k").write_bytes(CONTENT)
+    (root / "shared").symlink_to(tmp_path / "share")
+    assert content_of(buckets, "k", "shared") == CONTENT
+
+
+def test_what_is_no_file(root: Path, buckets: Buckets) -> None:
+    parts = root / "parts"
+    (parts / "folder").mkdir()
+    os.mkfifo(parts / "pipe")
+    with closing(socket.socket(socket.AF_UNIX)) as unix, closing(socket.socket(socket.AF_UNIX)):
+        directory = os.open(parts, os.O_RDONLY)
+        unix.bind(f"/proc/self/fd/{directory}/socket")
+        os.close(directory)
+        for key in ("folder", "pipe", "socket"):
+            error = refusal(buckets, key)  # a pipe that nobody writes to would block an ordinary open
+            assert (error.input, str(error)) == (True, f"s3://parts/{key} is not a file")
+    error = refusal(buckets, "folder/")
+    assert (error.input, str(error)) == (True, "s3://parts/folder/ is a folder, not an object")
+    (parts / "file").write_bytes(CONTENT)
+    assert (refusal(buckets, "file/k").input, str(refusal(buckets, "file/k"))) == (
+        True,
+        "s3://parts/file/k is not a file",
+    )
+    assert refusal(buckets, "n" * 300).input
+
+
+def test_a_device(root: Path, buckets: Buckets) -> None:
+    (root / "devices").symlink_to("/dev")
+    error = refusal(buckets, "zero", "devices")
+    assert (error.input, str(error)) == (True, "s3://devices/zero is not a file")
+
+
+def test_what_is_not_there(root: Path, buckets: Buckets) -> None:
+    error = refusal(buckets, "a/k")
+    assert error.input
+    assert str(error) == f"s3://parts/a/k does not exist (looked in {root / 'parts'})"
+    error = refusal(buckets, "k", "nobucket")
+    assert error.input
+    assert str(error) == f"s3://nobucket/k does not exist (looked in {root / 'nobucket'})"
+    assert not (root / "nobucket").exists()
+
+
+def test_a_file_that_may_not_be_read() -> None:
+    # Root may read everything, so the question is asked by another user.
+    script = """
+import os, sys, tempfile
+from pathlib import Path
+from airflow_provider_lookoutvision.server.blobs import BlobError, Buckets, DirectoryStore, Location
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+    bucket = Path(folder, "parts")
+    bucket.mkdir()
+    Path(bucket, "k").write_bytes(b"secret")
+    Path(bucket, "k").chmod(0)
+    try:
+        with Buckets(DirectoryStore(Path(folder)), ["*"]).open(Location("parts", "k"), 100):
+            pass
+    except BlobError as error:
+        print(error.input, error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "True s3://parts/k can't be used: Permission denied\n", done.stderr
+
+
+def test_directories_keep_no_versions(root: Path, buckets: Buckets) -> None:
+    (root / "parts" / "k").write_bytes(CONTENT)
+    error = refusal(buckets, "k", version="v1")
+    assert error.input
+    assert "leave VersionId out" in str(error)
+
+
+def test_an_object_that_is_too_large(root: Path, buckets: Buckets) -> None:
+    (root / "parts" / "k").write_bytes(b"x" * MOST)
+    assert len(content_of(buckets, "k")) == MOST
+    (root / "parts" / "k").write_bytes(b"x" * (MOST + 1))
+    error = refusal(buckets, "k")
+    assert (error.input, str(error)) == (True, "s3://parts/k has 1001 bytes; the most is 1000")
+
+
+def test_write_makes_folders_and_replaces_whole(root: Path, buckets: Buckets) -> None:
+    for content in (b"first and longer", b"second"):
+        buckets.write(Location("parts", "a/b/k"), content)
+        assert content_of(buckets, "a/b/k") == content
+    assert [path.name for path in (root / "parts" / "a" / "b").iterdir()] == ["k"]
+    buckets.write(Location("parts", "n" * 255), b"x")
+    assert content_of(buckets, "n" * 255) == b"x"
+
+
+@pytest.mark.parametrize("key", ["folder", "file/k", "n" * 256, "folder/"])
+def test_a_write_that_fails_leaves_nothing(key: str, root: Path, buckets: Buckets) -> None:
+    (root / "parts" / "folder").mkdir()
+    (root / "parts" / "file").write_bytes(CONTENT)
+    with pytest.raises(BlobError) as caught:
+        buckets.write(Location("parts", key), b"x")
+    assert caught.value.input
+    assert sorted(path.name for path in (root / "parts").rglob("*")) == ["file", "folder"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "allowed"),
+    [
+        (["*"], {"images-1", "images-", "my.images", "parts"}),
+        (["images-*"], {"images-1", "images-"}),
+        (["images-?"], {"images-1"}),
+        (["my.images", "parts"], {"my.images", "parts"}),
+        (["*images*"], {"images-1", "images-", "my.images"}),
+        (["IMAGES-*"], set()),
+        ([], set()),
+    ],
+)
+def test_patterns_of_buckets(patterns: list[str], allowed: set[str], root: Path) -> None:
+    buckets = Buckets(DirectoryStore(root), patterns)
+    for bucket in ("images-1", "images-", "my.images", "parts"):
+        (root / bucket).mkdir(exist_ok=True)
+        (root / bucket / "k").write_bytes(CONTENT)
+        assert buckets.allows(bucket) == (bucket in allowed)
+        if bucket in allowed:
+            assert content_of(buckets, "k", bucket) == CONTENT
+            buckets.write(Location(bucket, "k"), CONTENT)
+        else:
+            error = refusal(buckets, "k", bucket)
+            assert error.input
+            assert str(error) == f"the access key may not use the bucket of s3://{bucket}/k"
+            with pytest.raises(BlobError):
+                buckets.write(Location(bucket, "new"), CONTENT)
+            assert not (root / bucket / "new").exists()
+
+
+def test_a_disk_that_fails_is_a_fault_of_the_machine(root: Path) -> None:
+    class Failing:
+        """A store whose files break off, as those of a network share do."""
+
+        def open(self, location: Location, most: int) -> BinaryIO:
+            class Stream:
+                def read(self) -> bytes:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+                def close(self) -> None:
+                    pass
+
+            return Stream()  # type: ignore[return-value]
+
+        def write(self, location: Location, content: bytes) -> None:
+            raise NotImplementedError
+
+    error = refusal(Buckets(Failing(), ["*"]), "k")
+    assert (error.input, str(error)) == (False, "s3://parts/k can't be read: Input/output error")
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    blobs._s3_client.cache_clear()
+    yield
+    blobs._s3_client.cache_clear()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, aws: None) -> Iterator[Any]:
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    client.create_bucket(Bucket="parts")
+    client.put_bucket_versioning(Bucket="parts", VersioningConfiguration={"Status": "Enabled"})
+    yield client
+    for version in client.list_object_versions(Bucket="parts").get("Versions", []):
+        client.delete_object(Bucket="parts", Key=version["Key"], VersionId=version["VersionId"])
+    client.close()
+
+
+def test_objects_of_s3_and_their_versions(s3: Any, s3_endpoint: str) -> None:
+    buckets = Buckets(S3Store(s3_endpoint), ["*"])
+    first = s3.put_object(Bucket="parts", Key="a/k.manifest", Body=b"first")["VersionId"]
+    buckets.write(Location("parts", "a/k.manifest"), b"second")
+    assert content_of(buckets, "a/k.manifest") == b"second"
+    assert content_of(buckets, "a/k.manifest", version=first) == b"first"
+    large = os.urandom(17 << 20)  # more than is kept in memory
+    s3.put_object(Bucket="parts", Key="large", Body=large)
+    with buckets.open(Location("parts", "large"), len(large)) as stream:
+        assert stream.readline(100) == large[: large.find(b"\n") + 1][:100]
+        stream.seek(0)
+        assert stream.read() == large
+
+
+@pytest.mark.parametrize(
+    ("key", "bucket", "version", "message"),
+    [
+        ("nothing", "parts", None, "s3://parts/nothing does not exist"),
+        ("k", "nobucket", None, "s3://nobucket/k does not exist"),
+    ],
+)
+def test_what_s3_does_not_have(
+    key: str, bucket: str, version: str | None, message: str, s3: Any, s3_endpoint: str
+) -> None:
+    error = refusal(Buckets(S3Store(s3_endpoint), ["*"]), key, bucket, version)
+    assert (error.input, str(error)) == (True, message)
+    if bucket == "nobucket":
+        with pytest.raises(BlobError) as caught:
+            Buckets(S3Store(s3_endpoint), ["*"]).write(Location(bucket, key), b"x")
+        assert caught.value.input
+
+
+def test_a_version_that_s3_does_not_have(s3: Any, s3_endpoint: str) -> None:
+    s3.put_object(Bucket="parts", Key="k", Body=b"first")
+    error = refusal(Buckets(S3Store(s3_endpoint), ["*"]), "k", version="00000000-0000-0000-0000-000000000000")
+    assert error.input
+
+
+def test_an_object_of_s3_that_is_too_large(s3: Any, s3_endpoint: str) -> None:
+    s3.put_object(Bucket="parts", Key="k", Body=b"x" * (MOST + 1))
+    error = refusal(Buckets(S3Store(s3_endpoint), ["*"]), "k")
+    assert (error.input, str(error)) == (True, "s3://parts/k has 1001 bytes; the most is 1000")
+
+
+def test_patterns_hold_for_s3(s3: Any, s3_endpoint: str) -> None:
+    s3.put_object(Bucket="parts", Key="k", Body=b"x")
+    error = refusal(Buckets(S3Store(s3_endpoint), ["other*"]), "k")
+    assert str(error) == "the access key may not use the bucket of s3://parts/k"
+
+
+def test_an_endpoint_that_nobody_answers_at(aws: None) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+    error = refusal(Buckets(S3Store(endpoint), ["*"]), "k")
+    assert not error.input
+    assert str(error).startswith("s3://parts/k can't be reached: ")
+    with pytest.raises(BlobError) as caught:
+        S3Store(endpoint).write(Location("parts", "k"), b"x")
+    assert not caught.value.input
+
+
+def test_a_service_without_credentials_is_a_fault_of_the_machine(
+    aws: None, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    error = refusal(Buckets(S3Store(s3_endpoint), ["*"]), "k")
+    assert not error.input
+    assert "credentials" in str(error)
+
+
+@contextmanager
+def answering(status: int, code: str) -> Iterator[str]:
+    """The endpoint of an S3 that answers everything with this error."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "of_the_input"),
+    [
+        (403, "AccessDenied", True),
+        (403, "InvalidObjectState", True),
+        (405, "MethodNotAllowed", True),
+        (400, "InvalidBucketName", True),
+        (403, "InvalidAccessKeyId", False),
+        (403, "SignatureDoesNotMatch", False),
+        (403, "RequestTimeTooSkewed", False),
+        (400, "ExpiredToken", False),
+        (500, "InternalError", False),
+        (503, "SlowDown", False),
+    ],
+)
+def test_whose_fault_an_error_of_s3_is(status: int, code: str, of_the_input: bool, aws: None) -> None:
+    with answering(status, code) as endpoint:
+        assert refusal(Buckets(S3Store(endpoint), ["*"]), "k").input == of_the_input

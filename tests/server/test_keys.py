@@ -1,0 +1,198 @@
+"""``lookoutvision keys``, the first key, and where secrets are not."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import stat
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from command_line import begin, complaint, end_of, run, until_it_listens
+from cryptography.fernet import Fernet
+from services import NewDatabase, NewService, Storage, client_of
+from test_projects import names, refused
+
+from airflow_provider_lookoutvision.server import access
+from airflow_provider_lookoutvision.server.schema import access_keys
+from airflow_provider_lookoutvision.server.serving import opened
+from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
+from airflow_provider_lookoutvision.testing.service import Key, Service
+
+
+def at(service: Service) -> list[str | Path]:
+    """The flags that lead a command to what a service keeps."""
+    return ["--data-dir", service.data_dir, *service.flags]
+
+
+def created(out: str, account: str = "123456789012") -> Key:
+    key = json.loads(out)
+    assert list(key) == ["AccessKeyId", "SecretAccessKey"]
+    return Key(key["AccessKeyId"], key["SecretAccessKey"], account)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_key_made_beside_a_running_service_works_at_once(service: Service, account: str) -> None:
+    outcome = run(
+        *("keys", "create", "--json", *at(service), "--account", account),
+        *("--allow", "lookoutvision:*Project*", "--allow", "lookoutvision:listmodels", "--project", "a*"),
+    )
+    assert (outcome.status, outcome.err) == (0, "")
+    key = created(outcome.out, account)
+    assert re.fullmatch(r"AKIA[A-Z2-7]{16}", key.access_key_id)
+    assert re.fullmatch(r"[A-Za-z0-9+/]{40}", key.secret_access_key)
+    client = client_of(service.endpoint_url, key)
+    arn = client.create_project(ProjectName="a")["ProjectMetadata"]["ProjectArn"]
+    assert arn.split(":")[4] == account
+    for call, members in (
+        (client.create_project, {"ProjectName": "b"}),
+        (client.list_tags_for_resource, {"ResourceArn": "arn"}),
+    ):
+        assert refused(call, **members)["Error"]["Code"] == "AccessDeniedException"
+
+
+def test_a_deleted_key_is_refused_at_once(service: Service, storage: Storage, account: str) -> None:
+    key, other = storage.new_key(account), storage.new_key(account)
+    client = client_of(service.endpoint_url, key)
+    assert names(client) == []
+    assert run("keys", "delete", key.access_key_id, *at(service)).status == 0
+    error = refused(client.list_projects)
+    assert error["Error"]["Code"] == "UnrecognizedClientException"
+    assert error["ResponseMetadata"]["HTTPStatusCode"] == 403
+    assert names(client_of(service.endpoint_url, other)) == []
+    assert key.access_key_id in complaint(run("keys", "delete", key.access_key_id, *at(service)))
+
+
+def test_the_list_shows_keys_and_no_secrets(service: Service, storage: Storage, account: str) -> None:
+    key = storage.new_key(account, allow=["lookoutvision:List*"], project=["a", "b-*"])
+    text, document = run("keys", "list", *at(service)), run("keys", "list", "--json", *at(service))
+    (line,) = [line for line in text.out.splitlines() if key.access_key_id in line]
+    assert account in line
+    assert "actions: lookoutvision:List*" in line
+    assert "projects: a b-*" in line
+    (row,) = [row for row in json.loads(document.out) if row["AccessKeyId"] == key.access_key_id]
+    assert (row["Account"], row["Actions"], row["Projects"]) == (
+        account,
+        ["lookoutvision:List*"],
+        ["a", "b-*"],
+    )
+    with storage.database.read() as connection:
+        sealed = connection.execute(sa.select(access_keys.c.sealed_secret)).scalars().all()
+    for secret in (key.secret_access_key, service.secret_access_key, *sealed):
+        assert secret not in text.out + document.out
+
+
+def test_the_database_holds_no_secret_that_can_be_read(
+    service: Service, storage: Storage, account: str
+) -> None:
+    key = storage.new_key(account)
+    with storage.database.read() as connection:
+        rows = connection.execute(access_keys.select()).all()
+    assert key.access_key_id in str(rows)
+    assert key.secret_access_key not in str(rows)
+    for file in service.data_dir.glob("lookoutvision.db*"):
+        assert key.secret_access_key.encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--account", "12"], "'12' is not 12 digits"),
+        (["--account", "12345678901a"], "is not 12 digits"),
+        (["--account", "\uff11" * 12], "is not 12 digits"),
+        (["--allow", "s3:GetObject"], "'s3:GetObject' must be * or begin with lookoutvision:"),
+        (["--allow", "*", "--allow", "Describe*"], "'Describe*' must be"),
+    ],
+)
+def test_keys_that_can_not_be(arguments: list[str], said: str, service: Service, storage: Storage) -> None:
+    with storage.database.read() as connection:
+        before = connection.execute(sa.select(sa.func.count()).select_from(access_keys)).scalar_one()
+    assert said in complaint(run("keys", "create", "--json", *at(service), *arguments))
+    with storage.database.read() as connection:
+        count = sa.select(sa.func.count()).select_from(access_keys)
+        assert connection.execute(count).scalar_one() == before
+
+
+def test_the_first_key_is_in_a_file_for_its_owner_only(new_database: NewDatabase, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    flags = ["--data-dir", folder, "--port", "0", "--no-worker", *new_database()]
+    said = []
+    for _ in range(2):
+        process = begin("serve", *flags)
+        text, endpoint_url = until_it_listens(process)
+        assert [mode(folder), mode(folder / "credentials"), mode(folder / "secret.key")] == [
+            0o700,
+            0o600,
+            0o600,
+        ]
+        profile = configparser.ConfigParser()
+        profile.read(folder / "credentials")
+        key = Key(profile["default"]["aws_access_key_id"], profile["default"]["aws_secret_access_key"], "")
+        assert names(client_of(endpoint_url, key)) == []
+        process.terminate()
+        outcome = end_of(process)
+        said.append(text + outcome.out + outcome.err)
+        assert outcome.status == 0
+        assert key.secret_access_key not in said[-1]
+    assert f"The first access key is in {folder / 'credentials'}\n" in said[0]
+    assert "access key is in" not in said[1]
+
+
+def test_before_the_first_serve(new_database: NewDatabase, new_service: NewService, tmp_path: Path) -> None:
+    folder, database = tmp_path / "data", new_database()
+    outcome = end_of(begin("keys", "create", "--json", "--data-dir", folder, *database))
+    assert (outcome.status, outcome.err) == (0, "")
+    service = new_service("--no-worker", data_dir=folder, database=database)
+    assert names(client_of(service.endpoint_url, created(outcome.out))) == []
+    assert not (folder / "credentials").exists()
+
+
+def test_all_at_one_instant_on_nothing(new_database: NewDatabase, tmp_path: Path) -> None:
+    """Two keys and two services, all of which find neither a schema nor a secret key."""
+    flags = ["--data-dir", tmp_path / "data", *new_database()]
+    creating = [begin("keys", "create", "--json", *flags) for _ in range(2)]
+    serving = [begin("serve", "--port", "0", "--no-worker", *flags) for _ in range(2)]
+    try:
+        outcomes = [end_of(process) for process in creating]
+        assert [(outcome.status, outcome.err) for outcome in outcomes] == [(0, "")] * 2
+        listening = [until_it_listens(process) for process in serving]
+        for outcome in outcomes:
+            for _, endpoint_url in listening:
+                assert names(client_of(endpoint_url, created(outcome.out))) == []
+    finally:
+        for process in serving:
+            process.terminate()
+    assert [end_of(process).status for process in serving] == [0, 0]
+    # At most one of the services came before any key, and made the first.
+    firsts = sum("first access key" in said for said, _ in listening)
+    assert firsts <= 1
+    assert len(json.loads(run("keys", "list", "--json", *flags).out)) == 2 + firsts
+
+
+def test_the_secret_key_may_come_from_the_environment(
+    new_database: NewDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two machines with folders of their own, and one database.
+    url = (new_database() or ["", f"sqlite:///{tmp_path / 'shared.db'}"])[1]
+    here, there = (Settings(data_dir=tmp_path / name, database_url=url) for name in ("here", "there"))
+    monkeypatch.setenv("LOOKOUTVISION_SECRET_KEY", Fernet.generate_key().decode())
+    with opened(here) as (database, seal), database.write() as connection:
+        key, secret = access.create_key(connection, seal)
+    with opened(there) as (database, seal), database.read() as connection:
+        assert access.find_key(connection, seal, key.access_key_id) == (key, secret)
+    assert not [*tmp_path.rglob("secret.key")]
+
+    monkeypatch.setenv("LOOKOUTVISION_SECRET_KEY", Fernet.generate_key().decode())
+    with (
+        opened(there) as (database, seal),
+        database.read() as connection,
+        pytest.raises(SettingsError, match="encrypted with another secret key"),
+    ):
+        access.find_key(connection, seal, key.access_key_id)
+    monkeypatch.setenv("LOOKOUTVISION_SECRET_KEY", "too short")
+    assert "32 bytes" in complaint(run("keys", "list", "--data-dir", here.data_dir, "--database-url", url))

@@ -1,0 +1,123 @@
+"""The quota of projects and the rate of requests: off by default, settings both."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from services import NewService, client_of, storage_of
+from test_projects import names, refused
+
+from airflow_provider_lookoutvision.server import throttle
+from airflow_provider_lookoutvision.server.access import AccessKey, Caller
+from airflow_provider_lookoutvision.server.errors import ThrottlingException
+from airflow_provider_lookoutvision.testing.service import Key, Service, running_service
+
+
+def owner_of(service: Service) -> Key:
+    return Key(service.access_key_id, service.secret_access_key, "123456789012")
+
+
+def test_the_quota_of_projects(new_service: NewService) -> None:
+    service = new_service("--max-projects", "3", "--no-worker")
+    client = client_of(service.endpoint_url, owner_of(service))
+
+    def create(number: int) -> str:
+        try:
+            client.create_project(ProjectName=f"p{number}", ClientToken=f"t{number}")
+        except client.exceptions.ClientError as error:
+            return str(error.response["Error"]["Code"])
+        return "made"
+
+    with ThreadPoolExecutor(10) as pool:
+        outcomes = list(pool.map(create, range(10)))
+    assert Counter(outcomes) == {"made": 3, "ServiceQuotaExceededException": 7}
+    made = names(client)
+    assert made == [f"p{number}" for number, outcome in enumerate(outcomes) if outcome == "made"]
+
+    error = refused(client.create_project, ProjectName="more", ClientToken="more")
+    assert error["ResponseMetadata"]["HTTPStatusCode"] == 402
+    assert error["QuotaCode"] == "max_projects"
+    assert error["ServiceCode"] == "lookoutvision"
+    assert (error["ResourceId"], error["ResourceType"]) == ("more", "PROJECT")
+    assert "has 3 projects in eu-central-1" in error["Error"]["Message"]
+    assert names(client) == made
+    # A name that is taken is told as that, and a repeated request is no new project.
+    assert refused(client.create_project, ProjectName=made[0])["Error"]["Code"] == "ConflictException"
+    assert client.create_project(ProjectName=made[0], ClientToken=f"t{made[0][1:]}")
+
+    elsewhere = client_of(service.endpoint_url, owner_of(service), region="us-east-1")
+    assert elsewhere.create_project(ProjectName="more")
+    client.delete_project(ProjectName=made[0])
+    assert client.create_project(ProjectName="more", ClientToken="more")
+
+
+@pytest.fixture(scope="module")
+def slow_service() -> Iterator[Service]:
+    """Takes one request in 50 seconds of each operation, whatever its database."""
+    with running_service(flags=["--requests-per-second", "0.02", "--no-worker"]) as service:
+        yield service
+
+
+def test_the_rate_of_requests(slow_service: Service) -> None:
+    client = client_of(slow_service.endpoint_url, owner_of(slow_service))
+    assert names(client) == []
+    error = refused(client.list_projects)
+    assert error["Error"] == {
+        "Code": "ThrottlingException",
+        "Message": "More than 0.02 ListProjects requests a second",
+    }
+    assert error["ResponseMetadata"]["HTTPStatusCode"] == 429
+    assert error["QuotaCode"] == "requests_per_second"
+    assert error["ServiceCode"] == "lookoutvision"
+    # The model has it in the Retry-After header, and the SDK reads it from there.
+    assert 1 <= error["RetryAfterSeconds"] <= 50
+    assert error["ResponseMetadata"]["HTTPHeaders"]["retry-after"] == str(error["RetryAfterSeconds"])
+    assert refused(client.describe_project, ProjectName="p")["Error"]["Code"] == "ResourceNotFoundException"
+    assert refused(client.describe_project, ProjectName="p")["Error"]["Code"] == "ThrottlingException"
+
+
+def test_each_account_and_region_has_its_own_rate(slow_service: Service) -> None:
+    with storage_of(slow_service) as storage:
+        key, another = storage.new_key("000000000001"), storage.new_key("000000000001")
+        other_account = storage.new_key("000000000002")
+    assert names(client_of(slow_service.endpoint_url, key)) == []
+    same_account = client_of(slow_service.endpoint_url, another)
+    assert refused(same_account.list_projects)["Error"]["Code"] == "ThrottlingException"
+    assert names(client_of(slow_service.endpoint_url, key, region="us-east-1")) == []
+    assert names(client_of(slow_service.endpoint_url, other_account)) == []
+
+
+def test_a_bucket_refills(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(throttle.time, "monotonic", lambda: now)
+    limit = throttle.Throttle(4)
+    caller = Caller(AccessKey("K", "000000000001", ("*",), ("*",), ("*",), 0), "eu-central-1")
+
+    def admitted(attempts: int) -> int:
+        count = 0
+        for _ in range(attempts):
+            with contextlib.suppress(ThrottlingException):
+                limit.admit(caller, "ListProjects")
+                count += 1
+        return count
+
+    assert admitted(10) == 4
+    now += 0.25
+    assert admitted(10) == 1
+    now += 0.2
+    assert admitted(10) == 0
+    now += 0.3
+    assert admitted(10) == 2
+    now += 1000
+    assert admitted(10) == 4
+
+
+def test_without_the_setting_there_is_no_limit() -> None:
+    limit = throttle.Throttle(None)
+    caller = Caller(AccessKey("K", "000000000001", ("*",), ("*",), ("*",), 0), "eu-central-1")
+    for _ in range(10_000):
+        limit.admit(caller, "ListProjects")

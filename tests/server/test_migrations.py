@@ -1,0 +1,137 @@
+"""The way to the newest schema, back, and what it keeps on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from services import NewDatabase
+
+from airflow_provider_lookoutvision.server import access, migrations, schema, sealing
+from airflow_provider_lookoutvision.server.database import Database
+from airflow_provider_lookoutvision.server.schema import metadata
+
+
+@pytest.fixture
+def empty(new_database: NewDatabase, tmp_path: Path) -> Iterator[Database]:
+    database = Database((new_database() or ["", f"sqlite:///{tmp_path / 'empty.db'}"])[1])
+    yield database
+    database.close()
+
+
+def migrate(database: Database, direction: str, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__path__[0])))
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        getattr(command, direction)(config, revision)
+
+
+def tables(database: Database) -> set[str]:
+    with database.read() as connection:
+        return set(sa.inspect(connection).get_table_names())
+
+
+def test_the_migrations_make_what_the_schema_says(empty: Database) -> None:
+    empty.upgrade()
+    with empty.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+        inspector = sa.inspect(connection)
+        for table in metadata.sorted_tables:
+            unique = {tuple(item["column_names"]) for item in inspector.get_unique_constraints(table.name)}
+            assert unique == {
+                tuple(column.name for column in constraint.columns)
+                for constraint in table.constraints
+                if isinstance(constraint, sa.UniqueConstraint)
+            }
+            assert {
+                (item["name"], tuple(item["column_names"])) for item in indexes(inspector, table.name)
+            } == {
+                (str(index.name), tuple(column.name for column in index.columns)) for index in table.indexes
+            }
+            keys = {tuple(item["constrained_columns"]) for item in inspector.get_foreign_keys(table.name)}
+            assert keys == {
+                tuple(column.name for column in key.columns) for key in table.foreign_key_constraints
+            }
+
+
+def indexes(inspector: sa.Inspector, table: str) -> list[sa.engine.interfaces.ReflectedIndex]:
+    return [item for item in inspector.get_indexes(table) if not item.get("duplicates_constraint")]
+
+
+def test_names_compare_by_their_bytes(empty: Database) -> None:
+    empty.upgrade()
+    with empty.write() as connection:
+        for name in ("b", "B", "a_", "a-", "aA"):
+            connection.execute(
+                metadata.tables["projects"].insert(),
+                {"account_id": "1", "region": "r", "name": name, "created_at": 0},
+            )
+        column = metadata.tables["projects"].c.name
+        assert connection.execute(sa.select(column).order_by(column)).scalars().all() == [
+            *("B", "a-", "aA", "a_", "b")
+        ]
+
+
+def test_twice_is_once(empty: Database) -> None:
+    empty.upgrade()
+    before = tables(empty)
+    empty.upgrade()
+    assert tables(empty) == before == {*metadata.tables, "alembic_version"}
+
+
+def test_down_and_up_again(empty: Database) -> None:
+    empty.upgrade()
+    migrate(empty, "downgrade", "base")
+    assert tables(empty) == {"alembic_version"}
+    empty.upgrade()
+    assert tables(empty) == {*metadata.tables, "alembic_version"}
+    migrate(empty, "downgrade", "-1")
+    migrate(empty, "upgrade", "head")
+    with empty.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(
+    empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It is the second of the first migration's tables that can't be made.
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "Identity", "no type")
+        with pytest.raises(sa.exc.ArgumentError):
+            empty.upgrade()
+    assert tables(empty) == set()
+    empty.upgrade()
+    assert tables(empty) == {*metadata.tables, "alembic_version"}
+
+
+def test_what_the_first_version_kept_is_kept(empty: Database, tmp_path: Path) -> None:
+    migrate(empty, "upgrade", "0001")
+    seal = sealing.load(tmp_path)
+    with empty.write() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO access_keys (access_key_id, account_id, sealed_secret, allowed_actions,"
+                " allowed_projects, created_at) VALUES ('AKIAOLD', '123456789012', :sealed, :all, :all, 7)"
+            ),
+            {"sealed": seal.close("secret"), "all": '["*"]'},
+        )
+        connection.execute(
+            sa.text(
+                "INSERT INTO projects (account_id, region, name, created_at)"
+                " VALUES ('123456789012', 'eu-central-1', 'p', 7)"
+            )
+        )
+    empty.upgrade()
+    with empty.read() as connection:
+        key, secret = access.find_key(connection, seal, "AKIAOLD") or (None, None)
+        assert secret == "secret"
+        assert access.Caller(key, "eu-central-1").sees("p")
+        assert connection.execute(sa.text("SELECT name FROM projects")).scalars().all() == ["p"]

@@ -1,0 +1,57 @@
+"""Every operation of the model has its route; the test lists those that have no more than that."""
+
+from __future__ import annotations
+
+import pytest
+from model_requests import OPERATIONS, Case, minimal
+from services import MakeClient
+from signed_http import Wire
+
+from airflow_provider_lookoutvision.server import app, protocol
+from airflow_provider_lookoutvision.testing.service import Service
+
+NOT_BUILT_YET = {
+    "CreateModel",
+    "DeleteModel",
+    "DescribeModel",
+    "DescribeModelPackagingJob",
+    "DetectAnomalies",
+    "ListModelPackagingJobs",
+    "ListModels",
+    "ListTagsForResource",
+    "StartModel",
+    "StartModelPackagingJob",
+    "StopModel",
+    "TagResource",
+    "UntagResource",
+}
+
+
+def test_there_are_22() -> None:
+    assert len(OPERATIONS) == 22
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_is_routed(name: str, slash: str, wire: Wire, logged) -> None:
+    request = Case(name, minimal(OPERATIONS[name])).request()
+    answer = wire.send(request.method, request.path + slash, request.query, request.body, request.headers)
+    assert answer.code != "UnknownOperationException"
+    assert logged(answer.request_id)["operation"] == name
+    assert (answer.status == 501) == (answer.code == "NotImplementedException") == (name in NOT_BUILT_YET)
+    if name in NOT_BUILT_YET:
+        assert name in answer.message
+
+
+def test_what_is_not_built_yet_is_listed_here() -> None:
+    operations = protocol.load().operations
+    assert {name for name, operation in operations.items() if app.handler(operation) is None} == NOT_BUILT_YET
+
+
+def test_sdks_show_what_is_not_built_yet(make_client: MakeClient, service: Service) -> None:
+    client = make_client(attempts=5)
+    with pytest.raises(client.exceptions.ClientError) as caught:
+        client.tag_resource(ResourceArn="arn", Tags=[])
+    assert caught.value.response["Error"]["Code"] == "NotImplementedException"
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
+    assert caught.value.response["ResponseMetadata"]["RetryAttempts"] == 0

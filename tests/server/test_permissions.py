@@ -1,0 +1,140 @@
+"""What a key may do: actions and project names, by IAM's wildcards."""
+
+from __future__ import annotations
+
+import pytest
+from model_requests import OPERATIONS, Case, minimal
+from services import REGION, MakeClient, NewKey
+from signed_http import Wire
+from test_projects import names, refused
+
+from airflow_provider_lookoutvision.testing.service import Service
+
+
+def denied(call, **members) -> str:
+    error = refused(call, **members)
+    assert error["Error"]["Code"] == "AccessDeniedException"
+    assert error["ResponseMetadata"]["HTTPStatusCode"] == 403
+    return str(error["Error"]["Message"])
+
+
+def test_only_what_is_allowed(make_client: MakeClient) -> None:
+    reader = make_client(allow=["lookoutvision:Describe*", "lookoutvision:ListProjects"])
+    make_client().create_project(ProjectName="p")
+    assert reader.describe_project(ProjectName="p")
+    assert names(reader) == ["p"]
+    denied(reader.create_project, ProjectName="q")
+    denied(reader.delete_project, ProjectName="p")
+    denied(reader.list_models, ProjectName="p")
+    assert names(reader) == ["p"]
+
+
+def test_the_refusal_names_who_what_and_where(make_client: MakeClient, new_key: NewKey, account) -> None:
+    key = new_key(allow=["lookoutvision:List*"])
+    client = make_client(key=key)
+    user = f"arn:aws:iam::{account}:user/{key.access_key_id}"
+    project = f"arn:aws:lookoutvision:{REGION}:{account}:project/p"
+    assert denied(client.create_project, ProjectName="p") == (
+        f"User: {user} is not authorized to perform: lookoutvision:CreateProject on resource: {project}"
+    )
+    nobody = new_key(allow=["lookoutvision:StartModel"])
+    assert denied(make_client(key=nobody).list_projects) == (
+        f"User: arn:aws:iam::{account}:user/{nobody.access_key_id} is not authorized to perform: "
+        "lookoutvision:ListProjects on resource: *"
+    )
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*", "lookoutvision:*", "LookoutVision:describeproject", "lookoutvision:D*e?roject", "lookoutvision:*t"],
+)
+def test_patterns_that_allow_describing(pattern: str, make_client: MakeClient) -> None:
+    assert (
+        refused(make_client(allow=[pattern]).describe_project, ProjectName="p")["ResourceType"] == "PROJECT"
+    )
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "lookoutvision:describe",
+        "lookoutvision:describeprojects",
+        "lookoutvision:describe?",
+        "lookoutvision:?escribe?roject?",
+        "lookoutvision:[Dd]escribeProject",
+        "lookoutvision:DescribeProject.",
+        "lookoutvision:DescribeProject\n",
+    ],
+)
+def test_patterns_that_do_not(pattern: str, make_client: MakeClient) -> None:
+    denied(make_client(allow=[pattern]).describe_project, ProjectName="p")
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_no_operation_goes_unasked(name: str, service: Service, new_key: NewKey) -> None:
+    others = [f"lookoutvision:{other}" for other in OPERATIONS if other != name]
+    request = Case(name, minimal(OPERATIONS[name])).request()
+    answer = Wire(service.endpoint_url, new_key(allow=others)).send(
+        request.method, request.path, request.query, request.body, request.headers
+    )
+    assert (answer.status, answer.code) == (403, "AccessDeniedException")
+    assert f"perform: lookoutvision:{name} on" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("patterns", "seen"),
+    [
+        (["line-*"], ["line-", "line-1", "line-1a", "line-2"]),
+        (["line-?"], ["line-1", "line-2"]),
+        (["Line-1"], ["Line-1"]),
+        (["*-1*", "p"], ["Line-1", "line-1", "line-1a", "p"]),
+        (["*"], ["Line-1", "line-", "line-1", "line-1a", "line-2", "line_1", "p"]),
+        (["line_*"], ["line_1"]),
+        (["%"], []),
+        (["line%"], []),
+        (["line[-]1"], []),
+        (["line\\-1"], []),
+        (["?"], ["p"]),
+    ],
+)
+def test_a_key_sees_the_projects_of_its_patterns(
+    patterns: list[str], seen: list[str], make_client: MakeClient
+) -> None:
+    everyone = ["Line-1", "line-", "line-1", "line-1a", "line-2", "line_1", "p"]
+    owner, client = make_client(), make_client(project=patterns)
+    for name in everyone:
+        owner.create_project(ProjectName=name)
+    # A list shows them, and a description exactly those of the list.
+    assert names(client) == seen
+    for name in everyone:
+        if name in seen:
+            assert client.describe_project(ProjectName=name)
+        else:
+            denied(client.describe_project, ProjectName=name)
+            denied(client.create_project, ProjectName=name)
+            denied(client.delete_project, ProjectName=name)
+            denied(client.list_models, ProjectName=name)
+    assert names(owner) == everyone
+
+
+def test_pages_are_full_for_who_sees_little(make_client: MakeClient) -> None:
+    owner, client = make_client(), make_client(project=["b*"])
+    for name in ("a1", "a2", "b1", "b2", "b3", "c1"):
+        owner.create_project(ProjectName=name)
+    page = client.list_projects(MaxResults=2)
+    assert [project["ProjectName"] for project in page["Projects"]] == ["b1", "b2"]
+    last = client.list_projects(MaxResults=2, NextToken=page["NextToken"])
+    assert [project["ProjectName"] for project in last["Projects"]] == ["b3"]
+    assert "NextToken" not in last
+
+
+def test_whether_a_project_exists_is_not_told_to_who_may_not_see_it(make_client: MakeClient) -> None:
+    make_client().create_project(ProjectName="secret")
+    client = make_client(project=["public-*"])
+    there, not_there = (denied(client.describe_project, ProjectName=name) for name in ("secret", "nothing"))
+    assert there.replace("secret", "nothing") == not_there
+
+
+def test_a_name_that_breaks_the_rules_is_told_before_the_permission(make_client: MakeClient) -> None:
+    client = make_client(project=["public-*"])
+    assert refused(client.describe_project, ProjectName="a b")["Error"]["Code"] == "ValidationException"

@@ -1,0 +1,88 @@
+"""What the fixtures of ``conftest.py`` give: the types of their functions, clients, a service's storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.server import access
+from airflow_provider_lookoutvision.server.database import Database
+from airflow_provider_lookoutvision.server.sealing import Seal
+from airflow_provider_lookoutvision.server.serving import opened
+from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.testing.service import Key, Service
+
+REGION = "eu-central-1"
+
+NewDatabase = Callable[[], list[str]]
+NewKey = Callable[..., Key]
+MakeClient = Callable[..., Any]
+NewService = Callable[..., Service]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What a service keeps, opened beside it."""
+
+    database: Database
+    seal: Seal
+
+    def new_key(
+        self,
+        account: str = "123456789012",
+        *,
+        allow: Sequence[str] = access.EVERYTHING,
+        project: Sequence[str] = access.EVERYTHING,
+    ) -> Key:
+        """Make an access key, as ``lookoutvision keys create`` does."""
+        with self.database.write() as connection:
+            key, secret = access.create_key(
+                connection, self.seal, account_id=account, allowed_actions=allow, allowed_projects=project
+            )
+        return Key(key.access_key_id, secret, account)
+
+
+@contextmanager
+def storage_of(service: Service) -> Iterator[Storage]:
+    """What a service keeps, open while the block runs."""
+    url = (
+        service.flags[service.flags.index("--database-url") + 1] if "--database-url" in service.flags else ""
+    )
+    with opened(Settings(data_dir=service.data_dir, database_url=url)) as (database, seal):
+        yield Storage(database, seal)
+
+
+def client_of(
+    endpoint_url: str,
+    key: Key,
+    *,
+    region: str = REGION,
+    attempts: int = 1,
+    verify: str | None = None,
+    **config: Any,
+) -> Any:
+    """A boto3 client for a key; by default it sends each request once, so that a fault shows."""
+    return _boto_session().client(
+        "lookoutvision",
+        region_name=region,
+        endpoint_url=endpoint_url,
+        verify=verify,
+        aws_access_key_id=key.access_key_id,
+        aws_secret_access_key=key.secret_access_key,
+        config=Config(
+            retries={"total_max_attempts": attempts, "mode": "standard"},
+            **{"connect_timeout": 10, "read_timeout": 60, "max_pool_connections": 40, **config},
+        ),
+    )
+
+
+@cache
+def _boto_session() -> boto3.Session:
+    return teach(boto3.Session())

@@ -1,0 +1,204 @@
+"""The documents say what is so: their tables against the code, and their snippets run as they stand."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_lookoutvision.server import cli, errors, sigv4
+from airflow_provider_lookoutvision.server.settings import ENVIRONMENT_PREFIX, Settings
+from airflow_provider_lookoutvision.testing.service import Service, running_service
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *(ROOT / "docs").glob("*.md"),
+]
+
+
+def snippets(text: str, language: str) -> list[str]:
+    """The code blocks of a document, by their language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def settings_table() -> str:
+    """The settings, as docs/operating.md shows them."""
+    lines = ["| Flag | Variable | Default | What |", "| --- | --- | --- | --- |"]
+    for setting in fields(Settings):
+        flag = "--" + setting.name.replace("_", "-")
+        variable = ENVIRONMENT_PREFIX + setting.name.upper()
+        match setting.name, setting.default:
+            case "data_dir", _:
+                default = "`$XDG_DATA_HOME/lookoutvision`, or `~/.local/share/lookoutvision`"
+            case _, None | "" | ():
+                default = ""
+            case _, bool(value):
+                default = f"`{str(value).lower()}`"
+            case _, value:
+                default = f"`{value}`"
+        what = setting.metadata["help"].replace("|", r"\|")
+        lines.append(f"| `{flag}` | `{variable}` | {default} | {what} |")
+    return "\n".join(lines)
+
+
+def test_the_settings_are_in_the_manual() -> None:
+    text = (ROOT / "docs" / "operating.md").read_text()
+    shown = re.search(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", text, re.DOTALL)
+    assert shown
+    assert shown[1] == settings_table(), f"put this between the two comments:\n{settings_table()}"
+
+
+def test_every_error_code_is_in_the_manual() -> None:
+    text = (ROOT / "docs" / "behaviour.md").read_text()
+    shown = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE))
+    found = {error.__name__: str(error.status) for error in _leaves(errors.ServiceError)}
+    del found["SignatureException"]
+    assert shown == found
+    codes = {
+        value
+        for value in vars(sigv4).values()
+        if isinstance(value, str)
+        and re.fullmatch(r"[A-Z]\w+(Exception|Expired|InTheFuture|Malformed)", value)
+    }
+    assert set(re.findall(r"^\| `(\w+)` \| [a-z]", text, re.MULTILINE)) == codes
+
+
+def _leaves(kind: type) -> Iterator[type[errors.ServiceError]]:
+    if not kind.__subclasses__():
+        yield kind
+    for child in kind.__subclasses__():
+        yield from _leaves(child)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_files_that_are_named_exist(document: Path) -> None:
+    named = re.findall(
+        r"`((?:docs|bench|tests|example_dags|airflow_provider_lookoutvision)/[\w./-]+)`", document.read_text()
+    )
+    for name in named:
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_are_commands_of_ours(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in _code(document.read_text()):
+        command, *words = shlex.split(line, comments=True) or [""]
+        if command == "make":
+            assert {word for word in words if word.islower() and "=" not in word} <= targets, line
+        elif command == "lookoutvision" and words:
+            cli._parser().parse_args(words)
+
+
+def _code(text: str) -> list[str]:
+    """The lines of the code blocks, and what is in code between words."""
+    blocks = snippets(text, r"\w*")
+    return [*(line for block in blocks for line in block.splitlines()), *re.findall(r"`([^`\n]+)`", text)]
+
+
+def test_the_dag_of_the_readme_is_one(tmp_path: Path) -> None:
+    (source,) = (code for code in snippets(README, "python") if "dag" in code)
+    file = tmp_path / "readme_dag.py"
+    file.write_text(source)
+    look = (
+        "import json; from airflow.dag_processing.dagbag import DagBag;"
+        "(dag,) = DagBag('readme_dag.py').dags.values();"
+        "print(json.dumps({task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks}))"
+    )
+    done = _run([sys.executable, "-c", look], tmp_path, {"AIRFLOW_HOME": str(tmp_path)})
+    assert json.loads(done.splitlines()[-1]) == {"create_project": ["report"], "report": []}
+    assert len([line for line in source.splitlines() if line.strip()]) <= 15
+
+
+@pytest.fixture(scope="module")
+def documented_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running_service(tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
+def test_old_boto3_code_of_the_readme(documented_service: Service, tmp_path: Path) -> None:
+    (exports,) = (code for code in snippets(README, "bash") if "AWS_DATA_PATH" in code)
+    (old_code,) = (code for code in snippets(README, "python") if "boto3" in code)
+    (tmp_path / "old_code.py").write_text(old_code)
+    script = exports.replace("http://127.0.0.1:8320", documented_service.endpoint_url)
+    # The AWS CLI insists on a botocore of its own, and so on an environment of its own.
+    script = "\n".join(line for line in script.splitlines() if not line.startswith("aws "))
+    environ = {
+        "AWS_ACCESS_KEY_ID": documented_service.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": documented_service.secret_access_key,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    create = "import boto3; boto3.client('lookoutvision').create_project(ProjectName='circuit-boards')"
+    commands = [script, f'{sys.executable} -c "{create}"', f"{sys.executable} old_code.py"]
+    told = _run(["bash", "-euc", "\n".join(commands)], tmp_path, environ)
+    assert "arn:aws:lookoutvision:us-east-1:123456789012:project/circuit-boards" in told
+
+
+def test_the_connection_of_the_manual_reaches_the_service(
+    documented_service: Service, tmp_path: Path
+) -> None:
+    (text,) = snippets((ROOT / "docs" / "connection.md").read_text(), "json")
+    connection = json.loads(text)
+    connection["login"] = documented_service.access_key_id
+    connection["password"] = documented_service.secret_access_key
+    connection["extra"]["service_config"]["lookoutvision"]["endpoint_url"] = documented_service.endpoint_url
+    look = (
+        "from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook;"
+        "print(LookoutVisionHook(aws_conn_id='aws_default').test_connection())"
+    )
+    environ = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(connection)}
+    assert "(True, " in _run([sys.executable, "-c", look], tmp_path, environ)
+
+
+def test_constraints_pin_everything_that_an_install_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    named = [
+        *project["project"]["dependencies"],
+        *(line for extra in project["project"]["optional-dependencies"].values() for line in extra),
+        *project["dependency-groups"]["dev"],
+    ]
+    pinned = set(re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    assert {re.split(r"[^\w.-]", line)[0] for line in named} <= pinned, "run `make constraints`"
+    assert not re.search(r"://|^-|@", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+
+
+def test_the_changelog_knows_this_version() -> None:
+    version = ast.literal_eval(
+        re.search(r"__version__ = (.*)", (ROOT / "airflow_provider_lookoutvision/__init__.py").read_text())[1]  # type: ignore[index]
+    )
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def _run(command: list[str], folder: Path, environ: Mapping[str, str]) -> str:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
