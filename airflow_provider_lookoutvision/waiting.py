@@ -141,14 +141,14 @@ def _unanswered(error: Exception) -> dict[str, Any]:
 
 
 def _ask(hook: LookoutVisionHook, wait: Wait) -> Mapping[str, Any]:
-    from botocore.exceptions import ClientError, HTTPClientError
+    from botocore import exceptions
 
     try:
         answer: dict[str, Any] = getattr(hook.conn, _method(wait.waiter))(**wait.arguments)
-    except ClientError as error:
+    except exceptions.ClientError as error:
         refusal: dict[str, Any] = error.response
         return refusal
-    except HTTPClientError as error:
+    except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
         return _unanswered(error)
     return answer
 
@@ -157,7 +157,7 @@ def _ask(hook: LookoutVisionHook, wait: Wait) -> Mapping[str, Any]:
 async def _asking(
     hook: LookoutVisionHook, wait: Wait
 ) -> AsyncIterator[Callable[[], Awaitable[Mapping[str, Any]]]]:
-    from botocore.exceptions import ClientError, HTTPClientError
+    from botocore import exceptions
 
     if not _has_aiobotocore():
         yield lambda: asyncio.to_thread(_ask, hook, wait)
@@ -167,10 +167,10 @@ async def _asking(
         async def ask() -> Mapping[str, Any]:
             try:
                 answer: dict[str, Any] = await getattr(client, _method(wait.waiter))(**wait.arguments)
-            except ClientError as error:
+            except exceptions.ClientError as error:
                 refusal: dict[str, Any] = error.response
                 return refusal
-            except HTTPClientError as error:
+            except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
                 return _unanswered(error)
             return answer
 

@@ -178,6 +178,9 @@ class Service:
         told.access_key_id = claim.access_key_id
         route = self._protocol.route(request.method, path)
         told.operation = route.operation.name
+        if route.operation.body_limit > protocol.JSON_BODY_LIMIT:
+            # No large body is read for a stranger.
+            await anyio.to_thread.run_sync(self._find_key, claim, limiter=self._threads)
         body = await _read_body(request, route.operation.body_limit)
         answer = await anyio.to_thread.run_sync(
             partial(self._perform, claim, route, query, dict(headers), body, told), limiter=self._threads
@@ -220,15 +223,16 @@ class Service:
         return answer
 
     def _authenticate(self, claim: sigv4.Claim, body: bytes) -> access.Caller:
+        key, secret = self._find_key(claim)
+        return access.Caller(key, _verify(claim, sigv4.Credential(secret), body).region)
+
+    def _find_key(self, claim: sigv4.Claim) -> tuple[access.AccessKey, str]:
         with self._database.read() as connection:
             found = access.find_key(connection, self._seal, claim.access_key_id)
-        credential = sigv4.Credential(found[1]) if found else None
-        try:
-            signature = claim.verify(credential, body)
-        except sigv4.SignatureError as error:
-            raise SignatureException(error.code, error.message, error.status) from None
-        assert found  # noqa: S101 (an unknown key does not verify)
-        return access.Caller(found[0], signature.region)
+        if found is None:
+            _verify(claim, None, b"")  # takes as long as for a key that is there, and refuses
+            raise AssertionError("an unknown key was verified")
+        return found
 
     def _refuse(self, error: ServiceError, told: _Told) -> Response:
         told.error = error.code
@@ -250,6 +254,13 @@ class Service:
     def _purge(self) -> None:
         with self._database.write() as connection:
             idempotency.purge(connection, time.time_ns() // 1_000_000)
+
+
+def _verify(claim: sigv4.Claim, credential: sigv4.Credential | None, body: bytes) -> sigv4.Signature:
+    try:
+        return claim.verify(credential, body)
+    except sigv4.SignatureError as error:
+        raise SignatureException(error.code, error.message, error.status) from None
 
 
 async def _read_body(request: Request, limit: int) -> bytes:

@@ -249,15 +249,15 @@ class S3Store:
 
 @cache
 def _s3_client(endpoint_url: str | None) -> Any:
-    import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
+    from botocore.session import Session
 
     config = Config(
         connect_timeout=_S3_TIMEOUT_SECONDS, read_timeout=_S3_TIMEOUT_SECONDS, retries={"mode": "standard"}
     )
     try:
-        return boto3.Session().client("s3", endpoint_url=endpoint_url, config=config)
+        return Session().create_client("s3", endpoint_url=endpoint_url, config=config)
     except (BotoCoreError, ValueError) as error:
         raise SettingsError(f"S3 can't be used: {error}") from None
 

@@ -2,7 +2,8 @@
 
 ``Database.write`` and ``Database.read`` are the only ways to a connection: one block, one transaction, rolled
 back when the block raises. On SQLite a write takes the write lock at its beginning, waits for it when
-another process holds it, and is on the disk when the block ends (WAL, ``synchronous=FULL``).
+another process holds it, and is on the disk when the block ends (WAL, ``synchronous=FULL``). On PostgreSQL
+nobody waits longer for a lock than that, and a transaction whose client has gone silent is ended.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from alembic.util.exc import CommandError
 from airflow_provider_lookoutvision.server.settings import SettingsError
 
 _BUSY_MILLISECONDS = 30_000
+_IDLE_MILLISECONDS = 60_000
 _MIGRATION_LOCK = 0x6C6F6F6B  # an arbitrary number that the service's processes share
 
 
@@ -65,6 +67,8 @@ class Database:
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            sa.event.listen(self.engine, "connect", _prepare_postgresql)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -118,6 +122,14 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {_BUSY_MILLISECONDS}")
+        # Else the locks of a machine that dies in a transaction stay for hours, until TCP notices.
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MILLISECONDS}")
+    connection.commit()
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -32,7 +32,7 @@ import sqlalchemy as sa
 from airflow_provider_lookoutvision.server.call import Call, Handler
 from airflow_provider_lookoutvision.server.errors import ConflictException, ResourceType
 from airflow_provider_lookoutvision.server.protocol import Operation
-from airflow_provider_lookoutvision.server.schema import client_tokens, insert_new
+from airflow_provider_lookoutvision.server.schema import client_tokens, insert_new, lock
 
 ACTIVE_MILLISECONDS = 8 * 60 * 60 * 1000
 
@@ -54,6 +54,9 @@ def perform(call: Call, operation: Operation, members: Mapping[str, Any], handle
     :return: the body of the answer, the same bytes at each repetition.
     :raises ConflictException: when the token was used with other members, or refuses (see above).
     """
+    if operation.token_keyword:
+        # Who writes in a project waits here for who else does, and so never for each other, crosswise.
+        lock(call.connection, call.caller.account_id, call.caller.region, members["project_name"])
     if call.token is None:
         answer = operation.write(handler(call, **members))
         _remember_resource(call)

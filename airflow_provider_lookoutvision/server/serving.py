@@ -51,7 +51,7 @@ def serve(settings: Settings) -> int:
     settings.refuse_open_plaintext()
     logs.configure(settings.log_level)
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn, once stopped, repeats the signal to what it found here: the way out leads through `finally`.
+        # uvicorn, once stopped, repeats the signal to what it found here: the way out goes through `finally`.
         signal.signal(number, lambda *_: sys.exit(0))
     with _listen(settings) as listener, opened(settings) as (database, seal):
         _make_first_key(settings, database, seal)

@@ -15,6 +15,7 @@ from moto.server import ThreadedMotoServer
 from world import ATTEMPTS_OF_A_TRY, Faulty, World, client_of, the_first
 
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange
+from airflow_provider_lookoutvision.testing.service import running_service
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_trigger_all")]
 
@@ -151,6 +152,24 @@ def test_a_bad_manifest_fails_at_once_and_then_its_mend_works(world: World, defe
     run.clear(task_id)
     assert run.wait() == "success"
     assert run.xcom(task_id)["ImageStats"]["Total"] == 1
+
+
+@pytest.fixture(scope="module")
+def run_with_an_unreachable_store(world: World) -> Iterator[Run]:
+    flags = ["--buckets", "s3", "--s3-endpoint-url", "http://127.0.0.1:9"]
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+    with running_service(flags=flags, environ=keys) as service:
+        conn_id = world.airflow.connection(service.endpoint_url, service)
+        yield world.airflow.run("create_dataset", conn_id=conn_id, project_name="unreachable")
+
+
+def test_a_fault_of_the_service_is_tried_again(run_with_an_unreachable_store: Run) -> None:
+    run = run_with_an_unreachable_store
+    assert run.wait() == "failed"
+
+    assert run.task("create").try_number == 2
+    for try_number in (1, 2):
+        assert "Service fault: s3://images/train.manifest can't be reached" in run.log("create", try_number)
 
 
 @pytest.fixture(scope="module")

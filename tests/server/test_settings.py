@@ -1,0 +1,86 @@
+"""Settings: defaults, then variables, then flags; and what a worker or a log line is given of them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_lookoutvision.server.settings import Settings, SettingsError, is_loopback, load
+
+VALID: dict[type, tuple[tuple[str, Any], tuple[str, Any]]] = {
+    str: (("warning", "warning"), ("error", "error")),
+    int: (("7", 7), ("8", 8)),
+    float: (("0.5", 0.5), ("2", 2.0)),
+    bool: (("yes", True), ("false", False)),
+    Path: (("/one", Path("/one")), ("/two", Path("/two"))),
+    tuple: (("a, b,", ("a", "b")), ("c", ("c",))),
+}
+# These are right or wrong together only.
+PAIRED = {"tls_certificate": {"tls_key": "/key"}, "tls_key": {"tls_certificate": "/certificate"}}
+SETTINGS = {setting.name: setting for setting in fields(Settings)}
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS.keys() - {"buckets"}))
+def test_a_variable_sets_it_and_a_flag_wins(name: str) -> None:
+    (in_variable, first), (in_flag, second) = VALID[SETTINGS[name].metadata["kind"]]
+    environ = {"LOOKOUTVISION_" + name.upper(): in_variable}
+    flags = PAIRED.get(name, {})
+    assert getattr(load(flags, environ), name) == first
+    assert getattr(load({**flags, name: in_flag}, environ), name) == second
+    assert getattr(load({**flags, name: None}, environ), name) == first
+
+
+def test_nothing_set_is_the_default(tmp_path: Path) -> None:
+    assert load({"data_dir": tmp_path}, {}) == Settings(data_dir=tmp_path)
+    # An empty variable is none: shells and compose files make them so.
+    environ = {f"LOOKOUTVISION_{name.upper()}": "" for name in SETTINGS}
+    assert load({"data_dir": tmp_path}, environ) == Settings(data_dir=tmp_path)
+
+
+def test_the_defaults_keep_to_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", "/xdg")
+    defaults = Settings()
+    assert (defaults.host, defaults.port) == ("127.0.0.1", 8320)
+    assert defaults.data_dir == Path("/xdg/lookoutvision")
+    assert defaults.url == "sqlite:////xdg/lookoutvision/lookoutvision.db"
+    assert (defaults.max_projects, defaults.requests_per_second) == (None, None)
+    defaults.refuse_open_plaintext()
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert Settings().data_dir == Path("/home/me/.local/share/lookoutvision")
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"LOOKOUTVISION_PORT": "eight"}, "LOOKOUTVISION_PORT is 'eight': "),
+        ({"LOOKOUTVISION_REQUESTS_PER_SECOND": "few"}, "LOOKOUTVISION_REQUESTS_PER_SECOND is 'few': "),
+        ({"LOOKOUTVISION_ALLOW_PLAINTEXT": "maybe"}, "it must be true or false"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_source(environ: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({}, environ)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("::ffff:10.0.0.1", False),
+        ("localhost.example.com", False),
+        ("", False),
+    ],
+)
+def test_what_is_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
