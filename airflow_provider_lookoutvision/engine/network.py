@@ -1,0 +1,143 @@
+"""EfficientNet-lite0 as an ONNX graph, with every batch normalisation folded into the convolution before it.
+
+The input is one RGB image, unsigned bytes, `height x width x 3`, both sides multiples of 32. The outputs are feature
+maps, `1 x channels x rows x columns`: `fine` at stride 8 (40 channels), `middle` at stride 16 (112 channels) and,
+where asked for, `coarse` at stride 32 (320 channels). Layers beyond the last output asked for are not in the graph.
+
+The network is the one of Tan and Le (2019), "EfficientNet: Rethinking Model Scaling for Convolutional Neural
+Networks", in its lite variant (ReLU6, no squeeze-and-excitation), with TensorFlow's "SAME" padding.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from airflow_provider_lookoutvision.engine.weights import Weights
+
+IMAGE = "image"
+OPSET = 17
+IR_VERSION = 9
+
+# Of each stage: expansion, kernel, stride of its first block, blocks. The channels are read off the weights.
+_STAGES = ((1, 3, 1, 1), (6, 3, 2, 2), (6, 5, 2, 2), (6, 3, 2, 3), (6, 5, 1, 3), (6, 5, 2, 4), (6, 3, 1, 1))
+# Each tap is the output of the last block before the resolution falls.
+_TAPS = {4: "fine", 10: "middle", 15: "coarse"}
+_EPSILON = 1e-3
+_MEAN, _SCALE = 127.0, 128.0
+
+
+class _Builder:
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, value: NDArray[np.float32]) -> str:
+        self.initializers.append(numpy_helper.from_array(value, name))
+        return name
+
+    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def convolution(
+        self,
+        value: str,
+        name: str,
+        norm: str,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        scale: float = 1.0,
+        activate: bool = True,
+    ) -> str:
+        read = self.weights
+        gain = read[f"{norm}.weight"] / np.sqrt(read[f"{norm}.running_var"] + _EPSILON)
+        bias = read[f"{norm}.bias"] - read[f"{norm}.running_mean"] * gain
+        weight = read[f"{name}.weight"] * (gain[:, None, None, None] * np.float32(scale))
+        # "SAME" for sides that the stride divides: what is odd goes to the right and the bottom.
+        padding = kernel - stride if stride > 1 else kernel - 1
+        before, after = padding // 2, padding - padding // 2
+        output = self.add(
+            "Conv",
+            [value, self.constant(f"{name}.w", weight), self.constant(f"{name}.b", bias)],
+            f"{name}.out",
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=[before, before, after, after],
+            group=groups,
+        )
+        return self.add("Clip", [output, "zero", "six"], f"{name}.relu") if activate else output
+
+    def block(self, value: str, index: int, expansion: int, kernel: int, stride: int, output: str) -> str:
+        prefix = f"_blocks.{index}"
+        inner = value
+        if expansion > 1:
+            inner = self.convolution(inner, f"{prefix}._expand_conv", f"{prefix}._bn0")
+        channels = self.weights[f"{prefix}._depthwise_conv.weight"].shape[0]
+        inner = self.convolution(
+            inner,
+            f"{prefix}._depthwise_conv",
+            f"{prefix}._bn1",
+            kernel=kernel,
+            stride=stride,
+            groups=channels,
+        )
+        inner = self.convolution(inner, f"{prefix}._project_conv", f"{prefix}._bn2", activate=False)
+        project = self.weights[f"{prefix}._project_conv.weight"]
+        expand = self.weights.get(f"{prefix}._expand_conv.weight")
+        keeps_channels = expand is not None and expand.shape[1] == project.shape[0]
+        if stride == 1 and keeps_channels:
+            return self.add("Add", [inner, value], output)
+        return self.add("Identity", [inner], output)
+
+
+def build(weights: Weights, outputs: Sequence[str] = ("fine", "middle")) -> onnx.ModelProto:
+    """The graph from image to the feature maps asked for.
+
+    :param weights: as `weights.read` gives them
+    :param outputs: of "fine", "middle", "coarse"
+    """
+    builder = _Builder(weights)
+    builder.constant("zero", np.float32(0).reshape(()))
+    builder.constant("six", np.float32(6).reshape(()))
+    builder.constant("mean", np.float32(_MEAN).reshape(()))
+    builder.initializers.append(numpy_helper.from_array(np.array([0], dtype=np.int64), "first"))
+    value = builder.add("Cast", [IMAGE], "image.float", to=TensorProto.FLOAT)
+    # The mean is taken off before the convolution: its padding is zeros of the normalised image.
+    value = builder.add("Sub", [value, "mean"], "image.centred")
+    value = builder.add("Transpose", [value], "image.planes", perm=[2, 0, 1])
+    value = builder.add("Unsqueeze", [value, "first"], "image.batch")
+    value = builder.convolution(value, "_conv_stem", "_bn0", kernel=3, stride=2, scale=1 / _SCALE)
+    index, remaining, channels = 0, set(outputs), {}
+    for expansion, kernel, stride, blocks in _STAGES:
+        for place in range(blocks):
+            output = _TAPS.get(index, f"_blocks.{index}")
+            value = builder.block(value, index, expansion, kernel, stride if place == 0 else 1, output)
+            channels[output] = weights[f"_blocks.{index}._project_conv.weight"].shape[0]
+            remaining.discard(output)
+            index += 1
+            if not remaining:
+                return _model(builder, {name: channels[name] for name in outputs})
+    raise ValueError(f"no such feature maps: {sorted(remaining)}")
+
+
+def _model(builder: _Builder, outputs: dict[str, int]) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        builder.nodes,
+        "EfficientNet-lite0",
+        [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["height", "width", 3])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, None, None])
+            for name, channels in outputs.items()
+        ],
+        builder.initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    model.ir_version = IR_VERSION
+    onnx.checker.check_model(model)
+    return model

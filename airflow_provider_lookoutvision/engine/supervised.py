@@ -1,0 +1,238 @@
+"""What labelled anomalies teach: a linear head over patches and a kernel head over whole images.
+
+`PatchHead` is a logistic regression (multinomial over the background and the classes of defects) on a patch's
+features at all three levels. It learns from masks; without them, from weak labels: first the patches of anomalous
+images that are farthest from the memory bank count as defective, then those that the head so learnt finds worst, and
+it is fitted again. Being linear, it is applied to each level before the coarser ones are interpolated.
+
+`ImageHead` is a support vector machine with a Gaussian kernel on the coarse features, averaged over the image.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
+
+from airflow_provider_lookoutvision.engine import patches, scales
+from airflow_provider_lookoutvision.engine.backbone import CHANNELS, Features
+from airflow_provider_lookoutvision.engine.patches import MemoryBank
+from airflow_provider_lookoutvision.engine.store import Array, FeatureStore, gather, upsample
+
+DIMENSIONS = sum(CHANNELS)
+# A patch is of a class when more than half of it is; it is background when it is clean; else it is left out.
+_COVERED, _CLEAN = 0.5, 0.01
+# The part of an anomalous image that is taken for defective where no mask says which.
+_WEAK_PART = 0.1
+_MOST_PATCHES = 6000
+_MOST_IMAGES = 4000
+_ITERATIONS = 200
+# Finer than the patches, so that the width of a scratch is not lost: coverage is kept in quarters of a patch's side.
+FINER = 4
+
+Coverage = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PatchHead:
+    """`weights` is `classes x 472`, `bias` is `classes`: the logit of each class against the background."""
+
+    weights: Array
+    bias: Array
+
+    def logits(self, features: Features) -> Array:
+        """`rows x columns x classes`, on the fine grid."""
+        first, second = CHANNELS[0], CHANNELS[0] + CHANNELS[1]
+        fine, middle, coarse = (
+            self.weights[:, :first],
+            self.weights[:, first:second],
+            self.weights[:, second:],
+        )
+        result: Array = (
+            features.fine @ fine.T
+            + upsample(features.middle @ middle.T, 2)
+            + upsample(features.coarse @ coarse.T, 4)
+            + self.bias
+        )
+        return result
+
+
+def any_class(logits: Array) -> Array:
+    """From the logits of each class, the logit of there being any: `rows x columns`."""
+    highest = logits.max(axis=-1)
+    total: Array = highest + np.log(np.exp(logits - highest[..., None]).sum(axis=-1))
+    return total
+
+
+@dataclass(frozen=True)
+class ImageHead:
+    """Support vectors `count x 320` with their coefficients, after `(x - mean) / scale`."""
+
+    mean: Array
+    scale: Array
+    vectors: Array
+    coefficients: Array
+    intercept: float
+    gamma: float
+
+    def score(self, pooled: Array) -> Array:
+        """Signed distance to the boundary, positive for anomalous, of `n x 320` averaged features."""
+        points = (pooled - self.mean) / self.scale
+        squares = (
+            (points**2).sum(axis=1)[:, None] + (self.vectors**2).sum(axis=1) - 2 * points @ self.vectors.T
+        )
+        result: Array = np.exp(-self.gamma * np.maximum(squares, 0)) @ self.coefficients + self.intercept
+        return result
+
+
+def pool(features: Features) -> Array:
+    """The coarse features averaged over the image, 320."""
+    mean: Array = features.coarse.mean(axis=(0, 1))
+    return mean
+
+
+def fit_image_head(
+    store: FeatureStore,
+    members: NDArray[np.intp],
+    anomalous: NDArray[np.bool_],
+    generator: np.random.Generator,
+) -> ImageHead:
+    """Fit on all views of the images.
+
+    :param members: the images' indices in the store
+    :param anomalous: of every image in the store, whether it is
+    """
+    if len(members) > _MOST_IMAGES:
+        members = generator.choice(members, _MOST_IMAGES, replace=False)
+    views = min(store.views, max(1, _MOST_IMAGES // len(members)))
+    pooled = np.stack([pool(store.get(int(index), turn)) for index in members for turn in range(views)])
+    mean, scale = pooled.mean(axis=0), pooled.std(axis=0) + 1e-6
+    machine = SVC(C=3.0, gamma=1 / pooled.shape[1], class_weight="balanced")
+    machine.fit((pooled - mean) / scale, np.repeat(anomalous[members], views))
+    return ImageHead(
+        mean,
+        scale,
+        machine.support_vectors_.astype(np.float32),
+        machine.dual_coef_[0].astype(np.float32),
+        float(machine.intercept_[0]),
+        1 / pooled.shape[1],
+    )
+
+
+def patch_coverage(coverage: Coverage) -> Coverage:
+    """Coverage of whole patches, `classes x rows x columns`, from that of their quarters."""
+    classes, rows, columns = coverage.shape
+    mean: Coverage = coverage.reshape(classes, rows // FINER, FINER, columns // FINER, FINER).mean(
+        axis=(2, 4)
+    )
+    return mean
+
+
+def fit_patch_head(
+    store: FeatureStore,
+    members: NDArray[np.intp],
+    anomalous: NDArray[np.bool_],
+    coverage: dict[int, Coverage],
+    classes: int,
+    bank: MemoryBank,
+    generator: np.random.Generator,
+) -> PatchHead:
+    """Fit on all views of the images.
+
+    :param members: the images' indices in the store
+    :param anomalous: of every image in the store, whether it is
+    :param coverage: of each image that has a mask, what covers the quarters of its patches; without any, the labels
+        are weak
+    :param classes: how many there are
+    """
+    normal, abnormal = members[~anomalous[members]], members[anomalous[members]]
+    clean = _draw_normal(store, normal, generator)
+    masked = [int(index) for index in abnormal if int(index) in coverage]
+    if masked:
+        vectors, labels = _draw_masked(store, masked, coverage, generator)
+        return _fit(np.concatenate([clean, vectors]), np.r_[np.zeros(len(clean), int), labels], classes)
+
+    def weakly(score: Callable[[Features], Array], views: int) -> PatchHead:
+        vectors = _draw_worst(store, abnormal, score, views, generator)
+        return _fit(np.concatenate([clean, vectors]), np.repeat([0, 1], [len(clean), len(vectors)]), 1)
+
+    first = weakly(bank.distances, 1)
+    return weakly(lambda features: first.logits(features)[..., 0], store.views)
+
+
+def _draw_normal(store: FeatureStore, normal: NDArray[np.intp], generator: np.random.Generator) -> Array:
+    cells = store.shape[0] * store.shape[1]
+    each = max(1, min(cells, _MOST_PATCHES // (len(normal) * store.views)))
+    return np.concatenate(
+        [
+            gather(store.get(int(index), turn), generator.choice(cells, each, replace=False))
+            for index in normal
+            for turn in range(store.views)
+        ]
+    )
+
+
+def _draw_worst(
+    store: FeatureStore,
+    abnormal: NDArray[np.intp],
+    score: Callable[[Features], Array],
+    views: int,
+    generator: np.random.Generator,
+) -> Array:
+    cells = store.shape[0] * store.shape[1]
+    count = max(1, round(cells * _WEAK_PART))
+    each = max(1, min(count, _MOST_PATCHES // (len(abnormal) * views)))
+    drawn = []
+    for index in abnormal:
+        for turn in range(views):
+            features = store.get(int(index), turn)
+            high = np.argpartition(score(features).ravel(), -count)[-count:]
+            drawn.append(gather(features, generator.choice(np.sort(high), each, replace=False)))
+    return np.concatenate(drawn)
+
+
+def _draw_masked(
+    store: FeatureStore, masked: list[int], coverage: dict[int, Coverage], generator: np.random.Generator
+) -> tuple[Array, NDArray[np.intp]]:
+    each = max(2, 2 * _MOST_PATCHES // (len(masked) * store.views))
+    vectors, labels = [], []
+    for index in masked:
+        covered = patch_coverage(coverage[index]).transpose(1, 2, 0)
+        for turn in range(store.views):
+            turned = scales.view(covered, turn).reshape(-1, covered.shape[2])
+            label = np.where(turned.sum(axis=1) <= _CLEAN, 0, -1)
+            label[turned.max(axis=1) > _COVERED] = turned.argmax(axis=1)[turned.max(axis=1) > _COVERED] + 1
+            defective, clean = np.flatnonzero(label > 0), np.flatnonzero(label == 0)
+            if len(defective) > each // 2:
+                defective = generator.choice(defective, each // 2, replace=False)
+            if len(clean) > each // 2:
+                clean = generator.choice(clean, each // 2, replace=False)
+            places = np.concatenate([defective, clean])
+            vectors.append(gather(store.get(index, turn), places))
+            labels.append(label[places])
+    return np.concatenate(vectors), np.concatenate(labels)
+
+
+def _fit(vectors: Array, labels: NDArray[np.intp], classes: int) -> PatchHead:
+    mean, scale = vectors.mean(axis=0), float(vectors.std())
+    present = np.unique(labels)
+    weights = np.zeros((classes, vectors.shape[1]), np.float32)
+    # A class without a patch of its own is never found, rather than an error: its defects may be too small to see.
+    bias = np.full(classes, -30.0, np.float32)
+    if len(present) > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = LogisticRegression(C=1.0, max_iter=_ITERATIONS, class_weight="balanced")
+            model.fit((vectors - mean) / scale, labels)
+        coefficients, intercepts = model.coef_, model.intercept_
+        if len(present) == 2:
+            coefficients, intercepts = np.vstack([0 * coefficients, coefficients]), np.r_[0, intercepts]
+        for place, label in enumerate(present[1:], start=1):
+            row = (coefficients[place] - coefficients[0]) / scale
+            weights[label - 1] = row
+            bias[label - 1] = intercepts[place] - intercepts[0] - mean @ row
+    return PatchHead(weights, bias)
