@@ -1,7 +1,8 @@
 """A trained model as two files: `model.json` says what it is, `model.npz` holds its numbers.
 
-Nothing in them can run: the numbers are read without pickle, and a file that names, lacks or shapes anything in a way
-this version does not know is refused. The network is not in them but named; its weights are shared by all models.
+Nothing in them can run: the numbers are read without pickle, and a file that names, lacks or shapes anything
+in a way this version does not know is refused. The network is not in them but named; its weights are shared
+by all models.
 """
 
 import json
@@ -44,8 +45,8 @@ _SUPERVISED = {
 class Model:
     """Everything that detection needs.
 
-    `size` is the working width and height; `classes` is empty when there were no masks; `offset` is added to the
-    logits of the classes before a pixel is given to one or to the background.
+    `size` is the working width and height; `classes` is empty when there were no masks; `offset` is added to
+    the logits of the classes before a pixel is given to one or to the background.
     """
 
     heads: Heads
@@ -86,7 +87,9 @@ def save(folder: Path, model: Model) -> None:
         }
         described["image"] = {"intercept": fit.image.intercept, "gamma": fit.image.gamma}
     with (folder / NUMBERS).open("wb") as file:
-        np.savez(file, **{name: array.astype(np.float32) for name, array in arrays.items()})
+        np.savez(
+            file, allow_pickle=False, **{name: array.astype(np.float32) for name, array in arrays.items()}
+        )
     partial = folder / f"{JSON}.partial"
     partial.write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(folder / JSON)
@@ -99,6 +102,8 @@ def load(folder: Path) -> Model:
     """
     try:
         described = json.loads((folder / JSON).read_text(encoding="utf-8"))
+        if not isinstance(described, dict) or set(described) != _KEYS or described["format"] != FORMAT:
+            raise UnusableArtifact("the model was written by another version; train it anew")
         return _model(described, _numbers(folder / NUMBERS, described))
     except UnusableArtifact:
         raise
@@ -112,7 +117,7 @@ def load(folder: Path) -> Model:
 
 def _numbers(path: Path, described: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
     wanted: dict[str, tuple[str | int, ...]] = dict(_BANK)
-    if described.get("supervised") is True:
+    if described["supervised"] is True:
         wanted |= _SUPERVISED
     with zipfile.ZipFile(path) as archive:
         # Before anything is inflated: what it says it holds, and how much.
@@ -137,8 +142,6 @@ def _numbers(path: Path, described: dict[str, Any]) -> dict[str, NDArray[np.floa
 
 
 def _model(described: dict[str, Any], arrays: dict[str, NDArray[np.float32]]) -> Model:
-    if set(described) != _KEYS or described["format"] != FORMAT:
-        raise UnusableArtifact("the model was written by another version; train it anew")
     if described["backbone"] != backbone.NAME:
         raise UnusableArtifact(f"the model needs the network {described['backbone']!r}; train it anew")
     width, height = (int(length) for length in described["size"])

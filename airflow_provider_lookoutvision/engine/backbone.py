@@ -1,7 +1,8 @@
 """From pixels to feature maps, by a network that is built once and kept.
 
-The graph made from the published weights is kept in the cache folder under the digest of what it was made from, so
-that later processes read one file. `features` runs it; `graph` hands it out for a detector to build upon.
+The graph made from the published weights is kept in the cache folder under the digest of what it was made
+from, so that later processes read one file. `features` runs it; `graph` hands it out for a detector to build
+upon.
 """
 
 import hashlib
@@ -30,12 +31,13 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Features:
-    """The maps of one image, each `rows x columns x channels`: `fine` has twice the rows and columns of `middle`,
-    and that twice those of `coarse`."""
+    """The maps of one image, each `rows x columns x channels`: `fine` has twice the rows and columns of
+    `middle`, and that twice those of `coarse`.
+    """
 
-    fine: NDArray[np.floating]
-    middle: NDArray[np.floating]
-    coarse: NDArray[np.floating]
+    fine: Array
+    middle: Array
+    coarse: Array
 
 
 def default_cache() -> Path:

@@ -1,10 +1,10 @@
 """From the scores of the heads to one probability, and from that to a verdict.
 
-The heads are stacked by a logistic regression on scores of images that they were not fitted on; a head that would
-count backwards is left out. Both kinds of image weigh the same, however many there are, so that p > 0.5 is where they
-are told apart and not where the training set happened to have more of one. Without labelled anomalies there is nothing
-to fit: the boundary is then a high quantile of what normal images score, and the result is not a calibrated
-probability.
+The heads are stacked by a logistic regression on scores of images that they were not fitted on; a head that
+would count backwards is left out. Both kinds of image weigh the same, however many there are, so that p > 0.5
+is where they are told apart and not where the training set happened to have more of one. Without labelled
+anomalies there is nothing to fit: the boundary is then a high quantile of what normal images score, and the
+result is not a calibrated probability.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from sklearn.linear_model import LogisticRegression
 
 from airflow_provider_lookoutvision.engine.store import Array
 
-# The share of normal images that may be called anomalous where no anomaly tells better, and how steep the verdict is.
+# The share of normal images that may be called anomalous where no anomaly tells better, and how steep the
+# verdict is.
 _FALSE_ALARMS = 0.02
 _STEEPNESS = 2.0
 
@@ -77,5 +78,5 @@ def verdict(probability: float) -> tuple[bool, float]:
 
 
 def best_offset(ious: Array, offsets: NDArray[np.float64]) -> float:
-    """The offset of the class logits at which found and painted masks agree best, from `images x offsets` IoUs."""
+    """The offset of the class logits with the best IoU on average, from `images x offsets` of them."""
     return float(offsets[int(ious.mean(axis=0).argmax())])

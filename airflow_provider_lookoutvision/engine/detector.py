@@ -1,8 +1,8 @@
 """Finds defects in one image at a time.
 
-The network, the memory bank and the patch head run as one ONNX graph, so that nothing large crosses into Python and
-one pool of threads does all the work. The graph computes what `heads.Heads` computes in numpy; the tests hold them to
-each other.
+The network, the memory bank and the patch head run as one ONNX graph, so that nothing large crosses into
+Python and one pool of threads does all the work. The graph computes what `heads.Heads` computes in numpy; the
+tests hold them to each other.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from airflow_provider_lookoutvision.engine import artifact, backbone, calibration, images, network, supervised
+from airflow_provider_lookoutvision.engine.artifact import Model
 from airflow_provider_lookoutvision.engine.backbone import CHANNELS
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass, ClassMask
-from airflow_provider_lookoutvision.engine.artifact import Model
 from airflow_provider_lookoutvision.engine.store import Array
 
 
@@ -29,9 +29,10 @@ class Detection:
     :param is_anomalous: the verdict; True exactly when `probability > 0.5`
     :param confidence: the probability of the stated verdict, 0.5 to 1
     :param probability: that the image is anomalous, 0 to 1
-    :param score_map: `rows x columns`, 0 to 1, how defective each patch of 8 x 8 pixels of the working size looks;
-        higher is worse, and 0.5 is no boundary
-    :param class_mask: `height x width` of the image, upright; 0 is background, 1 the first class; None without masks
+    :param score_map: `rows x columns`, 0 to 1, how defective each patch of 8 x 8 pixels of the working size
+        looks; higher is worse, and 0.5 is no boundary
+    :param class_mask: `height x width` of the image, upright; 0 is background, 1 the first class; None
+        without masks
     :param areas: of each class and of "background", the part of the image, in all 1; None without masks
     """
 
@@ -86,12 +87,10 @@ class Detector:
 
     def _score_map(self, distances: Array, logits: Array | None) -> Array:
         if logits is not None:
-            result: Array = 1 / (1 + np.exp(-np.clip(supervised.any_class(logits), -30, 30)))
-            return result
+            return _logistic(supervised.any_class(logits))
         # What normal images score at their worst patches is the middle.
         stack = self._model.stack
-        steps = (distances - stack.mean[0]) / stack.scale[0]
-        return (1 / (1 + np.exp(-np.clip(steps, -30, 30)))).astype(np.float32)
+        return _logistic((distances - stack.mean[0]) / stack.scale[0])
 
     def _areas(self, mask: ClassMask) -> dict[str, float]:
         names = ["background", *(anomaly.name for anomaly in self._model.classes)]
@@ -107,6 +106,11 @@ def load(folder: Path, *, cache: Path | None = None, threads: int | None = None)
     :raises UnusableArtifact: the folder holds no model that this version knows
     """
     return Detector(artifact.load(folder), cache, threads)
+
+
+def _logistic(values: NDArray[Any]) -> Array:
+    result: Array = (1 / (1 + np.exp(-np.clip(values, -30, 30)))).astype(np.float32)
+    return result
 
 
 def _class_mask(logits: Array, width: int, height: int) -> ClassMask:
@@ -134,7 +138,7 @@ def _graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
         constants.append(numpy_helper.from_array(value, name))
         return name
 
-    def node(kind: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
@@ -148,7 +152,8 @@ def _graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
             coordinate_transformation_mode="half_pixel",
         )
 
-    # Patches as rows: |x - b|^2 = |x|^2 + (|b|^2 - 2 x.b), of which only the bracket decides which b is nearest.
+    # Patches as rows: |x - b|^2 = |x|^2 + (|b|^2 - 2 x.b), of which only the bracket decides which b is
+    # nearest.
     bank = model.heads.bank.patches
     both = node("Concat", ["fine", enlarged("middle", 2)], "patches", axis=1)
     planes = node("Squeeze", [both, constant("axis.0", np.array([0], np.int64))], "patches.planes")
@@ -162,7 +167,7 @@ def _graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
     squares = node("Relu", [node("Add", [lengths, nearest], "bank.squares")], "bank.positive")
     node("Sqrt", [squares], "distances")
     node("ReduceMean", ["coarse"], "pooled", axes=[2, 3], keepdims=0)
-    outputs = {"distances": [None, None], "pooled": [1, CHANNELS[2]]}
+    outputs: dict[str, list[int | None]] = {"distances": [None, None], "pooled": [1, CHANNELS[2]]}
     if model.heads.patch is not None:
         head, parts, start = model.heads.patch, [], 0
         for factor, level, channels in zip((1, 2, 4), backbone.LEVELS, CHANNELS, strict=True):

@@ -1,7 +1,8 @@
 """What can be wrong with what the engine is given.
 
-Every error says what is wrong and what to do, in a sentence that can be shown to the user as it is. Errors about one
-image carry its index in the sequence that was passed, so that the caller can name it in its own terms.
+Every error says what is wrong and what to do, in a sentence that can be shown to the user as it is. Errors
+about one image carry its index in the sequence that was passed, so that the caller can name it in its own
+terms.
 
     EngineError
     +-- UnusableDataset     the images, labels and masks together cannot be learnt from
@@ -10,6 +11,9 @@ image carry its index in the sequence that was passed, so that the caller can na
     +-- UnusableBackbone    the network's weights are missing or not the ones expected
     +-- Cancelled           the caller asked for the training to stop
 """
+
+# The names say what is wrong; "Error" behind each would say nothing more.
+# ruff: noqa: N818
 
 from collections.abc import Sequence
 
@@ -23,8 +27,8 @@ class EngineError(Exception):
 class UnusableImage(EngineError):
     """One image, or its mask, cannot be used.
 
-    `index` is its place in the sequence of images, or None when a single image was passed; `reason` is the sentence
-    without the index.
+    `index` is its place in the sequence of images, or None when a single image was passed; `reason` is the
+    sentence without the index.
     """
 
     def __init__(self, reason: str, index: int | None = None) -> None:
@@ -40,8 +44,8 @@ class UnusableImage(EngineError):
 class UnusableDataset(EngineError):
     """The images, labels and masks together cannot be learnt from.
 
-    `faults` holds an error for each image that is at fault, in the order of their indices; the message names the
-    first few.
+    `faults` holds an error for each image that is at fault, in the order of their indices; the message names
+    the first few.
     """
 
     def __init__(self, reason: str, faults: Sequence[UnusableImage] = ()) -> None:

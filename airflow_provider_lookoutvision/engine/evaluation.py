@@ -36,7 +36,8 @@ def evaluate(
 ) -> Evaluation:
     """Detect in every image and compare.
 
-    Normal images count as painted with background only; anomalous images without a mask count for the verdicts alone.
+    Normal images count as painted with background only; anomalous images without a mask count for the
+    verdicts alone.
 
     :param images: as in `train`; so are `labels` ("normal" or "anomaly") and `masks`
     :raises UnusableDataset: images or masks cannot be used; `faults` names each

@@ -1,9 +1,9 @@
-"""Turns the bytes of an image into pixels, refusing what is not a plain, whole JPEG or PNG of a permitted size.
+"""Turns bytes into pixels, refusing what is not a plain, whole JPEG or PNG of a permitted size.
 
-The type is decided by the content. The size is read from the header, and refused, before any pixel is decoded, and
-the chunks of a PNG are walked before anything inflates them: neither a picture that claims a billion pixels nor one
-with gigabytes of text costs memory. Every mode becomes 8-bit RGB, turned upright as its EXIF orientation says:
-transparent pixels are laid on white, 16-bit greys are scaled to 8.
+The type is decided by the content. The size is read from the header, and refused, before any pixel is
+decoded, and the chunks of a PNG are walked before anything inflates them: neither a picture that claims a
+billion pixels nor one with gigabytes of text costs memory. Every mode becomes 8-bit RGB, turned upright as
+its EXIF orientation says: transparent pixels are laid on white, 16-bit greys are scaled to 8.
 """
 
 import io
@@ -32,7 +32,9 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Picture:
-    """An image decoded to a working size: `pixels` is `rows x columns x 3`; `width` and `height` are the original's."""
+    """An image decoded to a working size: `pixels` is `rows x columns x 3`; `width` and `height` are the
+    original's.
+    """
 
     pixels: Pixels
     width: int
@@ -114,7 +116,8 @@ def _load(image: Image.Image) -> None:
 def _lies_on_its_side(image: Image.Image) -> bool:
     try:
         return image.getexif().get(0x0112) in (5, 6, 7, 8)
-    except Exception:  # noqa: BLE001  a damaged EXIF block says nothing about which way is up
+    except Exception:
+        # A damaged EXIF block says nothing about which way is up.
         return False
 
 

@@ -1,9 +1,9 @@
 """Turns the bytes of a mask into one class index a pixel.
 
-A mask is a PNG in which each class has its colour. White, black and everything less than half opaque is background
-unless a class claims that colour; colours are compared with no regard to the case of their hexadecimal digits. Any
-other colour is an error that names it. A mask may be smaller than its image, like the 16 x 16 white one that some tools attach to normal
-images: it is stretched.
+A mask is a PNG in which each class has its colour. White, black and everything less than half opaque is
+background unless a class claims that colour; colours are compared with no regard to the case of their
+hexadecimal digits. Any other colour is an error that names it. A mask may be smaller than its image, like the
+16 x 16 white one that some tools attach to normal images: it is stretched.
 """
 
 from collections.abc import Sequence
@@ -78,8 +78,8 @@ def decode(content: bytes, classes: Sequence[AnomalyClass], width: int, height: 
         named = ", ".join(f"#{colour:06X}" for colour in found[np.argsort(-counts)][:3].tolist())
         wanted = ", ".join(anomaly.color.upper() for anomaly in classes)
         raise UnusableImage(f"the mask holds {named}, which is no class's colour; the classes have {wanted}")
-    if indices.shape != (height, width):
-        return np.asarray(Image.fromarray(indices).resize((width, height), Image.Resampling.NEAREST))
+    if image.size != (width, height):
+        indices = np.asarray(Image.fromarray(indices).resize((width, height), Image.Resampling.NEAREST))
     return indices
 
 

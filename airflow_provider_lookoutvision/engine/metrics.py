@@ -1,7 +1,8 @@
 """How good a detector is, on images that it has not seen.
 
-Anomalous is the positive class throughout; every figure is 0 to 1. Where a figure has nothing to be computed from (no
-verdict of anomalous, for one), it is 0, except that the area under the curve of a single class is 0.5.
+Anomalous is the positive class throughout; every figure is 0 to 1. Where a figure has nothing to be computed
+from (no verdict of anomalous, for one), it is 0, except that the area under the curve of a single class is
+0.5.
 """
 
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ class Quality:
 
 @dataclass(frozen=True)
 class ClassQuality(Quality):
-    """Pixels of one class of defects; `iou` is the intersection of what is painted and found over their union,
-    averaged over the images that have either."""
+    """Pixels of one class of defects; `iou` is the intersection of what is painted and found over their
+    union, averaged over the images that have either.
+    """
 
     name: str
     iou: float

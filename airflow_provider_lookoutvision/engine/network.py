@@ -1,14 +1,16 @@
 """EfficientNet-lite0 as an ONNX graph, with every batch normalisation folded into the convolution before it.
 
-The input is one RGB image, unsigned bytes, `height x width x 3`, both sides multiples of 32. The outputs are feature
-maps, `1 x channels x rows x columns`: `fine` at stride 8 (40 channels), `middle` at stride 16 (112 channels) and,
-where asked for, `coarse` at stride 32 (320 channels). Layers beyond the last output asked for are not in the graph.
+The input is one RGB image, unsigned bytes, `height x width x 3`, both sides multiples of 32. The outputs are
+feature maps, `1 x channels x rows x columns`: `fine` at stride 8 (40 channels), `middle` at stride 16 (112
+channels) and, where asked for, `coarse` at stride 32 (320 channels). Layers beyond the last output asked for
+are not in the graph.
 
 The network is the one of Tan and Le (2019), "EfficientNet: Rethinking Model Scaling for Convolutional Neural
 Networks", in its lite variant (ReLU6, no squeeze-and-excitation), with TensorFlow's "SAME" padding.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,11 +37,11 @@ class _Builder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
 
-    def constant(self, name: str, value: NDArray[np.float32]) -> str:
+    def constant(self, name: str, value: NDArray[Any]) -> str:
         self.initializers.append(numpy_helper.from_array(value, name))
         return name
 
-    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: object) -> str:
+    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
@@ -103,10 +105,10 @@ def build(weights: Weights, outputs: Sequence[str] = ("fine", "middle")) -> onnx
     :param outputs: of "fine", "middle", "coarse"
     """
     builder = _Builder(weights)
-    builder.constant("zero", np.float32(0).reshape(()))
-    builder.constant("six", np.float32(6).reshape(()))
-    builder.constant("mean", np.float32(_MEAN).reshape(()))
-    builder.initializers.append(numpy_helper.from_array(np.array([0], dtype=np.int64), "first"))
+    builder.constant("zero", np.array(0, np.float32))
+    builder.constant("six", np.array(6, np.float32))
+    builder.constant("mean", np.array(_MEAN, np.float32))
+    builder.constant("first", np.array([0], np.int64))
     value = builder.add("Cast", [IMAGE], "image.float", to=TensorProto.FLOAT)
     # The mean is taken off before the convolution: its padding is zeros of the normalised image.
     value = builder.add("Sub", [value, "mean"], "image.centred")

@@ -1,9 +1,10 @@
 """How far a patch is from everything normal.
 
-A memory bank keeps patches of normal images that cover the others as well as so many can: each next one is the patch
-farthest from those chosen so far (greedy k-center, Gonzalez 1985, on a random projection to few dimensions). The
-score of a patch is its Euclidean distance to the nearest one kept; that of an image, the mean of its highest patches.
-After Roth et al. (2022), "Towards Total Recall in Industrial Anomaly Detection", without its re-weighting.
+A memory bank keeps patches of normal images that cover the others as well as so many can: each next one is
+the patch farthest from those chosen so far (greedy k-center, Gonzalez 1985, on a random projection to few
+dimensions). The score of a patch is its Euclidean distance to the nearest one kept; that of an image, the
+mean of its highest patches. After Roth et al. (2022), "Towards Total Recall in Industrial Anomaly Detection",
+without its re-weighting.
 """
 
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ def worst(scores: Array, part: float = WORST) -> float:
 def fit(
     store: FeatureStore, normals: NDArray[np.intp], size: int, sampled: int, generator: np.random.Generator
 ) -> MemoryBank:
-    """A bank of at most `size` patches, chosen from about `sampled` drawn from all views of the normal images.
+    """A bank of at most `size` patches, chosen from about `sampled` drawn from all views of the normal
+    images.
 
     :param normals: the images' indices in the store
     """

@@ -1,8 +1,8 @@
 """The feature maps of every training image, in memory while they are few and in a file when they are many.
 
-Maps are kept as 16-bit floats, which halves them and costs three digits that no head needs. Patches are addressed by
-their place on the fine grid, row by row; the coarser maps are interpolated there, bilinearly, by `gather` for chosen
-patches and by `upsample` for all.
+Maps are kept as 16-bit floats, which halves them and costs three digits that no head needs. Patches are
+addressed by their place on the fine grid, row by row; the coarser maps are interpolated there, bilinearly, by
+`gather` for chosen patches and by `upsample` for all.
 """
 
 import copy

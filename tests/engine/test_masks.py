@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from airflow_provider_lookoutvision.engine import AnomalyClass, UnusableDataset, UnusableImage, masks
+from drawing import jpeg, png
+
+CRACK, DENT = AnomalyClass("crack", "#23A436"), AnomalyClass("dent", "#0000ff")
+GREEN = (0x23, 0xA4, 0x36)
+
+
+def painted(*, alpha: int = 255, ground: tuple[int, ...] = (0, 0, 0, 0)) -> Image.Image:
+    image = Image.new("RGBA", (64, 48), ground)
+    image.paste((*GREEN, alpha), (10, 5, 20, 15))
+    image.paste((0, 0, 255, 255), (30, 20, 50, 40))
+    return image
+
+
+def expected() -> np.ndarray:
+    truth = np.zeros((48, 64), np.uint8)
+    truth[5:15, 10:20] = 1
+    truth[20:40, 30:50] = 2
+    return truth
+
+
+@pytest.mark.parametrize("ground", [(0, 0, 0, 0), (255, 255, 255, 255), (0, 0, 0, 255), (*GREEN, 0), (7, 8, 9, 90)])
+def test_black_white_and_transparent_are_background(ground: tuple[int, ...]) -> None:
+    found = masks.decode(png(painted(ground=ground)), [CRACK, DENT], 64, 48)
+    np.testing.assert_array_equal(found, expected())
+
+
+def test_a_soft_edge_belongs_to_its_class_from_half_opaque_on() -> None:
+    assert (masks.decode(png(painted(alpha=128)), [CRACK, DENT], 64, 48) == expected()).all()
+    assert not (masks.decode(png(painted(alpha=127)), [CRACK, DENT], 64, 48) == 1).any()
+
+
+def test_a_palette_with_a_transparent_entry() -> None:
+    image = Image.fromarray(expected())
+    image.putpalette([*GREEN, *GREEN, 0, 0, 255])
+    content = png(image, transparency=0)
+    np.testing.assert_array_equal(masks.decode(content, [CRACK, DENT], 64, 48), expected())
+
+
+def test_a_class_may_claim_white() -> None:
+    found = masks.decode(png(Image.new("RGB", (64, 48), "white")), [AnomalyClass("hole", "#FFFFFF")], 64, 48)
+    assert (found == 1).all()
+
+
+def test_an_unknown_colour_is_named() -> None:
+    with pytest.raises(UnusableImage, match="#0000FF.*no class's colour.*#23A436"):
+        masks.decode(png(painted()), [CRACK], 64, 48)
+
+
+def test_a_small_white_mask_is_stretched() -> None:
+    content = png(Image.new("RGB", (16, 16), "white"))
+    np.testing.assert_array_equal(masks.decode(content, [CRACK], 64, 48), np.zeros((48, 64)))
+
+
+def test_a_mask_larger_than_its_image_is_refused() -> None:
+    with pytest.raises(UnusableImage, match="64 x 48 pixels, more than its image with 32 x 48"):
+        masks.decode(png(painted()), [CRACK, DENT], 32, 48)
+
+
+def test_a_mask_that_is_a_jpeg_is_refused() -> None:
+    with pytest.raises(UnusableImage, match="not a PNG"):
+        masks.decode(jpeg(Image.new("RGB", (64, 48))), [CRACK], 64, 48)
+
+
+def test_a_colour_that_is_none_is_refused() -> None:
+    with pytest.raises(UnusableDataset, match="'green'"):
+        masks.decode(png(painted()), [AnomalyClass("crack", "green")], 64, 48)
+
+
+def test_coverage_is_the_part_of_each_cell() -> None:
+    covered = masks.coverage(expected(), 2, 12, 16)
+    assert covered.shape == (2, 12, 16)
+    # Columns 10 to 19 of 4-pixel cells: half of cell 2, all of 3 and 4; rows 5 to 14: three quarters of row 1.
+    assert covered[0, 2, 2:6].tolist() == pytest.approx([0.5, 1, 1, 0])
+    assert covered[0, 1, 3] == pytest.approx(0.75)
+    assert covered[1].sum() * 16 == pytest.approx(20 * 20)
