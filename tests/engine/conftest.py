@@ -2,9 +2,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from drawing import SCRATCH, STAIN, Part, part
 
 from airflow_provider_lookoutvision.engine import AnomalyClass, Detector, Recipe, TrainingReport, load, train
-from drawing import SCRATCH, STAIN, Part, part
 
 CLASSES = [AnomalyClass("scratch", SCRATCH.upper()), AnomalyClass("stain", STAIN)]
 
@@ -40,7 +40,9 @@ def held_out() -> tuple[list[Part], list[str]]:
 
 
 @pytest.fixture(scope="session")
-def segmenter(parts: tuple[list[Part], list[str]], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def segmenter(
+    parts: tuple[list[Part], list[str]], cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
     """Trained with masks of two classes, and left to choose its recipe."""
     drawn, labels = parts
     masks = [item.mask if label == "anomaly" else None for item, label in zip(drawn, labels, strict=True)]
@@ -59,7 +61,9 @@ def segmenter(parts: tuple[list[Part], list[str]], cache: Path, tmp_path_factory
 
 
 @pytest.fixture(scope="session")
-def classifier(parts: tuple[list[Part], list[str]], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def classifier(
+    parts: tuple[list[Part], list[str]], cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
     """Trained without masks, with a given recipe."""
     drawn, labels = parts
     folder = tmp_path_factory.mktemp("models") / "classifier"

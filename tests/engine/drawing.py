@@ -1,4 +1,5 @@
-"""Draws parts to inspect: grey plates with a grain, some of them scratched or stained, and the masks of that."""
+"""Draws parts to inspect: grey plates with a grain, some of them scratched or stained, and the masks of
+that."""
 
 import io
 from dataclasses import dataclass
@@ -38,7 +39,9 @@ def part(seed: int, defect: str | None = None, width: int = 128, height: int = 9
     draw = ImageDraw.Draw(image)
     middle = width / 2 + generator.uniform(-3, 3), height / 2 + generator.uniform(-3, 3)
     radius = min(width, height) * 0.35
-    draw.ellipse([middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius], outline=(70,) * 3)
+    draw.ellipse(
+        [middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius], outline=(70,) * 3
+    )
     mask = Image.new("RGBA", (width, height), (0, 0, 0, 0))
     paint = ImageDraw.Draw(mask)
     x, y = generator.uniform(0.25, 0.6) * width, generator.uniform(0.25, 0.6) * height

@@ -15,7 +15,8 @@ def photo() -> np.ndarray:
 
 
 # Channels 0 to 5 at row 1, column 1, and the mean of the magnitudes, of the blocks' outputs that the PyTorch
-# implementation of the network (efficientnet-lite-pytorch) gives for `photo`, with its own weights in its own loader.
+# implementation of the network (efficientnet-lite-pytorch) gives for `photo`, with its own weights in its own
+# loader.
 REFERENCE = {
     "fine": ([-1.81166, -8.60633, -3.07298, -13.54707, 6.53498, 4.11521], 8.361049),
     "middle": ([-0.97982, -3.81006, -4.3822, -1.62281, 7.27556, 1.51296], 5.194311),
@@ -33,7 +34,11 @@ def test_the_features_are_those_of_the_reference_network(cache: Path, level: str
 
 def test_each_level_has_half_the_resolution_of_the_one_before(cache: Path) -> None:
     maps = Backbone(cache).features(photo())
-    assert [level.shape for level in (maps.fine, maps.middle, maps.coarse)] == [(8, 12, 40), (4, 6, 112), (2, 3, 320)]
+    assert [level.shape for level in (maps.fine, maps.middle, maps.coarse)] == [
+        (8, 12, 40),
+        (4, 6, 112),
+        (2, 3, 320),
+    ]
 
 
 def test_the_network_is_kept_and_a_damaged_copy_is_made_anew(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def test_more_of_any_score_never_makes_an_image_less_anomalous() -> None:
     anomalous = np.arange(40) < 15
     stack = calibration.fit(scores(generator, anomalous), anomalous)
     point = generator.normal(size=(50, 3))
-    assert (stack.probability(point + [1, 0, 0]) >= stack.probability(point)).all()
-    assert (stack.probability(point + [0, 0, 1]) >= stack.probability(point)).all()
+    assert (stack.probability(point + np.eye(3)[0]) >= stack.probability(point)).all()
+    assert (stack.probability(point + np.eye(3)[2]) >= stack.probability(point)).all()
 
 
 def test_without_anomalies_few_normal_images_are_called_anomalous() -> None:

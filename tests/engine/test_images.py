@@ -5,12 +5,12 @@ import zlib
 
 import numpy as np
 import pytest
+from drawing import jpeg, part, png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from airflow_provider_lookoutvision.engine import UnusableImage, images
-from drawing import jpeg, part, png
 
 
 def gradient(width: int = 100, height: int = 80) -> Image.Image:
@@ -41,7 +41,18 @@ def grey(value: int) -> tuple[int, int, int]:
         (jpeg(Image.new("L", (64, 64), 77)), grey(77)),
         (jpeg(Image.new("CMYK", (64, 64), (0, 0, 0, 55))), grey(200)),
     ],
-    ids=["grey", "1-bit", "16-bit", "rgb", "palette", "rgba", "transparent", "grey+alpha", "grey-jpeg", "cmyk"],
+    ids=[
+        "grey",
+        "1-bit",
+        "16-bit",
+        "rgb",
+        "palette",
+        "rgba",
+        "transparent",
+        "grey+alpha",
+        "grey-jpeg",
+        "cmyk",
+    ],
 )
 def test_every_mode_becomes_rgb(content: bytes, colour: tuple[int, int, int]) -> None:
     picture = images.decode(content)
@@ -78,7 +89,7 @@ def test_images_are_turned_upright(orientation: int) -> None:
     ("width", "height"), [(63, 64), (64, 63), (4097, 64), (64, 4097)], ids=["narrow", "low", "wide", "high"]
 )
 def test_sides_out_of_bounds_are_refused(width: int, height: int) -> None:
-    with pytest.raises(UnusableImage, match=f"{width} x {height} pixels.*64 to 4096"):
+    with pytest.raises(UnusableImage, match=rf"{width} x {height} pixels.*64 to 4096"):
         images.decode(png(Image.new("L", (width, height))))
 
 
@@ -97,7 +108,7 @@ def test_what_is_neither_jpeg_nor_png_is_refused(content: bytes) -> None:
 @pytest.mark.parametrize("encode", [png, jpeg])
 def test_a_file_cut_short_is_refused(encode: object, kept: float) -> None:
     content = encode(gradient())  # type: ignore[operator]
-    with pytest.raises(UnusableImage, match="short|damaged|header"):
+    with pytest.raises(UnusableImage, match=r"short|damaged|header"):
         images.decode(content[: int(len(content) * kept)])
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from drawing import jpeg, png
 from PIL import Image
 
 from airflow_provider_lookoutvision.engine import AnomalyClass, UnusableDataset, UnusableImage, masks
-from drawing import jpeg, png
 
 CRACK, DENT = AnomalyClass("crack", "#23A436"), AnomalyClass("dent", "#0000ff")
 GREEN = (0x23, 0xA4, 0x36)
@@ -23,7 +23,9 @@ def expected() -> np.ndarray:
     return truth
 
 
-@pytest.mark.parametrize("ground", [(0, 0, 0, 0), (255, 255, 255, 255), (0, 0, 0, 255), (*GREEN, 0), (7, 8, 9, 90)])
+@pytest.mark.parametrize(
+    "ground", [(0, 0, 0, 0), (255, 255, 255, 255), (0, 0, 0, 255), (*GREEN, 0), (7, 8, 9, 90)]
+)
 def test_black_white_and_transparent_are_background(ground: tuple[int, ...]) -> None:
     found = masks.decode(png(painted(ground=ground)), [CRACK, DENT], 64, 48)
     np.testing.assert_array_equal(found, expected())
@@ -47,7 +49,7 @@ def test_a_class_may_claim_white() -> None:
 
 
 def test_an_unknown_colour_is_named() -> None:
-    with pytest.raises(UnusableImage, match="#0000FF.*no class's colour.*#23A436"):
+    with pytest.raises(UnusableImage, match=r"#0000FF.*no class's colour.*#23A436"):
         masks.decode(png(painted()), [CRACK], 64, 48)
 
 
@@ -74,7 +76,7 @@ def test_a_colour_that_is_none_is_refused() -> None:
 def test_coverage_is_the_part_of_each_cell() -> None:
     covered = masks.coverage(expected(), 2, 12, 16)
     assert covered.shape == (2, 12, 16)
-    # Columns 10 to 19 of 4-pixel cells: half of cell 2, all of 3 and 4; rows 5 to 14: three quarters of row 1.
+    # Columns 10 to 19 of 4-pixel cells: half of cell 2; rows 5 to 14: three quarters of row 1.
     assert covered[0, 2, 2:6].tolist() == pytest.approx([0.5, 1, 1, 0])
     assert covered[0, 1, 3] == pytest.approx(0.75)
     assert covered[1].sum() * 16 == pytest.approx(20 * 20)
