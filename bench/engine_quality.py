@@ -6,7 +6,8 @@
 
 FOLDER has `normal/` and `anomaly/`, and may have `masks/` with a PNG named like each anomalous image. A manifest
 is of Ground Truth's JSON Lines; the files are looked for by their names in --images and --masks. Each part trains
-anew, with all of the choices inside, and is tried on images that it has not seen. Prints one line a part and the totals.
+anew, with all of the choices inside, and is tried on images that it has not seen.
+Prints one line a part and the totals.
 """
 
 import argparse
@@ -128,7 +129,7 @@ def main() -> None:
         ious += [kind.iou for kind in result.classes]
         iou = np.mean([kind.iou for kind in result.classes]) if result.classes else float("nan")
         print(
-            f"{number}: {len(some.images)} -> {len(rest.images)} images, {report.recipe.side} {report.recipe.views}, "
+            f"{number}: {len(some.images)} -> {len(rest.images)}, {report.recipe.side} {report.recipe.views}, "
             f"{took:.0f} s, F1 {result.verdicts.f1:.3f}, AUROC {result.roc_auc:.3f}, IoU {iou:.3f}",
             flush=True,
         )
@@ -136,7 +137,7 @@ def main() -> None:
     print(
         f"all: F1 {total.f1:.3f} (mean of parts {np.mean(f1s):.3f}), precision {total.precision:.3f}, "
         f"recall {total.recall:.3f}, AUROC {metrics.roc_auc(truth, probabilities):.3f}, "
-        f"log-loss {metrics.log_loss(truth, probabilities):.3f}, IoU {np.mean(ious) if ious else float('nan'):.3f}"
+        f"log-loss {metrics.log_loss(truth, probabilities):.3f}, IoU {np.mean(ious or [np.nan]):.3f}"
     )
 
 

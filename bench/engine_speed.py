@@ -3,8 +3,8 @@
     python bench/engine_speed.py some.manifest --images DIR --masks DIR
     python bench/engine_speed.py FOLDER
 
-Trains once and detects every image several times over, bytes to verdict and mask. Prints wall-clock and CPU time:
-on a machine that does other work as well, the CPU time is the one to compare.
+Trains once and detects every image several times over, bytes to verdict and mask. Prints wall-clock and CPU
+time: on a machine that does other work as well, the CPU time is the one to compare.
 """
 
 import argparse

@@ -95,7 +95,8 @@ class Workshop:
             self._validate(store.plain(), lessons, Recipe(sides[0], "plain"), 2 * share),
         ]
         turned, plain = tried
-        best = turned if turned.trial.loss < plain.trial.loss * _BETTER else plain
+        # Views cost nothing at detection, and few images do not show all that they help against.
+        best = plain if plain.trial.loss < turned.trial.loss * _BETTER else turned
         for place, side in enumerate(sides[1:], start=2):
             if best.trial.loss < _GOOD:
                 break
