@@ -4,10 +4,9 @@
     python bench/engine_quality.py FOLDER --train 30+15 --splits 10
     python bench/engine_quality.py some.manifest --images DIR --masks DIR --folds 5
 
-FOLDER has `normal/` and `anomaly/`, and may have `masks/` with a PNG named like each anomalous image. A manifest
-is of Ground Truth's JSON Lines; the files are looked for by their names in --images and --masks. Each part trains
-anew, with all of the choices inside, and is tried on images that it has not seen.
-Prints one line a part and the totals.
+FOLDER has `normal/` and `anomaly/`, and may have `masks/` with a PNG named like each anomalous image. A
+manifest is of Ground Truth's JSON Lines; the files are looked for by their names in --images and --masks. Each
+part trains anew, with all of the choices inside, and is tried on images that it has not seen.
 """
 
 import argparse
@@ -129,7 +128,7 @@ def main() -> None:
         ious += [kind.iou for kind in result.classes]
         iou = np.mean([kind.iou for kind in result.classes]) if result.classes else float("nan")
         print(
-            f"{number}: {len(some.images)} -> {len(rest.images)}, {report.recipe.side} {report.recipe.views}, "
+            f"{number}: {len(fitted)} -> {len(held)}, {report.recipe.side} {report.recipe.views}, "
             f"{took:.0f} s, F1 {result.verdicts.f1:.3f}, AUROC {result.roc_auc:.3f}, IoU {iou:.3f}",
             flush=True,
         )
