@@ -5,8 +5,8 @@
     python bench/engine_quality.py some.manifest --images DIR --masks DIR --folds 5
 
 FOLDER has `normal/` and `anomaly/`, and may have `masks/` with a PNG named like each anomalous image. A
-manifest is of Ground Truth's JSON Lines; the files are looked for by their names in --images and --masks. Each
-part trains anew, with all of the choices inside, and is tried on images that it has not seen.
+manifest is of Ground Truth's JSON Lines; the files are looked for by their names in --images and --masks.
+Each part trains anew, with all of the choices inside, and is tried on images that it has not seen.
 """
 
 import argparse

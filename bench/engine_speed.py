@@ -57,9 +57,7 @@ def main() -> None:
             walls.append(1000 * (time.perf_counter() - start))
         spent = 1000 * (time.process_time() - cpu) / len(contents)
         low, middle, high = np.percentile(walls, [10, 50, 95])
-        print(
-            f"round {number}: p10 {low:.1f} ms, p50 {middle:.1f}, p95 {high:.1f}; CPU {spent:.1f}"
-        )
+        print(f"round {number}: p10 {low:.1f} ms, p50 {middle:.1f}, p95 {high:.1f}; CPU {spent:.1f}")
     print(f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most")
 
 
