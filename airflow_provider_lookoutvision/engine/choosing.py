@@ -25,6 +25,9 @@ _VIEWED_IMAGES = 400
 _FEW_IMAGES = 100
 # A larger size costs time at every detection: it has to be clearly better, or the smaller one clearly bad.
 _BETTER, _BAD, _GOOD = 0.93, 0.25, 0.05
+# Views cost nothing at detection, and few images do not show all that they help against: to do without them
+# has to be far better.
+_FAR_BETTER = 0.75
 
 Stage = Callable[[float, str], Callable[[float], None]]
 
@@ -95,8 +98,7 @@ class Workshop:
             self._validate(store.plain(), lessons, Recipe(sides[0], "plain"), 2 * share),
         ]
         turned, plain = tried
-        # Views cost nothing at detection, and few images do not show all that they help against.
-        best = plain if plain.trial.loss < turned.trial.loss * _BETTER else turned
+        best = plain if plain.trial.loss < turned.trial.loss * _FAR_BETTER else turned
         for place, side in enumerate(sides[1:], start=2):
             if best.trial.loss < _GOOD:
                 break
