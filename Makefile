@@ -50,5 +50,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
 	    --constraints constraints.txt --build-constraints constraints.txt \
-	    --editable '.[server,postgres,deferrable]' --group dev
+	    --editable '.[server,engine,postgres,deferrable]' --group dev
 	@touch $@

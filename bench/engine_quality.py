@@ -1,8 +1,8 @@
 """How good the engine is on labelled images, by cross-validation or on repeated held-out splits.
 
-    python bench/engine_quality.py FOLDER --folds 5
-    python bench/engine_quality.py FOLDER --train 30+15 --splits 10
-    python bench/engine_quality.py some.manifest --images DIR --masks DIR --folds 5
+    python -m bench.engine_quality FOLDER --folds 5
+    python -m bench.engine_quality FOLDER --train 30+15 --splits 10
+    python -m bench.engine_quality some.manifest --images DIR --masks DIR --folds 5
 
 FOLDER has `normal/` and `anomaly/`, and may have `masks/` with a PNG named like each anomalous image. A
 manifest is of Ground Truth's JSON Lines; the files are looked for by their names in --images and --masks.
@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from airflow_provider_lookoutvision.engine import AnomalyClass, Recipe, evaluate, load, metrics, train
+from airflow_provider_lookoutvision.engine import AnomalyClass, Label, Recipe, evaluate, load, metrics, train
 
 
 @dataclass(frozen=True)
 class Set:
     images: list[Path]
-    labels: list[str]
+    labels: list[Label]
     masks: list[Path | None]
     classes: list[AnomalyClass]
 
@@ -40,14 +40,15 @@ class Set:
 
 
 def read_folder(folder: Path, classes: list[AnomalyClass]) -> Set:
-    images, labels, masks = [], [], []
-    for label in ("normal", "anomaly"):
+    found = Set([], [], [], classes)
+    names: tuple[Label, ...] = ("normal", "anomaly")
+    for label in names:
         for path in sorted((folder / label).iterdir()):
             mask = folder / "masks" / f"{path.stem}.png"
-            images.append(path)
-            labels.append(label)
-            masks.append(mask if label == "anomaly" and mask.exists() else None)
-    return Set(images, labels, masks, classes)
+            found.images.append(path)
+            found.labels.append(label)
+            found.masks.append(mask if label == "anomaly" and mask.exists() else None)
+    return found
 
 
 def read_manifest(manifest: Path, images: Path, masks: Path | None) -> Set:

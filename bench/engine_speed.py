@@ -1,7 +1,7 @@
 """How fast the engine is, and how much memory it takes, on labelled images.
 
-    python bench/engine_speed.py some.manifest --images DIR --masks DIR
-    python bench/engine_speed.py FOLDER
+    python -m bench.engine_speed some.manifest --images DIR --masks DIR
+    python -m bench.engine_speed FOLDER
 
 Trains once and detects every image several times over, bytes to verdict and mask. Prints wall-clock and CPU
 time: on a machine that does other work as well, the CPU time is the one to compare.
@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from engine_quality import read_folder, read_manifest
 
 from airflow_provider_lookoutvision.engine import Recipe, load, train
+from bench.engine_quality import read_folder, read_manifest
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ terms.
 """
 
 # The names say what is wrong; "Error" behind each would say nothing more.
-# ruff: noqa: N818
 
 from collections.abc import Sequence
 

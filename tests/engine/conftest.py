@@ -1,20 +1,9 @@
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from drawing import SCRATCH, STAIN, Part, part
+from drawing import CLASSES, Part, Trained, part
 
-from airflow_provider_lookoutvision.engine import AnomalyClass, Detector, Recipe, TrainingReport, load, train
-
-CLASSES = [AnomalyClass("scratch", SCRATCH.upper()), AnomalyClass("stain", STAIN)]
-
-
-@dataclass(frozen=True)
-class Trained:
-    detector: Detector
-    report: TrainingReport
-    folder: Path
-    progress: list[tuple[float, str]]
+from airflow_provider_lookoutvision.engine import Recipe, load, train
 
 
 @pytest.fixture(scope="session")

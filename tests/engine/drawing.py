@@ -3,12 +3,24 @@ that."""
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from airflow_provider_lookoutvision.engine import AnomalyClass, Detector, TrainingReport
+
 SCRATCH, STAIN = "#ff0000", "#00FF7f"
+CLASSES = [AnomalyClass("scratch", SCRATCH.upper()), AnomalyClass("stain", STAIN)]
+
+
+@dataclass(frozen=True)
+class Trained:
+    detector: Detector
+    report: TrainingReport
+    folder: Path
+    progress: list[tuple[float, str]]
 
 
 @dataclass(frozen=True)

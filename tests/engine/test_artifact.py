@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Trained
+from drawing import Trained
 
 from airflow_provider_lookoutvision.engine import UnusableArtifact, artifact, load
 

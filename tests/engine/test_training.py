@@ -2,8 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLASSES, Trained
-from drawing import Part, part
+from drawing import CLASSES, Part, Trained, part
 from PIL import Image
 
 from airflow_provider_lookoutvision.engine import (
