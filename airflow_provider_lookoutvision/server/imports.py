@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import sqlalchemy as sa
 
@@ -242,8 +242,9 @@ def _store(connection: sa.Connection, dataset_id: int, entries: Sequence[manifes
 def _settle(connection: sa.Connection, dataset_id: int, status: DatasetStatus, message: str) -> int:
     """Write a dataset's last state, and count its entries."""
     columns = dataset_entries.c
-    counting = sa.select(columns.label, sa.func.count()).where(columns.dataset_id == dataset_id)
-    counts: dict[Any, int] = dict(connection.execute(counting.group_by(columns.label)).tuples().all())
+    counting = sa.select(columns.label, sa.func.count().label("images")).group_by(columns.label)
+    rows = connection.execute(counting.where(columns.dataset_id == dataset_id))
+    counts: dict[str | None, int] = {row.label: row.images for row in rows}
     total = sum(counts.values())
     connection.execute(
         datasets.update()

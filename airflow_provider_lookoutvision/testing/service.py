@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from configparser import ConfigParser
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,8 @@ class Service:
         self._environ = {**os.environ, **(environ or {})}
         self._process: subprocess.Popen[str] | None = None
         data_dir.mkdir(parents=True, exist_ok=True)
-        self._key = self.new_key()
         self.start()
+        self._key = self._first_key() or self.new_key()
 
     @property
     def endpoint_url(self) -> str:
@@ -155,6 +156,13 @@ class Service:
             raise ServiceFailed(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
         key = json.loads(done.stdout)
         return Key(key["AccessKeyId"], key["SecretAccessKey"], account)
+
+    def _first_key(self) -> Key | None:
+        profile = ConfigParser(interpolation=None)
+        if not profile.read(self.data_dir / "credentials"):
+            return None  # there were keys before this service
+        default = profile["default"]
+        return Key(default["aws_access_key_id"], default["aws_secret_access_key"], "123456789012")
 
     def _close(self) -> None:
         if self.process.stdout:

@@ -69,8 +69,8 @@ def _labelled(folder: Path, bucket: Path) -> list[dict[str, Any]]:
         files = [file for file in sorted(folder.glob(f"{label}/*")) if file.suffix.lower() in _SUFFIXES]
         if not files:
             raise NoImages(
-                f"{folder} has no images in {label}/: give a folder with normal/ and anomaly/, each with JPEG or "
-                "PNG files, or one with a *.manifest"
+                f"{folder} has no images in {label}/: give a folder with normal/ and anomaly/, each with "
+                "JPEG or PNG files, or one with a *.manifest"
             )
         (bucket / label).mkdir()
         for file in files:

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_trigger_all")]
 @pytest.fixture(scope="module")
 def run_with_lost_answers(world: World) -> Iterator[tuple[Run, Faulty]]:
     with world.losing(the_first(ATTEMPTS_OF_A_TRY)) as faulty:
-        yield world.airflow.run("create", conn_id=faulty.conn_id, project_name="lost"), faulty
+        yield world.airflow.run("create", conn_id=faulty.conn_id, project_name="answer-lost"), faulty
 
 
 def test_a_lost_answer_makes_one_project(world: World, run_with_lost_answers: tuple[Run, Faulty]) -> None:
@@ -37,10 +37,10 @@ def test_a_lost_answer_makes_one_project(world: World, run_with_lost_answers: tu
     assert run.task("create").try_number == 2
     assert [exchange.dropped for exchange in faulty.proxy.exchanges] == [True, True, False]
     assert faulty.tokens() == [client_token(run.context("create"))] * 3
-    (project,) = world.projects("lost")
+    (project,) = world.projects("answer-lost")
     assert run.xcom("create") == {
         "ProjectArn": project["ProjectArn"],
-        "ProjectName": "lost",
+        "ProjectName": "answer-lost",
         "CreationTimestamp": project["CreationTimestamp"].astimezone(UTC).isoformat(),
     }
 
@@ -53,10 +53,10 @@ def test_the_metadata_feeds_the_next_task_far_from_utc(
 
     received = run.xcom("receive")
     assert received["zone"] == "IST"  # else this test shows nothing
-    assert (received["name"], received["arn"]) == ("lost", run.xcom("create", "ProjectArn"))
+    assert (received["name"], received["arn"]) == ("answer-lost", run.xcom("create", "ProjectArn"))
     created = datetime.fromisoformat(received["created"])
     assert created.utcoffset() == timedelta(0)
-    assert created == world.projects("lost")[0]["CreationTimestamp"]
+    assert created == world.projects("answer-lost")[0]["CreationTimestamp"]
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_a_retry_resurrects_nothing(world: World, run_deleted_meanwhile: Run) ->
 @pytest.fixture(scope="module")
 def run_to_clear(world: World) -> Iterator[tuple[Run, Faulty]]:
     with world.losing(lambda _: False) as faulty:
-        yield world.airflow.run("create", conn_id=faulty.conn_id, project_name="cleared"), faulty
+        yield world.airflow.run("create", conn_id=faulty.conn_id, project_name="task-cleared"), faulty
 
 
 def test_a_cleared_task_finds_its_project(world: World, run_to_clear: tuple[Run, Faulty]) -> None:
@@ -178,7 +178,7 @@ def test_a_cleared_task_finds_its_project(world: World, run_to_clear: tuple[Run,
         assert first in tokens_of_other_epochs(context)
         assert faulty.tokens()[-1] == first  # the proof of authorship
         assert faulty.tokens()[0] == first != client_token(context) in faulty.tokens()
-    assert len(world.projects("cleared")) == 1
+    assert len(world.projects("task-cleared")) == 1
 
 
 @pytest.fixture(scope="module")
@@ -362,12 +362,12 @@ def test_a_missing_permission_fails_at_once(world: World, run_without_permission
 @pytest.fixture(scope="module")
 def run_of_the_example(world: World) -> Run:
     return world.airflow.run(
-        "example_lookoutvision_project", aws_conn_id=world.conn_id, project_name="example"
+        "example_lookoutvision_project", aws_conn_id=world.conn_id, project_name="the-example"
     )
 
 
 def test_the_example_works(world: World, run_of_the_example: Run) -> None:
     assert run_of_the_example.wait() == "success"
 
-    assert "project/example was created at 20" in run_of_the_example.log("report", 1)
-    assert not world.projects("example")
+    assert "project/the-example was created at 20" in run_of_the_example.log("report", 1)
+    assert not world.projects("the-example")

@@ -311,6 +311,7 @@ def certificate(folder: Path) -> Path:
 
 
 @both
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_verifies_certificates_as_it_is_told(deferrable: bool, connect: Any, tmp_path: Path) -> None:
     bundle = str(certificate(tmp_path))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
