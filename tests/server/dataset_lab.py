@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import sqlalchemy as sa
 from botocore.exceptions import ClientError
 from services import Storage
 
+from airflow_provider_lookoutvision.server.schema import jobs
 from airflow_provider_lookoutvision.testing.service import Service
 
 SECONDS = 60
@@ -128,10 +130,18 @@ def worker_of(service: Service) -> int:
     return until(lambda: workers_of(service), lambda found: len(found) == 1)[0]
 
 
+def queued(storage: Storage, account: str | None = None) -> list[sa.Row[Any]]:
+    """The jobs that wait or are under way, of all accounts or of one."""
+    query = jobs.select().order_by(jobs.c.id)
+    with storage.database.read() as connection:
+        return list(connection.execute(query.where(jobs.c.account_id == account) if account else query))
+
+
 @contextmanager
 def paused(service: Service, storage: Storage) -> Iterator[int]:
     """The service's worker does nothing inside the block, so that what it would do stays in progress."""
     worker = worker_of(service)
+    until(lambda: queued(storage), lambda left: not left)
     with storage.database.write():  # at a moment when it isn't writing: SQLite would lock the others out
         os.kill(worker, signal.SIGSTOP)
     try:
