@@ -155,7 +155,7 @@ class Lease:
                         pass
                 except LeaseLost:
                     return
-                except sa.exc.DBAPIError:
+                except sa.exc.SQLAlchemyError:
                     continue  # the next renewal may succeed; if none does, the lease runs out as it should
 
         thread = threading.Thread(target=renew, name=f"lease-{self._job.id}", daemon=True)
