@@ -1,9 +1,9 @@
 """What datasets cost: a manifest of 16,000 lines imported, and a page of entries, early and late.
 
-``python -m bench.datasets [--database-url URL] [--rounds N] [--requests N] [--entries N]``. An import is timed
-from its request to CREATE_COMPLETE, as a client that asks every 20 ms sees it; the memory is the most that
-the worker process has had resident. Pages are asked for over one connection, in turns, and each ratio is
-taken within a round before its median is.
+``python -m bench.datasets [--database-url URL] [--rounds N] [--requests N] [--entries N]``. An import is
+timed from its request to CREATE_COMPLETE, as a client that asks every 20 ms sees it; the memory is the most
+that the worker process has had resident. Pages are asked for over one connection, in turns, and each ratio
+is taken within a round before its median is.
 """
 
 from __future__ import annotations
@@ -76,9 +76,8 @@ def _measure_imports(service: Service, rounds: int) -> None:
             time.sleep(0.02)
         seconds.append(time.perf_counter() - started)
         client.delete_dataset(**PROJECT)
-    print(
-        f"\n| {LINES:,} lines, {size / 1e6:.1f} MB | median | slowest of {rounds} | the worker's memory, at most |"
-    )
+    what = f"{LINES:,} lines, {size / 1e6:.1f} MB"
+    print(f"\n| {what} | median | slowest of {rounds} | the worker's memory, at most |")
     print("| --- | ---: | ---: | ---: |")
     memory = f"{_resident_megabytes(worker):.0f} MB ({before:.0f} MB before)"
     print(f"| import | {statistics.median(seconds):.1f} s | {max(seconds):.1f} s | {memory} |")
@@ -117,7 +116,7 @@ def _measure_pages(service: Service, url: str, entries: int, rounds: int, reques
 
 
 def _fill(service: Service, url: str, entries: int) -> Callable[..., str]:
-    """Put entries into a dataset, past all limits; a function that gives the token of a page after the nth."""
+    """Put entries into a dataset, past all limits; the function gives the token of the page after one."""
     client = _client(service)
     client.create_dataset(**PROJECT)
     columns = dataset_entries.c

@@ -1,8 +1,8 @@
 """What a request to the service costs, beside a bare Starlette route and a moto server, in one run.
 
-``python -m bench.service [--rounds N] [--requests N] [--connections N]``. The servers take turns, round by
-round. Each number is the median of its rounds, and each ratio is taken within a round before its median is,
-since a ratio holds where the machine has other things to do.
+``python -m bench.service [--rounds N] [--requests N] [--connections N ...]``. The servers take turns, round
+by round. Each number is the median of its rounds, and each ratio is taken within a round before its median
+is, since a ratio holds where the machine has other things to do.
 """
 
 from __future__ import annotations
@@ -55,31 +55,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=500, help="of each kind, in each round")
-    parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8], help="at a time")
     options = parser.parse_args()
     print(f"{datetime.now(UTC):%Y-%m-%d}, {_machine()}, Python {platform.python_version()}")
-    print(
-        f"medians of {options.rounds} rounds of {options.requests} requests"
-        f" over {options.connections} connections"
-    )
+    print(f"medians of {options.rounds} rounds of {options.requests} requests")
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="lookoutvision-bench-") as folder:
         operations = {
             "CreateProject": list(_creating(stack, Path(folder))),
             "ListProjects": list(_listing(stack, Path(folder))),
         }
         for operation, cases in operations.items():
-            for case in cases:
-                measure(case.url, case.pid, case.requests(50), options.connections)
-            rounds = [
-                {
-                    case.name: measure(
-                        case.url, case.pid, case.requests(options.requests), options.connections
-                    )
-                    for case in cases
-                }
-                for _ in range(options.rounds)
-            ]
-            _print(operation, rounds)
+            for connections in options.connections:
+                for case in cases:
+                    measure(case.url, case.pid, case.requests(50), connections)
+                rounds = [
+                    {
+                        case.name: measure(case.url, case.pid, case.requests(options.requests), connections)
+                        for case in cases
+                    }
+                    for _ in range(options.rounds)
+                ]
+                _print(f"{operation}, {connections} at a time", rounds)
 
 
 def _creating(stack: ExitStack, folder: Path) -> Iterator[Case]:

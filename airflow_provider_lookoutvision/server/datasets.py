@@ -175,7 +175,7 @@ def update_dataset_entries(
         .where(table.c.id == dataset.id)
         .values(status=status, status_message="The dataset is being updated.", updated_at=call.now)
     )
-    jobs.enqueue(call, UPDATE_JOB, dataset.id, {"Status": dataset.status}, changes)
+    jobs.enqueue(call, UPDATE_JOB, dataset.id, {}, changes)
     call.changed(ResourceType.DATASET, resource_id(project_name, dataset_type))
     return {"Status": status}
 

@@ -169,10 +169,10 @@ class _Reading:
         :raises InvalidInput: with the first errors, by line number and reason.
         """
         if self._wrong:
-            more = (
-                f"; and {self._wrong - len(self.problems)} more" if self._wrong > len(self.problems) else ""
-            )
-            lines = "1 invalid line" if self._wrong == 1 else f"{self._wrong} invalid lines"
+            left = self._wrong - len(self.problems)
+            more = f"; and {left} more" if left else ""
+            count = f"more than {self._most}" if self._wrong > self._most else self._wrong
+            lines = "1 invalid line" if self._wrong == 1 else f"{count} invalid lines"
             raise InvalidInput(f"{self._source} has {lines}: {'; '.join(self.problems)}{more}")
         if not self._seen:
             raise InvalidInput(f"{self._source} is empty: it needs one JSON object for each image")
@@ -186,6 +186,8 @@ class _Reading:
                 self._wrong += 1
                 if len(self.problems) < SHOWN_ERRORS:
                     self.problems.append(f"line {number}: {problem}")
+                if self._wrong > self._most:
+                    return  # whatever this file is, it is no manifest
                 continue
             self._seen.add(hash(entry.source_ref))
             if len(self._seen) > self._most:

@@ -54,5 +54,3 @@ def test_a_life_of_a_project(aws: Aws) -> None:
     assert [project["ProjectName"] for project in rest["Projects"]] == ["q"]
     assert done(aws("delete-project", "--project-name", "p")) == {"ProjectArn": arn}
     assert "(ResourceNotFoundException)" in aws("delete-project", "--project-name", "p").stderr
-    assert "(ValidationException)" in aws("describe-project", "--project-name", "a b").stderr
-    assert "(NotImplementedException)" in aws("list-models", "--project-name", "q").stderr

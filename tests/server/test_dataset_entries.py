@@ -90,6 +90,20 @@ def test_dates_part_what_came_when(lab: Lab) -> None:
     assert keys(lab.entries(AfterCreationDate=between, BeforeCreationDate=between)) == []
 
 
+def test_dates_are_exact_to_the_millisecond(lab: Lab, storage: Storage) -> None:
+    lab.created(manifest(line(key := f"{lab.bucket}.png")))
+    for step in range(4):
+        milliseconds = 1_606_579_439_278 + 86_399_977 * step
+        with storage.database.write() as connection:
+            entry = dataset_entries.c.source_ref == f"s3://images/{key}"
+            connection.execute(dataset_entries.update().where(entry).values(created_at=milliseconds))
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+        assert lab.entries(BeforeCreationDate=moment) == lab.entries(AfterCreationDate=moment) == []
+        next_to_it = timedelta(milliseconds=1)
+        assert len(lab.entries(BeforeCreationDate=moment + next_to_it)) == 1
+        assert len(lab.entries(AfterCreationDate=moment - next_to_it)) == 1
+
+
 def test_a_text_within_the_reference(lab: Lab) -> None:
     names = ["50%.png", "a_b.png", "A_b.png", "Ü 图.png", "back\\slash", "q'uote"]
     lab.created(manifest(*(line(name) for name in names)))

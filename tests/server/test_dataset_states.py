@@ -327,6 +327,12 @@ def test_more_images_than_a_dataset_may_have(lab: Lab) -> None:
     )
 
 
+def test_a_file_that_is_no_manifest_at_all_is_not_read_to_its_end(lab: Lab) -> None:
+    described = lab.created(b"x\n" * 10_000, "test")
+    assert "/x.manifest has more than 4000 invalid lines: line 1: it is not" in described["StatusMessage"]
+    assert described["StatusMessage"].endswith("; and 3991 more")
+
+
 def test_a_single_line_of_300_million_bytes_costs_no_memory(lab: Lab, service: Service) -> None:
     lab.created(manifest(line()), "test")
     with (lab.folder / "x.manifest").open("wb") as file:

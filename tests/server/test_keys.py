@@ -6,6 +6,8 @@ import configparser
 import json
 import re
 import stat
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,12 @@ import sqlalchemy as sa
 from command_line import begin, complaint, end_of, run, until_it_listens
 from cryptography.fernet import Fernet
 from services import NewDatabase, NewService, Storage, client_of
+from test_client_tokens import at_once
 from test_projects import names, refused
 
-from airflow_provider_lookoutvision.server import access
-from airflow_provider_lookoutvision.server.schema import access_keys
-from airflow_provider_lookoutvision.server.serving import opened
+from airflow_provider_lookoutvision.server import access, sealing
+from airflow_provider_lookoutvision.server.schema import access_keys, lock
+from airflow_provider_lookoutvision.server.serving import _make_first_key, opened
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 from airflow_provider_lookoutvision.testing.service import Key, Service
 
@@ -172,6 +175,30 @@ def test_all_at_one_instant_on_nothing(new_database: NewDatabase, tmp_path: Path
     firsts = sum("first access key" in said for said, _ in listening)
     assert firsts <= 1
     assert len(json.loads(run("keys", "list", "--json", *flags).out)) == 2 + firsts
+
+
+def test_who_comes_second_finds_the_first_key(new_database: NewDatabase, tmp_path: Path) -> None:
+    url = (new_database() or ["", f"sqlite:///{tmp_path / 'shared.db'}"])[1]
+    settings = Settings(data_dir=tmp_path / "data", database_url=url)
+    with opened(settings) as (database, seal), opened(settings) as (others, _):
+        second = threading.Thread(target=_make_first_key, args=(settings, others, seal))
+        with database.write() as connection:
+            lock(connection, "first key")
+            second.start()
+            second.join(0.5)  # not waiting, it would be done by now
+            access.create_key(connection, seal)
+        second.join()
+        with database.read() as connection:
+            assert len(list(access.list_keys(connection))) == 1
+    assert not (tmp_path / "data" / "credentials").exists()
+
+
+def test_who_makes_the_secret_key_at_one_instant_has_the_same(tmp_path: Path) -> None:
+    for number in range(20):
+        seals = at_once([partial(sealing.load, tmp_path / str(number))] * 6)
+        sealed = seals[0].close("secret")
+        assert [seal.open(sealed) for seal in seals] == ["secret"] * 6
+        assert [file.name for file in (tmp_path / str(number)).iterdir()] == ["secret.key"]
 
 
 def test_the_secret_key_may_come_from_the_environment(

@@ -80,6 +80,26 @@ def test_names_compare_by_their_bytes(empty: Database) -> None:
         ]
 
 
+def test_names_compare_by_their_bytes_whatever_the_language_of_the_database(empty: Database) -> None:
+    empty.upgrade()
+    with empty.read() as connection:
+        inspector = sa.inspect(connection)
+        collations = {
+            f"{table}.{column['name']}": getattr(column["type"], "collation", None)
+            for table in metadata.tables
+            for column in inspector.get_columns(table)
+        }
+    # SQLite compares bytes unless it is told otherwise.
+    of_names = "C" if empty.engine.dialect.name == "postgresql" else None
+    for name in (
+        "projects.name",
+        "client_tokens.token",
+        "client_tokens.resource_id",
+        "access_keys.access_key_id",
+    ):
+        assert collations[name] == of_names, name
+
+
 def test_twice_is_once(empty: Database) -> None:
     empty.upgrade()
     before = tables(empty)
