@@ -27,7 +27,7 @@ base = {
     for line in requires("airflow-provider-lookoutvision")
     if "extra ==" not in line
 }
-assert base == {"apache-airflow", "apache-airflow-providers-amazon"}, base
+assert all(name.startswith("apache-airflow") for name in base), base
 # Airflow itself brings Starlette and uvicorn; these it doesn't.
 for module in ("PIL", "aiobotocore", "onnx", "onnxruntime", "psycopg", "regex", "sklearn"):
     assert find_spec(module) is None, f"{module} arrived with the base"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -136,3 +139,46 @@ def _answer(connection: HTTPConnection) -> Answer:
     answer = connection.getresponse()
     received = {name.lower(): value for name, value in answer.getheaders()}
     return Answer(answer.status, received, answer.read())
+
+
+@contextmanager
+def connected(endpoint_url: str) -> Iterator[socket.socket]:
+    """A bare connection to a service."""
+    address = urlsplit(endpoint_url)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        yield connection
+
+
+def head_of(wire: Wire, method: str, target: str, body: bytes = b"", **more: str) -> bytes:
+    """A signed head, whose body is not sent yet."""
+    headers = {"Host": urlsplit(wire.endpoint_url).netloc}
+    headers |= wire.signature(method, target, body, headers) | more
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def read_answer(connection: socket.socket) -> str:
+    """One answer, head and body, and nothing of the next."""
+    received = b""
+
+    def read(size: int) -> None:
+        nonlocal received
+        while len(received) < size:
+            part = connection.recv(size - len(received))
+            assert part, f"closed after {received!r}"
+            received += part
+
+    while not received.endswith(b"\r\n\r\n"):
+        read(len(received) + 1)
+    if length := re.search(rb"content-length: ([0-9]+)", received):
+        read(len(received) + int(length[1]))
+    return received.decode("latin-1")
+
+
+def is_well_formed_error(answer: Answer) -> bool:
+    assert set(answer.headers) >= {"content-type", "content-length", "x-amzn-errortype", "x-amzn-requestid"}
+    assert answer.headers["content-type"] == "application/json"
+    assert uuid.UUID(answer.request_id)
+    assert isinstance(answer.json["Message"], str)
+    assert answer.message
+    return True

@@ -1,146 +1,17 @@
-"""rest-json at its edges: what is no request, no operation, no JSON, too much; and how errors look."""
+"""rest-json at its edges: what is no request, no operation, no JSON, and too much."""
 
 from __future__ import annotations
 
-import json
-import re
-import socket
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
-import sqlalchemy as sa
-from botocore.model import ServiceModel
-from model_requests import MODEL, OPERATIONS, Case, minimal
-from services import NewService, client_of, storage_of
-from signed_http import Answer, Wire
-from test_limits import owner_of
-from test_projects import names, refused
+from model_requests import OPERATIONS, Case, minimal
+from signed_http import Wire, connected, head_of, is_well_formed_error, read_answer
 
-from airflow_provider_lookoutvision.server import errors, protocol
 from airflow_provider_lookoutvision.testing.service import Service
 
 PROJECTS = "/2020-11-20/projects"
 MEBIBYTE = 1 << 20
-
-
-def is_well_formed_error(answer: Answer) -> bool:
-    assert set(answer.headers) >= {"content-type", "content-length", "x-amzn-errortype", "x-amzn-requestid"}
-    assert answer.headers["content-type"] == "application/json"
-    assert uuid.UUID(answer.request_id)
-    assert isinstance(answer.json["Message"], str)
-    assert answer.message
-    return True
-
-
-@contextmanager
-def connected(service: Service) -> Iterator[socket.socket]:
-    address = urlsplit(service.endpoint_url)
-    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
-        yield connection
-
-
-def head_of(wire: Wire, method: str, target: str, body: bytes = b"", **more: str) -> bytes:
-    """A signed head, whose body is not sent yet."""
-    headers = {"Host": urlsplit(wire.endpoint_url).netloc}
-    headers |= wire.signature(method, target, body, headers) | more
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode()
-
-
-# The errors ----------------------------------------------------------------------------------------------
-
-
-def subclasses(kind: type) -> Iterator[type]:
-    for subclass in kind.__subclasses__():
-        yield subclass
-        yield from subclasses(subclass)
-
-
-def test_the_errors_are_those_of_the_model_and_those_of_the_protocol() -> None:
-    public = {kind for kind in subclasses(errors.ServiceError) if not kind.__name__.startswith("_")}
-    of_protocol = {kind for kind in public if issubclass(kind, errors.ProtocolError)}
-    of_model = {kind.__name__: kind.status for kind in public - of_protocol}
-    assert of_model == {shape.name: shape.metadata["error"]["httpStatusCode"] for shape in MODEL.error_shapes}
-    assert len(of_model) == 7
-    assert {kind.__name__ for kind in of_protocol} == {
-        "NotImplementedException",
-        "ProtocolError",
-        "RequestEntityTooLargeException",
-        "SerializationException",
-        "SignatureException",
-        "UnknownOperationException",
-    }
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        errors.AccessDeniedException("m"),
-        errors.ConflictException("m", resource_id="i", resource_type=errors.ResourceType.PROJECT),
-        errors.ResourceNotFoundException("m", resource_id="i", resource_type=errors.ResourceType.TRIAL),
-        errors.InternalServerException("m", RetryAfterSeconds=3),
-        errors.ServiceQuotaExceededException("m", quota_code="q"),
-        errors.ServiceQuotaExceededException(
-            "m", quota_code="q", resource_id="i", resource_type=errors.ResourceType.MODEL
-        ),
-        errors.ThrottlingException("m", quota_code="q", retry_after=3),
-        errors.ValidationException("m"),
-    ],
-    ids=lambda error: error.code,
-)
-def test_errors_have_the_members_of_their_shapes(error: errors.ServiceError) -> None:
-    shape = ServiceModel.shape_for(MODEL, error.code)
-    status, headers, body = protocol.load().write_error(error)
-    assert status == shape.metadata["error"]["httpStatusCode"]
-    in_headers = {
-        name
-        for name, member in shape.members.items()
-        if member.serialization.get("location") == "header" and member.serialization["name"] in headers
-    }
-    document = json.loads(body)
-    assert document["Message"] == "m"
-    assert set(shape.required_members) <= set(document) | in_headers <= set(shape.members)
-    if "RetryAfterSeconds" in shape.members:
-        assert (in_headers, headers["Retry-After"]) == ({"RetryAfterSeconds"}, "3")
-    if kinds := document.get("ResourceType"):
-        assert kinds in shape.members["ResourceType"].enum
-
-
-def test_resource_types_are_those_of_the_model() -> None:
-    assert {kind.value for kind in errors.ResourceType} == set(MODEL.shape_for("ResourceType").enum)
-
-
-def test_every_answer_has_a_request_id_of_its_own(wire: Wire) -> None:
-    answers = [wire.send("GET", PROJECTS), wire.send("GET", PROJECTS), wire.send("GET", "/nothing")]
-    answers += [wire.send("GET", PROJECTS, signed=False), wire.send("POST", PROJECTS, body=b"{")]
-    assert len({str(uuid.UUID(answer.request_id)) for answer in answers}) == 5
-
-
-def test_a_fault_of_the_service(new_service: NewService) -> None:
-    service = new_service("--no-worker")
-    client = client_of(service.endpoint_url, owner_of(service))
-    with storage_of(service) as storage, storage.database.write() as connection:
-        connection.execute(sa.text("ALTER TABLE projects RENAME COLUMN name TO gone"))
-    error = refused(client.list_projects)
-    assert error["Error"]["Code"] == "InternalServerException"
-    assert error["ResponseMetadata"]["HTTPStatusCode"] == 500
-    assert error["RetryAfterSeconds"] == 1
-    request_id = error["ResponseMetadata"]["RequestId"]
-    # Where to look it up, and nothing of what the database said.
-    assert error["Error"]["Message"] == (
-        f"The service failed on this request; its log tells more under {request_id}"
-    )
-    lines = [json.loads(line) for line in service.log_file.read_text().splitlines() if request_id in line]
-    assert [line["level"] for line in lines] == ["error", "info"]
-    assert "OperationalError" in lines[0]["exception"] or "UndefinedColumn" in lines[0]["exception"]
-    assert lines[1]["status"] == 500
-
-    with storage_of(service) as storage, storage.database.write() as connection:
-        connection.execute(sa.text("ALTER TABLE projects RENAME COLUMN gone TO name"))
-    assert names(client) == []
 
 
 # What is no operation ------------------------------------------------------------------------------------
@@ -285,26 +156,8 @@ def test_any_content_type_will_do(content_type: str, wire: Wire) -> None:
 # What is too much, or not signed -------------------------------------------------------------------------
 
 
-def read_answer(connection: socket.socket) -> str:
-    """One answer, head and body, and nothing of the next."""
-    received = b""
-
-    def read(size: int) -> None:
-        nonlocal received
-        while len(received) < size:
-            part = connection.recv(size - len(received))
-            assert part, f"closed after {received!r}"
-            received += part
-
-    while not received.endswith(b"\r\n\r\n"):
-        read(len(received) + 1)
-    if length := re.search(rb"content-length: ([0-9]+)", received):
-        read(len(received) + int(length[1]))
-    return received.decode("latin-1")
-
-
 def test_a_body_that_is_announced_too_large_is_not_waited_for(wire: Wire, service: Service) -> None:
-    with connected(service) as connection:
+    with connected(service.endpoint_url) as connection:
         connection.sendall(head_of(wire, "POST", PROJECTS, **{"Content-Length": str(MEBIBYTE + 1)}))
         answer = read_answer(connection)
     assert answer.startswith("HTTP/1.1 413 ")
@@ -337,7 +190,7 @@ def test_a_body_nobody_wants_is_still_signed(wire: Wire) -> None:
 
 
 def test_who_does_not_sign_is_answered_before_the_body(service: Service) -> None:
-    with connected(service) as connection:
+    with connected(service.endpoint_url) as connection:
         connection.sendall(
             f"POST {PROJECTS} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n".encode()
         )
@@ -349,18 +202,18 @@ def test_who_does_not_sign_is_answered_before_the_body(service: Service) -> None
 def test_a_body_is_asked_for_only_of_who_signs(wire: Wire, service: Service) -> None:
     body = b'{"ProjectName":"p"}'
     expecting = {"Content-Length": str(len(body)), "Expect": "100-continue"}
-    with connected(service) as connection:
+    with connected(service.endpoint_url) as connection:
         connection.sendall(head_of(wire, "POST", PROJECTS, body, **expecting))
         assert read_answer(connection).startswith("HTTP/1.1 100 ")
         connection.sendall(body)
         assert read_answer(connection).startswith("HTTP/1.1 200 ")
-    with connected(service) as connection:
+    with connected(service.endpoint_url) as connection:
         connection.sendall(f"POST {PROJECTS} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n".encode())
         assert read_answer(connection).startswith("HTTP/1.1 403 ")
 
 
 def test_a_connection_survives_a_refusal(wire: Wire, service: Service) -> None:
-    with connected(service) as connection:
+    with connected(service.endpoint_url) as connection:
         body = b"x" * (3 * MEBIBYTE)
         head = f"POST {PROJECTS} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body)
@@ -373,7 +226,7 @@ def test_a_connection_survives_a_refusal(wire: Wire, service: Service) -> None:
     "flood", [b"X-A: " + b"a" * 300_000, b"X-A: a\r\n" * 40_000, b"GET /" + b"a" * 300_000]
 )
 def test_a_head_without_end_is_cut_off(flood: bytes, service: Service) -> None:
-    with connected(service) as connection:
+    with connected(service.endpoint_url) as connection:
         begin = b"" if flood.startswith(b"GET") else b"GET / HTTP/1.1\r\nHost: x\r\n"
         try:
             connection.sendall(begin + flood)
@@ -397,58 +250,15 @@ def test_a_head_without_end_is_cut_off(flood: bytes, service: Service) -> None:
     ],
 )
 def test_what_is_no_http(garbage: bytes, service: Service) -> None:
-    with connected(service) as connection:
+    with connected(service.endpoint_url) as connection:
         connection.sendall(garbage)
         assert read_answer(connection).startswith("HTTP/1.1 400 ")
 
 
 def test_other_forms_of_the_request_line(service: Service) -> None:
-    with connected(service) as connection:
+    with connected(service.endpoint_url) as connection:
         connection.sendall(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
         assert read_answer(connection).startswith("HTTP/1.1 403 ")
-    with connected(service) as connection:
+    with connected(service.endpoint_url) as connection:
         connection.sendall(b"GET http://elsewhere/2020-11-20/projects HTTP/1.1\r\nHost: x\r\n\r\n")
         assert read_answer(connection).startswith("HTTP/1.1 403 ")
-
-
-# Health and logs -----------------------------------------------------------------------------------------
-
-
-def test_health_needs_no_signature(wire: Wire) -> None:
-    answer = wire.send("GET", "/healthz", signed=False)
-    assert (answer.status, answer.json) == (200, {"status": "ok"})
-
-
-def test_the_log_line_of_a_request(wire: Wire, logged) -> None:
-    line = logged(wire.send("GET", f"{PROJECTS}/p").request_id)
-    assert re.fullmatch(r"[0-9-]{10}T[0-9:.]{12}\+00:00", line.pop("time"))
-    assert line.pop("duration_ms") > 0
-    assert line == {
-        "level": "info",
-        "message": "request",
-        "request_id": line["request_id"],
-        "operation": "DescribeProject",
-        "access_key_id": wire.key.access_key_id,
-        "account_id": wire.key.account,
-        "region": "eu-central-1",
-        "status": 404,
-        "error": "ResourceNotFoundException",
-    }
-
-
-def test_the_log_holds_no_secret(wire: Wire, service: Service) -> None:
-    headers = {"Host": urlsplit(service.endpoint_url).netloc, "X-Amz-Security-Token": "not-to-be-logged"}
-    signature = wire.signature("GET", PROJECTS, b"", headers)
-    wire.send_as_is("GET", PROJECTS, headers | signature)
-    wire.send("POST", PROJECTS, body=b'{"ProjectName":"p"}')
-    wire.send("POST", PROJECTS, body=b'{"ProjectName":')
-    log = service.log_file.read_text()
-    assert wire.key.access_key_id in log
-    hash_of_the_signature = signature["Authorization"].rpartition("=")[2]
-    for secret in (
-        wire.key.secret_access_key,
-        service.secret_access_key,
-        "not-to-be-logged",
-        hash_of_the_signature,
-    ):
-        assert secret not in log

@@ -23,11 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from postgres_server import PostgresServer
 from services import NewDatabase, NewService, Storage, client_of, storage_of
-from signed_http import Wire
+from signed_http import Wire, connected, head_of, read_answer
 from test_client_tokens import PROJECTS, Caller, body_of
 from test_limits import owner_of
 from test_projects import names, refused
-from test_protocol import connected, head_of, read_answer
 
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 
@@ -74,7 +73,7 @@ def test_a_signal_lets_it_finish_what_is_under_way(number: signal.Signals, new_s
 
 def test_it_waits_neither_for_the_idle_nor_longer_than_told(new_service: NewService) -> None:
     service = new_service("--no-worker", "--shutdown-seconds", "1")
-    with connected(service) as idle, connected(service) as dawdling:
+    with connected(service.endpoint_url) as idle, connected(service.endpoint_url) as dawdling:
         idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert read_answer(idle).startswith("HTTP/1.1 200 ")
         wire, announced = Wire(service.endpoint_url, owner_of(service)), {"Content-Length": "1"}
