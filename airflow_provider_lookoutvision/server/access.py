@@ -173,11 +173,12 @@ def delete_key(connection: sa.Connection, access_key_id: str) -> bool:
     return connection.execute(deletion).rowcount == 1
 
 
+_FIND_KEY = access_keys.select().where(access_keys.c.access_key_id == sa.bindparam("wanted"))
+
+
 def find_key(connection: sa.Connection, seal: Seal, access_key_id: str) -> tuple[AccessKey, str] | None:
     """The key and its secret, or None."""
-    row = connection.execute(
-        access_keys.select().where(access_keys.c.access_key_id == access_key_id)
-    ).one_or_none()
+    row = connection.execute(_FIND_KEY, {"wanted": access_key_id}).one_or_none()
     return (_key(row), seal.open(row.sealed_secret)) if row else None
 
 

@@ -5,8 +5,8 @@ A request goes through these steps, and may end at each with an error of its own
 1. ``sigv4``: what it says of its signer, before a byte of its body is read;
 2. ``protocol``: which operation it is for, and so how large its body may be;
 3. ``access``: whether the key exists and signed exactly this; what the key may do;
-4. ``protocol``: what the members are, and whether they keep the model's constraints;
-5. ``throttle``: whether there have been too many;
+4. ``throttle``: whether there have been too many;
+5. ``protocol``: what the members are, and whether they keep the model's constraints;
 6. ``idempotency`` and the room of the operation, in one transaction;
 7. ``protocol``: the answer.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -162,10 +163,14 @@ def insert_new(connection: sa.Connection, table: sa.Table, **values: Any) -> boo
 
     On PostgreSQL it waits for another transaction that is inserting the same row, and then tells its outcome.
     """
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return connection.execute(_insert_new(connection.dialect.name, table), values).one_or_none() is not None
+
+
+@cache  # since building a statement takes longer than running it
+def _insert_new(dialect: str, table: sa.Table) -> sa.Executable:
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     # By what it returns, since not every driver counts the rows of an insert.
-    inserted = insert(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key)
-    return connection.execute(inserted).one_or_none() is not None
+    return insert(table).on_conflict_do_nothing().returning(*table.primary_key)
 
 
 def lock(connection: sa.Connection, *names: str) -> None:

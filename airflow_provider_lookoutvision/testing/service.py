@@ -55,7 +55,11 @@ class Service:
         self.log_file = data_dir / "service.log"
         self.port = 0
         self.flags = tuple(flags)
-        self._environ = {**os.environ, **(environ or {})}
+        # Nobody's own settings, such as the URL of a real database, reach a service that a test may break.
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("LOOKOUTVISION_")
+        }
+        self._environ = {**inherited, **(environ or {})}
         self._process: subprocess.Popen[str] | None = None
         data_dir.mkdir(parents=True, exist_ok=True)
         self.start()

@@ -293,4 +293,7 @@ def test_a_restart_of_the_service_does_not_end_the_wait(
 ) -> None:
     run, _ = run_against_a_restarting_service
     assert run.wait() == "success"
-    assert run.task("create_deferred").try_number == 1
+
+    log = run.log("create_deferred", 1)
+    assert "Connection was closed before we received a valid response" in log
+    assert "DatasetCreated: CREATE_COMPLETE" in log

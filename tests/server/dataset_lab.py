@@ -118,11 +118,14 @@ def workers_of(service: Service) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
+    return _state(Path(f"/proc/{pid}")) not in "ZX"
+
+
+def _state(task: Path) -> str:
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
+        return "X"
 
 
 def worker_of(service: Service) -> int:
@@ -142,9 +145,11 @@ def paused(service: Service, storage: Storage) -> Iterator[int]:
     """The service's worker does nothing inside the block, so that what it would do stays in progress."""
     worker = worker_of(service)
     until(lambda: queued(storage), lambda left: not left)
-    with storage.database.write():  # at a moment when it isn't writing: SQLite would lock the others out
-        os.kill(worker, signal.SIGSTOP)
     try:
+        with storage.database.write():  # at a moment when it isn't writing: SQLite would lock the others out
+            os.kill(worker, signal.SIGSTOP)
+            # A thread goes on until the process has taken note of the signal.
+            until(lambda: {_state(task) for task in Path(f"/proc/{worker}/task").iterdir()}, {"T"}.__eq__)
         yield worker
     finally:
         os.kill(worker, signal.SIGCONT)
