@@ -29,7 +29,7 @@ from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import DEFAULT_ACCOUNT, Settings
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from bench.load import measure
-from bench.service import REGION, _client, _machine
+from bench.service import REGION, machine, new_client
 from bench.wire import as_bytes
 
 LINES = 16_000
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=1_000_000)
     options = parser.parse_args()
     url = options.database_url
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {_machine()}, Python {platform.python_version()}, ", end="")
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, Python {platform.python_version()}, ", end="")
     print(sa.make_url(url).get_backend_name() if url else "sqlite")
     with tempfile.TemporaryDirectory(prefix="lookoutvision-bench-") as folder:
         flags = ["--database-url", url] if url else []
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _measure_imports(service: Service, rounds: int) -> None:
-    client = _client(service)
+    client = new_client(service)
     client.create_project(ProjectName="bench")
     folder = service.data_dir / "buckets" / "images"
     folder.mkdir(parents=True)
@@ -84,7 +84,7 @@ def _measure_imports(service: Service, rounds: int) -> None:
 
 
 def _measure_pages(service: Service, url: str, entries: int, rounds: int, requests: int) -> None:
-    client = _client(service)
+    client = new_client(service)
     token = _fill(service, url, entries)
     anomalies = {"AnomalyClass": "anomaly"}
     cases = {
@@ -117,7 +117,7 @@ def _measure_pages(service: Service, url: str, entries: int, rounds: int, reques
 
 def _fill(service: Service, url: str, entries: int) -> Callable[..., str]:
     """Put entries into a dataset, past all limits; the function gives the token of the page after one."""
-    client = _client(service)
+    client = new_client(service)
     client.create_dataset(**PROJECT)
     columns = dataset_entries.c
     with opened(Settings(data_dir=service.data_dir, database_url=url)) as (database, seal):

@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=500, help="of each kind, in each round")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8], help="at a time")
     options = parser.parse_args()
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {_machine()}, Python {platform.python_version()}")
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, Python {platform.python_version()}")
     print(f"medians of {options.rounds} rounds of {options.requests} requests")
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="lookoutvision-bench-") as folder:
         operations = {
@@ -80,7 +80,7 @@ def main() -> None:
 
 def _creating(stack: ExitStack, folder: Path) -> Iterator[Case]:
     service = stack.enter_context(running_service(folder / "create"))
-    client = _client(service)
+    client = new_client(service)
     create = _each(lambda n: as_bytes(client, "create_project", ProjectName=f"project-{n}"))
     yield Case("bare route", *stack.enter_context(_bare_route(folder, CREATED_BYTES)), create)
     yield Case("CreateProject", service.endpoint_url, service.process.pid, create)
@@ -112,7 +112,7 @@ def _listing(stack: ExitStack, folder: Path) -> Iterator[Case]:
     yield Case("bare route, answer as long", url, pid, _same(few))
     yield Case("100 projects", few.endpoint_url, few.process.pid, _same(few))
     yield Case("100,000 projects, first page", many.endpoint_url, many.process.pid, _same(many))
-    pages = _client(many).get_paginator("list_projects").paginate()
+    pages = new_client(many).get_paginator("list_projects").paginate()
     token = next(page["NextToken"] for number, page in enumerate(pages, 1) if number == 500)
     yield Case(
         "100,000 projects, page 501", many.endpoint_url, many.process.pid, _same(many, NextToken=token)
@@ -125,11 +125,11 @@ def _each(make: Callable[[int], bytes]) -> Callable[[int], Sequence[bytes]]:
 
 
 def _same(service: Service, **parameters: str) -> Callable[[int], Sequence[bytes]]:
-    client = _client(service)
+    client = new_client(service)
     return lambda n: [as_bytes(client, "list_projects", **parameters)] * n
 
 
-def _client(service: Service) -> Any:
+def new_client(service: Service) -> Any:
     return teach(boto3.Session()).client(
         "lookoutvision",
         region_name=REGION,
@@ -207,7 +207,7 @@ def _print(operation: str, rounds: Sequence[Mapping[str, Cost]]) -> None:
         print(f"| {name} | {rate:,.0f} | {of_rate:.2f} | {cpu:,.0f} µs | {of_cpu:.1f} |")
 
 
-def _machine() -> str:
+def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"

@@ -99,7 +99,7 @@ class Importer:
             dataset = connection.execute(datasets.select().where(datasets.c.id == job.subject_id)).one()
             # What an attempt before this one has left.
             connection.execute(dataset_entries.delete().where(dataset_entries.c.dataset_id == dataset.id))
-        most = self.settings.max_train_images if dataset.type == "train" else self.settings.max_test_images
+        most = self._most_images(dataset.type)
         with Buckets(self.store, job.allowed_buckets).open(source, LARGEST_MANIFEST) as stream:
             reading = _Reading(f"the manifest {source}", manifest.Folder.of(source.bucket, source.key), most)
             for batch in reading.batches(_Stoppable(stream, self.stopping)):
@@ -116,7 +116,7 @@ class Importer:
         with self.database.read() as connection:
             dataset = connection.execute(datasets.select().where(datasets.c.id == job.subject_id)).one()
             bucket = _image_bucket(connection, dataset.id)
-        most = self.settings.max_train_images if dataset.type == "train" else self.settings.max_test_images
+        most = self._most_images(dataset.type)
         reading = _Reading("the update", None, most, bucket)
         batches = list(reading.batches(io.BytesIO(job.content or b"")))
         reading.check()
@@ -128,6 +128,9 @@ class Importer:
                 raise InvalidInput(
                     f"the dataset would have {total} images; a {dataset.type} dataset has at most {most}"
                 )
+
+    def _most_images(self, dataset_type: str) -> int:
+        return self.settings.max_train_images if dataset_type == "train" else self.settings.max_test_images
 
     def _fail(self, job: Job, lease: Lease, message: str) -> None:
         creating = job.kind == IMPORT_JOB
