@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from types import ModuleType
-from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -34,8 +33,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from airflow_provider_lookoutvision.server import access, datasets, idempotency, projects, protocol, sigv4
-from airflow_provider_lookoutvision.server.call import Call, Handler
+from airflow_provider_lookoutvision.server import (
+    access,
+    datasets,
+    hosting,
+    idempotency,
+    models,
+    projects,
+    protocol,
+    sigv4,
+    tags,
+)
+from airflow_provider_lookoutvision.server.call import Call, Handler, Inference
 from airflow_provider_lookoutvision.server.database import Database
 from airflow_provider_lookoutvision.server.errors import (
     InternalServerException,
@@ -44,14 +53,16 @@ from airflow_provider_lookoutvision.server.errors import (
     ServiceError,
     SignatureException,
 )
+from airflow_provider_lookoutvision.server.fleet import Fleet
 from airflow_provider_lookoutvision.server.sealing import Seal
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.throttle import Throttle
+from airflow_provider_lookoutvision.server.throttle import Budget, Throttle
 
 # One room for each resource: an operation is the function of its name in one of them.
-ROOMS: tuple[ModuleType, ...] = (projects, datasets)
+ROOMS: tuple[ModuleType, ...] = (projects, datasets, models, hosting, tags)
 
 HOUSEKEEPING_SECONDS = 600
+LARGE_BODIES = 256 << 20
 
 log = logging.getLogger("lookoutvision")
 
@@ -106,11 +117,14 @@ class Service:
         self._protocol = protocol.load()
         self._throttle = Throttle(settings.requests_per_second)
         self._threads = anyio.CapacityLimiter(settings.threads)
+        self._fleet = Fleet(settings, database)
+        self._bodies = Budget(LARGE_BODIES)
 
     @asynccontextmanager
     async def lifespan(self, _app: Router) -> AsyncIterator[None]:
-        """Run the housekeeping while the application runs."""
+        """Run the housekeeping, and host models, while the application runs."""
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._fleet.run)
             tasks.start_soon(self._keep_house)
             yield
             tasks.cancel_scope.cancel()
@@ -178,14 +192,19 @@ class Service:
         told.access_key_id = claim.access_key_id
         route = self._protocol.route(request.method, path)
         told.operation = route.operation.name
-        if route.operation.body_limit > protocol.JSON_BODY_LIMIT:
+        operation = route.operation
+        if operation.body_limit > protocol.JSON_BODY_LIMIT:
             # No large body is read for a stranger.
             await anyio.to_thread.run_sync(self._find_key, claim, limiter=self._threads)
-        body = await _read_body(request, route.operation.body_limit)
-        answer = await anyio.to_thread.run_sync(
-            partial(self._perform, claim, route, query, dict(headers), body, told), limiter=self._threads
-        )
-        return Response(answer, route.operation.status, media_type="application/json")
+        length = _length(request, operation.body_limit)
+        with self._bodies.spent(length if length > protocol.JSON_BODY_LIMIT else 0):
+            body = await _read_body(request, operation.body_limit)
+            answer = await anyio.to_thread.run_sync(
+                partial(self._perform, claim, route, query, dict(headers), body, told), limiter=self._threads
+            )
+            if isinstance(answer, Inference):
+                answer = operation.write(await self._fleet.detect(answer))
+        return Response(answer, operation.status, media_type="application/json")
 
     def _perform(
         self,
@@ -195,7 +214,7 @@ class Service:
         headers: Mapping[str, str],
         body: bytes,
         told: _Told,
-    ) -> bytes:
+    ) -> bytes | Inference:
         operation = route.operation
         caller = self._authenticate(claim, body)
         told.account_id, told.region = caller.account_id, caller.region
@@ -206,8 +225,8 @@ class Service:
         do = handler(operation)
         if do is None:
             raise NotImplementedException(f"{operation.name} is not part of this version of the service yet")
-        writes = operation.method != "GET"
-        with self._database.write() if writes else self._database.read() as connection:
+        reads = operation.method == "GET" or operation.takes_image
+        with self._database.read() if reads else self._database.write() as connection:
             call = Call(
                 operation.name,
                 token,
@@ -217,9 +236,13 @@ class Service:
                 self._seal,
                 time.time_ns() // 1_000_000,
             )
+            if operation.takes_image:
+                return do(call, **members)  # type: ignore[return-value]
             answer = idempotency.perform(call, operation, members, do)
         if call.effect.queued_work:
             self._wake_worker()
+        if call.effect.changed_hosting:
+            self._fleet.wake()
         return answer
 
     def _authenticate(self, claim: sigv4.Claim, body: bytes) -> access.Caller:
@@ -264,15 +287,25 @@ def _verify(claim: sigv4.Claim, credential: sigv4.Credential | None, body: bytes
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
-    too_large = RequestEntityTooLargeException(
-        f"The body is larger than the {limit} bytes that this operation takes"
-    )
-    length: Any = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
-        raise too_large
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise too_large
+            raise _too_large(limit)
     return bytes(body)
+
+
+def _length(request: Request, limit: int) -> int:
+    """How long the body can be: as it says, or as it may be."""
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal():
+        return limit if "transfer-encoding" in request.headers else 0
+    if int(length) > limit:
+        raise _too_large(limit)
+    return int(length)
+
+
+def _too_large(limit: int) -> RequestEntityTooLargeException:
+    return RequestEntityTooLargeException(
+        f"The body is larger than the {limit} bytes that this operation takes"
+    )

@@ -67,6 +67,9 @@ class Location:
 class Store(Protocol):
     """Where objects lie. Every method raises BlobError when the object can't be had."""
 
+    def check(self, bucket: str) -> None:
+        """See whether there is such a bucket to write to."""
+
     def open(self, location: Location, most: int) -> BinaryIO:
         """The object's bytes as a stream; refused when it has more than ``most``."""
 
@@ -87,6 +90,11 @@ class Buckets:
     def allows(self, bucket: str) -> bool:
         """Whether the patterns admit the bucket."""
         return matches(self._patterns, bucket)
+
+    def check(self, bucket: str) -> None:
+        """Refuse a bucket to which nothing could be written."""
+        self._check(Location(bucket, ""))
+        self._store.check(bucket)
 
     @contextmanager
     def open(self, location: Location, most: int) -> Iterator[BinaryIO]:
@@ -129,6 +137,13 @@ class DirectoryStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+
+    def check(self, bucket: str) -> None:
+        """Make the folder, since a directory has no other way to get a bucket."""
+        try:
+            (self._root / bucket).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BlobError(f"the bucket {bucket} can't be used: {error.strerror}", input=False) from None
 
     def open(self, location: Location, most: int) -> BinaryIO:
         """The file, if it is one."""
@@ -221,6 +236,11 @@ class S3Store:
 
     def __init__(self, endpoint_url: str) -> None:
         self._endpoint_url = endpoint_url or None
+
+    def check(self, bucket: str) -> None:
+        """Ask S3 for it."""
+        with _translated(Location(bucket, "")):
+            _s3_client(self._endpoint_url).head_bucket(Bucket=bucket)
 
     def open(self, location: Location, most: int) -> BinaryIO:
         """The object's body, spooled to a temporary file: what is slow to use can't lose the connection."""

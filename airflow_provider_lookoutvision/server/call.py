@@ -20,6 +20,7 @@ from airflow_provider_lookoutvision.server.settings import Settings
 class Effect:
     """What a call does to which resource, as the operation tells it, for its client token to remember.
 
+    ``undoes`` names the operation whose tokens for the resource speak no longer, since what they did is over.
     ``replaces`` is told to the operation: the ID of a resource that an earlier call with the same token began
     to make, and failed; this call may take its place.
     """
@@ -28,8 +29,10 @@ class Effect:
     resource_id: str = ""
     created: bool = False
     deleted: bool = False
+    undoes: str | None = None
     replaces: str | None = None
     queued_work: bool = False
+    changed_hosting: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,10 @@ class Call:
         self._affected(resource_type, resource_id)
         self.effect.deleted = True
 
-    def changed(self, resource_type: ResourceType, resource_id: str) -> None:
+    def changed(self, resource_type: ResourceType, resource_id: str, *, undoes: str | None = None) -> None:
         """Tell that this call works on a resource that was there and stays."""
         self._affected(resource_type, resource_id)
+        self.effect.undoes = undoes
 
     def _affected(self, resource_type: ResourceType, resource_id: str) -> None:
         self.effect.resource_type, self.effect.resource_id = resource_type, resource_id
@@ -71,6 +75,16 @@ class Call:
         """The paging members of a list request, bound to the query and its caller."""
         scope = [self.caller.account_id, self.caller.region, self.caller.key.access_key_id]
         return paging.page(self.seal, [*scope, *query], next_token, max_results)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """An answer that a hosted model has yet to find; ``hosting`` says under which of its starts."""
+
+    model_id: int
+    hosting: int
+    resource_id: str
+    image: bytes
 
 
 class Handler(Protocol):

@@ -111,7 +111,7 @@ def delete_dataset(call: Call, *, project_name: str, dataset_type: str) -> dict[
     """Delete a dataset and its entries: gone before the answer, since clients create it again at once."""
     dataset = find_dataset(call, project_name, dataset_type, lock=True)
     if dataset.status in {DatasetStatus.CREATE_IN_PROGRESS, DatasetStatus.UPDATE_IN_PROGRESS}:
-        raise _busy(dataset, project_name)
+        raise busy(dataset, project_name)
     _delete(call, dataset.id)
     call.deleted(ResourceType.DATASET, resource_id(project_name, dataset_type))
     return {}
@@ -168,7 +168,7 @@ def update_dataset_entries(
     """Add and replace entries, all of them or none, by a job."""
     dataset = find_dataset(call, project_name, dataset_type, lock=True)
     if dataset.status not in USABLE:
-        raise _busy(dataset, project_name)
+        raise busy(dataset, project_name)
     status = DatasetStatus.UPDATE_IN_PROGRESS
     call.connection.execute(
         table.update()
@@ -216,7 +216,8 @@ def check_bucket(caller: Caller, operation: str, bucket: str) -> None:
         )
 
 
-def _busy(dataset: sa.Row[Any], project_name: str) -> ConflictException:
+def busy(dataset: sa.Row[Any], project_name: str) -> ConflictException:
+    """The refusal of what needs a dataset that is neither being made or changed, nor failed."""
     remedy = "delete it" if dataset.status == DatasetStatus.CREATE_FAILED else "wait until that has ended"
     return ConflictException(
         f"The {dataset.type} dataset of project {project_name!r} is {dataset.status}: {remedy}",

@@ -15,6 +15,9 @@ SUPERSEDED  deleted a resource, created again since   8 hours after the creation
 FAILED      began work that failed later              it is used again: then it begins the work anew
 =========== ========================================= ====================================================
 
+The token of a start is forgotten when the model is stopped, and that of a stop when it is started again:
+clients use one constant token for each, day after day.
+
 GONE and SUPERSEDED refuse, so that a delayed duplicate neither brings a deleted resource back nor deletes
 its successor.
 """
@@ -88,6 +91,16 @@ def spend(connection: sa.Connection, account_id: str, region: str, operation: st
     )
 
 
+def forget(connection: sa.Connection, account_id: str, region: str, operation: str, resource_id: str) -> None:
+    """Forget the tokens of an operation on a resource: what they did is over."""
+    columns = client_tokens.c
+    connection.execute(
+        client_tokens.delete()
+        .where(columns.account_id == account_id, columns.region == region)
+        .where(columns.operation == operation, columns.resource_id == resource_id)
+    )
+
+
 def purge(connection: sa.Connection, now: int) -> int:
     """Forget the tokens whose time is over; how many they were."""
     return connection.execute(client_tokens.delete().where(client_tokens.c.expires_at <= now)).rowcount
@@ -152,6 +165,9 @@ def _repeat(known: sa.Row[Any], digest: str) -> bytes:
 
 
 def _remember_resource(call: Call) -> None:
+    if call.effect.undoes:
+        caller = call.caller
+        forget(call.connection, caller.account_id, caller.region, call.effect.undoes, call.effect.resource_id)
     if call.effect.created:
         _turn(call, [TokenState.DELETED], TokenState.SUPERSEDED)
     elif call.effect.deleted:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import sqlalchemy as sa
 
@@ -25,24 +25,20 @@ from airflow_provider_lookoutvision.server.datasets import (
     UPDATED_MESSAGE,
     DatasetStatus,
 )
-from airflow_provider_lookoutvision.server.jobs import Job, Lease
+from airflow_provider_lookoutvision.server.jobs import (
+    INVALID_INPUT,
+    SERVICE_FAULT,
+    InvalidInput,
+    Job,
+    Lease,
+    Stopped,
+)
 from airflow_provider_lookoutvision.server.schema import dataset_entries, datasets, upsert
 from airflow_provider_lookoutvision.server.settings import Settings
 
 LARGEST_MANIFEST = 1_000_000_000
 BATCH = 1000
 SHOWN_ERRORS = 10
-
-INVALID_INPUT = "Invalid input: "
-SERVICE_FAULT = "Service fault: "
-
-
-class InvalidInput(Exception):
-    """The input can't be used; the message tells its author what to change."""
-
-
-class Stopped(Exception):
-    """The worker stops; the job is to be given back."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +48,15 @@ class Importer:
     :param stopping: asked now and then whether the worker is about to stop.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = (IMPORT_JOB, UPDATE_JOB)
+
     database: Database
     store: Store
     settings: Settings
     stopping: Callable[[], bool]
 
     def run(self, job: Job) -> None:
-        """Do a claimed job to its end, good or bad.
-
-        :raises LeaseLost: when the job is another's by now.
-        :raises Stopped: when the worker stops first.
-        """
+        """Do a claimed job to its end, good or bad."""
         lease = Lease(self.database, job)
         with lease.kept():
             try:

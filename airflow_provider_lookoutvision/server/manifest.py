@@ -106,6 +106,25 @@ def read(line: bytes, folder: Folder | None = None) -> Entry:
     return Entry(source_ref, bucket, label, text)
 
 
+@dataclass(frozen=True)
+class Mask:
+    """An entry's mask: where it is, and the colour of each class in it, background left out."""
+
+    source_ref: str
+    colors: dict[str, str]
+
+
+def mask_of(line: str) -> Mask | None:
+    """The mask of an entry as the API returns it; the first of several."""
+    document = json.loads(line)
+    for key, metadata in _companions(document, SEGMENTATION):
+        entries = metadata["internal-color-map"].values()
+        colors = {entry["class-name"]: entry["hex-color"].upper() for entry in entries}
+        painted = {name: color for name, color in colors.items() if name.lower() != "background"}
+        return Mask(document[key], painted)
+    return None
+
+
 def _parse(line: bytes) -> dict[str, Any]:
     too_long = InvalidLine(f"it has more than {LONGEST_LINE} characters")
     if len(line) >= _MOST_BYTES:

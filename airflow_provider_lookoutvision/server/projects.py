@@ -13,7 +13,9 @@ from airflow_provider_lookoutvision.server.errors import (
     ResourceType,
     ServiceQuotaExceededException,
 )
-from airflow_provider_lookoutvision.server.schema import datasets, insert_new, lock, projects
+from airflow_provider_lookoutvision.server.schema import datasets, insert_new, lock, models, projects
+
+_SHOWN = 5
 
 
 def create_project(call: Call, *, project_name: str) -> dict[str, Any]:
@@ -73,10 +75,14 @@ def delete_project(call: Call, *, project_name: str) -> dict[str, Any]:
     types = (
         sa.select(datasets.c.type).where(datasets.c.project_id == project.id).order_by(datasets.c.type.desc())
     )
-    if left := call.connection.execute(types).scalars().all():
+    versions = sa.select(models.c.version).where(models.c.project_id == project.id).order_by(models.c.version)
+    left = [f"its {kind} dataset" for kind in call.connection.execute(types).scalars()]
+    left += [f"its model {version}" for version in call.connection.execute(versions).scalars()]
+    if left:
+        shown = ", ".join(left[:_SHOWN]) + (f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else "")
         raise ConflictException(
-            f"The project {project_name!r} still has its {' and '.join(left)} dataset: delete the models and "
-            "datasets of a project before it",
+            f"The project {project_name!r} still has {shown}: delete the models and datasets of a project "
+            "before it",
             resource_id=project_name,
             resource_type=ResourceType.PROJECT,
         )

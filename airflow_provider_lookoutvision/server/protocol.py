@@ -72,6 +72,11 @@ class Operation:
         token = model.idempotent_members
         self.token_keyword: str | None = xform_name(token[0]) if token else None
 
+    @property
+    def takes_image(self) -> bool:
+        """Whether the body is an image, as it is."""
+        return self._payload is not None
+
     @cached_property
     def body_limit(self) -> int:
         """The most bytes that a body of this operation can need."""

@@ -54,6 +54,7 @@ projects = sa.Table(
     sa.Column("region", sa.String(64), nullable=False),
     sa.Column("name", text_by_bytes(255), nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("last_model_version", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.UniqueConstraint("account_id", "region", "name"),
     sqlite_autoincrement=True,
 )
@@ -89,6 +90,61 @@ dataset_entries = sa.Table(
     sa.UniqueConstraint("dataset_id", "source_ref"),
     sa.Index(None, "dataset_id", "id"),
     sa.Index(None, "dataset_id", "label", "id"),
+)
+
+# ``hosting`` counts the starts: whoever does something for one of them sees when it is over. The figures and
+# ``evaluated_at`` are there once the model is trained, the units once it has been started.
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("id", Identity, primary_key=True, autoincrement=True),
+    sa.Column("project_id", sa.BigInteger, sa.ForeignKey("projects.id"), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("status", sa.String(20), nullable=False),
+    sa.Column("status_message", sa.Text, nullable=False),
+    sa.Column("description", sa.String(500), nullable=True),
+    sa.Column("output_bucket", sa.String(63), nullable=False),
+    sa.Column("output_prefix", sa.String(1024), nullable=False),
+    sa.Column("kms_key_id", sa.String(2048), nullable=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("evaluated_at", sa.BigInteger, nullable=True),
+    sa.Column("f1", sa.Float, nullable=True),
+    sa.Column("recall", sa.Float, nullable=True),
+    sa.Column("precision", sa.Float, nullable=True),
+    sa.Column("hosting", sa.Integer, nullable=False),
+    sa.Column("min_units", sa.Integer, nullable=True),
+    sa.Column("max_units", sa.Integer, nullable=True),
+    sa.UniqueConstraint("project_id", "version"),
+    sa.Index(None, "status"),
+    sqlite_autoincrement=True,
+)
+
+# The labelled entries that a training learns from, as they were when it was asked for; until it has ended.
+training_entries = sa.Table(
+    "training_entries",
+    metadata,
+    sa.Column("model_id", sa.BigInteger, sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("entry_id", sa.BigInteger, primary_key=True),
+    sa.Column("type", sa.String(10), nullable=False),
+    sa.Column("source_ref", text_by_bytes(1100), nullable=False),
+    sa.Column("label", sa.String(10), nullable=False),
+    sa.Column("line", sa.Text, nullable=False),
+)
+
+# A trained model as the engine wrote it, in a ZIP archive.
+model_artifacts = sa.Table(
+    "model_artifacts",
+    metadata,
+    sa.Column("model_id", sa.BigInteger, sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
+model_tags = sa.Table(
+    "model_tags",
+    metadata,
+    sa.Column("model_id", sa.BigInteger, sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("key", text_by_bytes(128), primary_key=True),
+    sa.Column("value", sa.String(256), nullable=False),
 )
 
 # A job waits, or is its owner's until ``leased_until`` by the database's clock; when it is done its row goes.

@@ -50,13 +50,20 @@ class Settings:
     max_projects: int | None = _setting(None, "projects per account and region; no limit when empty", int)
     max_train_images: int = _setting(16_000, "images in a training dataset", int)
     max_test_images: int = _setting(4_000, "images in a test dataset", int)
+    max_segmentation_train_images: int = _setting(8_000, "images in a training dataset with masks", int)
+    max_segmentation_test_images: int = _setting(800, "images in a test dataset with masks", int)
+    max_trainings: int = _setting(2, "models being trained per account and region", int)
+    max_training_hours: float = _setting(24, "how long a training may take", float)
+    max_inference_units: int = _setting(5, "inference units per model", int)
     buckets: str = _setting("directory", "where buckets are: directory (in the data directory) or s3")
     s3_endpoint_url: str = _setting("", "S3 endpoint; what the AWS configuration says when empty")
     import_workers: int = _setting(2, "datasets imported at the same time", int)
+    training_workers: int = _setting(2, "models trained at the same time", int)
     worker: bool = _setting(True, "run a worker beside the API; without it, run `lookoutvision worker`", bool)
     requests_per_second: float | None = _setting(
         None, "requests a second per account, region and operation; no limit when empty", float
     )
+    queue_per_unit: int = _setting(16, "DetectAnomalies requests that may wait for an inference unit", int)
     threads: int = _setting(16, "requests answered at the same time", int)
     shutdown_seconds: int = _setting(30, "how long a stopping server waits for requests under way", int)
     log_level: str = _setting("info", "debug, info, warning or error")
@@ -70,6 +77,10 @@ class Settings:
             ("shutdown_seconds", 0),
             ("max_projects", 0),
             ("import_workers", 1),
+            ("training_workers", 1),
+            ("max_trainings", 0),
+            ("max_inference_units", 1),
+            ("queue_per_unit", 1),
         ):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -77,6 +88,10 @@ class Settings:
         rate = self.requests_per_second
         if rate is not None and not 0 < rate < math.inf:
             raise SettingsError(f"requests_per_second is {rate}; it must be more than 0, and finite")
+        if not 0 < self.max_training_hours < math.inf:
+            raise SettingsError(
+                f"max_training_hours is {self.max_training_hours}; it must be more than 0, and finite"
+            )
         if self.port > _LARGEST_PORT:
             raise SettingsError(f"port is {self.port}; it must be at most {_LARGEST_PORT}")
         if self.log_level not in {"debug", "info", "warning", "error"}:
@@ -131,6 +146,17 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> 
         except ValueError as error:
             raise SettingsError(f"{source} is {value!r}: {error}") from None
     return Settings(**values)
+
+
+def as_environ(settings: Settings) -> dict[str, str]:
+    """The environment variables from which ``load`` reads the same settings."""
+    environ = {}
+    for setting in fields(Settings):
+        value = getattr(settings, setting.name)
+        if value is not None:
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            environ[ENVIRONMENT_PREFIX + setting.name.upper()] = text
+    return environ
 
 
 def _convert(kind: type, value: Any) -> Any:

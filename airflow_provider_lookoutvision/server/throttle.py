@@ -1,7 +1,8 @@
-"""A request rate limit: one token bucket for each account, region and operation.
+"""What keeps callers from asking too much: a rate of requests, and a budget of bytes.
 
-AWS allowed 5 requests a second for each; here there is no limit unless the setting ``requests_per_second``
-sets one. A bucket holds one second's worth of requests, and at least one.
+The rate is one token bucket for each account, region and operation. AWS allowed 5 requests a second; here
+there is no limit unless the setting ``requests_per_second`` sets one. A bucket holds one second's worth of
+requests, and at least one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from airflow_provider_lookoutvision.server.access import Caller
 from airflow_provider_lookoutvision.server.errors import ThrottlingException
@@ -46,3 +49,29 @@ class Throttle:
             quota_code="requests_per_second",
             retry_after=math.ceil((1 - level) / self._rate),
         )
+
+
+class Budget:
+    """How many bytes of large bodies this process holds at a time.
+
+    :param most: so many.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, 0
+
+    @contextmanager
+    def spent(self, count: int) -> Iterator[None]:
+        """Hold so many bytes while the block runs; in one thread.
+
+        :raises ThrottlingException: when they are too many, with those that are held.
+        """
+        if self._held + count > self._most:
+            raise ThrottlingException(
+                "The service is busy with other large requests", quota_code="large_bodies", retry_after=1
+            )
+        self._held += count
+        try:
+            yield
+        finally:
+            self._held -= count

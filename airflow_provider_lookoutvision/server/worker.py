@@ -16,16 +16,15 @@ import sys
 import threading
 import uuid
 from contextlib import suppress
-from dataclasses import fields
 
 import sqlalchemy as sa
 
-from airflow_provider_lookoutvision.server import blobs, jobs, logs, settings
+from airflow_provider_lookoutvision.server import blobs, jobs, logs
 from airflow_provider_lookoutvision.server.database import Database
-from airflow_provider_lookoutvision.server.datasets import IMPORT_JOB, UPDATE_JOB
-from airflow_provider_lookoutvision.server.imports import Importer, Stopped
-from airflow_provider_lookoutvision.server.jobs import Lease
-from airflow_provider_lookoutvision.server.settings import ENVIRONMENT_PREFIX, Settings
+from airflow_provider_lookoutvision.server.imports import Importer
+from airflow_provider_lookoutvision.server.jobs import Doer, Lease, Stopped
+from airflow_provider_lookoutvision.server.settings import Settings, as_environ
+from airflow_provider_lookoutvision.server.trainer import Trainer
 
 POLL_SECONDS = 1.0
 RESTART_SECONDS = 1.0
@@ -45,12 +44,15 @@ class Worker:
 
     def run(self) -> None:
         """Work until ``stop``."""
-        importer = Importer(
-            self._database, blobs.store(self._settings), self._settings, self._stopping.is_set
-        )
+        store, stopping = blobs.store(self._settings), self._stopping.is_set
+        crews: list[tuple[int, Doer]] = [
+            (self._settings.import_workers, Importer(self._database, store, self._settings, stopping)),
+            (self._settings.training_workers, Trainer(self._database, store, self._settings, stopping)),
+        ]
         threads = [
-            threading.Thread(target=self._loop, args=(importer,), name=f"import-{number}")
-            for number in range(self._settings.import_workers)
+            threading.Thread(target=self._loop, args=(doer,), name=f"{doer.kinds[0]}-{number}")
+            for count, doer in crews
+            for number in range(count)
         ]
         for thread in threads:
             thread.start()
@@ -67,10 +69,10 @@ class Worker:
         with self._work:
             self._work.notify_all()
 
-    def _loop(self, importer: Importer) -> None:
+    def _loop(self, doer: Doer) -> None:
         while not self._stopping.is_set():
             try:
-                if self._do_one(importer):
+                if self._do_one(doer):
                     continue
             except Exception:  # a thread that ended here would be missed by nobody
                 log.exception("the worker met an error, and goes on")
@@ -78,17 +80,17 @@ class Worker:
                 if not self._stopping.is_set():
                     self._work.wait(POLL_SECONDS)
 
-    def _do_one(self, importer: Importer) -> bool:
-        job = jobs.claim(self._database, self._owner, (IMPORT_JOB, UPDATE_JOB))
+    def _do_one(self, doer: Doer) -> bool:
+        job = jobs.claim(self._database, self._owner, doer.kinds)
         if job is None:
             return False
         told = {"job": job.id, "kind": job.kind, "subject": job.subject_id, "attempt": job.attempts}
         log.info("job begun", extra=told)
         try:
             if job.attempts > jobs.MOST_ATTEMPTS:
-                importer.give_up(job)
+                doer.give_up(job)
             else:
-                importer.run(job)
+                doer.run(job)
         except Stopped:
             Lease(self._database, job).release()
             log.info("job given back", extra=told)
@@ -99,7 +101,7 @@ class Worker:
         except Exception:
             log.exception("job failed", extra=told)
             with suppress(jobs.LeaseLost):
-                importer.fail_unexpectedly(job)
+                doer.fail_unexpectedly(job)
         else:
             log.info("job ended", extra=told)
         return True
@@ -179,7 +181,7 @@ class WorkerProcess:
     def _run_one(self) -> None:
         command = [sys.executable, "-m", "airflow_provider_lookoutvision.server.cli", "worker"]
         owner = _new_owner()
-        environ = {**os.environ, **_as_environ(self._settings), _OWNER_VARIABLE: owner}
+        environ = {**os.environ, **as_environ(self._settings), _OWNER_VARIABLE: owner}
         # Its own session: Ctrl-C at the terminal stops the API, and that stops the worker.
         process = subprocess.Popen(  # noqa: S603 (our own command)
             command, env=environ, stdin=subprocess.PIPE, bufsize=0, start_new_session=True
@@ -191,13 +193,3 @@ class WorkerProcess:
         if not self._stopping.is_set():
             log.error("the worker ended and is started again", extra={"exit_status": status})
         jobs.abandon(self._database, owner)
-
-
-def _as_environ(values: Settings) -> dict[str, str]:
-    environ = {}
-    for setting in fields(settings.Settings):
-        value = getattr(values, setting.name)
-        if value is not None:
-            text = ",".join(value) if isinstance(value, tuple) else str(value)
-            environ[ENVIRONMENT_PREFIX + setting.name.upper()] = text
-    return environ

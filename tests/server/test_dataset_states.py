@@ -202,7 +202,7 @@ def test_a_project_with_datasets_stays(lab: Lab) -> None:
     lab.create(dataset="test")
     lab.create(dataset="train")
     for left, message in (
-        ("train", "The project 'p' still has its train and test dataset: delete the models and"),
+        ("train", "The project 'p' still has its train dataset, its test dataset: delete the models and"),
         ("test", "The project 'p' still has its test dataset: delete the models and"),
     ):
         error = refusal(lab.client.delete_project, ProjectName="p")

@@ -1,0 +1,92 @@
+"""Tags of models: TagResource, UntagResource, ListTagsForResource."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from airflow_provider_lookoutvision.server.call import Call
+from airflow_provider_lookoutvision.server.errors import (
+    ResourceNotFoundException,
+    ResourceType,
+    ServiceQuotaExceededException,
+    ValidationException,
+)
+from airflow_provider_lookoutvision.server.schema import model_tags, models, projects, upsert
+
+MOST_TAGS = 200
+_RESOURCE = re.compile(r"model/([^/]+)/([1-9][0-9]{0,8})")
+
+
+def tag_resource(call: Call, *, resource_arn: str, tags: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Add tags to a model; a key that it has already gets the new value."""
+    put(call.connection, _find(call, resource_arn, lock=True), tags)
+    return {}
+
+
+def untag_resource(call: Call, *, resource_arn: str, tag_keys: Sequence[str]) -> dict[str, Any]:
+    """Take tags from a model; keys that it doesn't have are no error."""
+    mine = model_tags.c.model_id == _find(call, resource_arn, lock=True)
+    call.connection.execute(model_tags.delete().where(mine, model_tags.c.key.in_(tag_keys)))
+    return {}
+
+
+def list_tags_for_resource(call: Call, *, resource_arn: str) -> dict[str, Any]:
+    """A model's tags, by key."""
+    mine = model_tags.c.model_id == _find(call, resource_arn)
+    rows = call.connection.execute(model_tags.select().where(mine).order_by(model_tags.c.key))
+    return {"Tags": [{"Key": row.key, "Value": row.value} for row in rows]}
+
+
+def put(connection: sa.Connection, model_id: int, tags: Sequence[Mapping[str, str]]) -> None:
+    """Add tags to a model.
+
+    :raises ValidationException: when a key is given twice.
+    :raises ServiceQuotaExceededException: when the model would have too many.
+    """
+    keys = [tag["Key"] for tag in tags]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValidationException(f"Tags names the key {twice!r} twice")
+    rows = [{"model_id": model_id, "key": tag["Key"], "value": tag["Value"]} for tag in tags]
+    upsert(connection, model_tags, rows, key=("model_id", "key"))
+    mine = sa.select(sa.func.count()).select_from(model_tags).where(model_tags.c.model_id == model_id)
+    if connection.execute(mine).scalar_one() > MOST_TAGS:
+        raise ServiceQuotaExceededException(
+            f"A model has at most {MOST_TAGS} tags", quota_code="tags_per_model"
+        )
+
+
+def _find(call: Call, resource_arn: str, *, lock: bool = False) -> int:
+    """The ID of the caller's model of that ARN.
+
+    :raises ValidationException: when it is the ARN of something that has no tags, or none at all.
+    :raises AccessDeniedException: when the key may not do this to models of that project.
+    :raises ResourceNotFoundException: when there is no such model.
+    """
+    prefix = call.caller.arn("")
+    match = _RESOURCE.fullmatch(resource_arn.removeprefix(prefix))
+    if not resource_arn.startswith(prefix) or not match:
+        raise ValidationException(
+            f"ResourceArn is {resource_arn!r}; only models have tags, and those of this account and region "
+            f"are {prefix}model/<project>/<version>"
+        )
+    project_name, version = match[1], int(match[2])
+    call.caller.authorize(call.operation, project_name)
+    query = (
+        sa.select(models.c.id)
+        .join(projects, projects.c.id == models.c.project_id)
+        .where(call.own(projects), projects.c.name == project_name, models.c.version == version)
+    )
+    query = query.with_for_update(of=models) if lock else query
+    model_id = call.connection.execute(query).scalar_one_or_none()
+    if model_id is None:
+        raise ResourceNotFoundException(
+            f"There is no model {resource_arn}",
+            resource_id=f"{project_name}/{version}",
+            resource_type=ResourceType.MODEL,
+        )
+    return int(model_id)
