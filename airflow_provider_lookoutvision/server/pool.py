@@ -45,7 +45,7 @@ log = logging.getLogger("lookoutvision")
 class Request:
     """An image and who waits for what is found in it."""
 
-    image: bytes
+    image: bytes = field(repr=False)
     answer: asyncio.Future[Answer]
     was_lost: bool = False
     given_at: float = 0.0
@@ -156,13 +156,12 @@ class Pool:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await request.answer
         except TimeoutError:
+            if request in self._waiting:
+                self._waiting.remove(request)
             raise InternalServerException(
                 f"The model {self._plan.name} has not answered within {ANSWER_SECONDS:g} seconds",
                 RetryAfterSeconds=1,
             ) from None
-        finally:
-            with suppress(ValueError):
-                self._waiting.remove(request)
         if "invalid" in answer.members:
             raise ValidationException(f"Body can't be used: {answer.members['invalid']}")
         if "error" in answer.members:
