@@ -82,6 +82,7 @@ def calls(client):
         BeforeCreationDate=datetime(2020, 1, 1),  # noqa: DTZ001 (as naive as programs are)
         SourceRefContains="a b/+",
     )
+    yield from calls_about_models(client, "p-0")
     yield outcome(client.delete_project, ProjectName="p-0")
     yield outcome(client.delete_dataset, ProjectName="p-0", DatasetType="train", ClientToken=token)
     yield outcome(client.delete_dataset, ProjectName="p-0", DatasetType="train", ClientToken=token)
@@ -98,6 +99,53 @@ def calls(client):
     except client.exceptions.from_code("ResourceNotFoundException") as error:
         yield error.response["ResourceId"]
     yield outcome(client.list_projects)
+
+
+def calls_about_models(client, project):
+    """All calls about models whose training has not begun, in their order; what each came to."""
+    output = {"S3Location": {"Bucket": "some-bucket", "Prefix": "evaluations/"}}
+    first = {"ProjectName": project, "OutputConfig": output, "Tags": [], "ClientToken": "first"}
+    model = {"ProjectName": project, "ModelVersion": "1"}
+    yield outcome(client.list_models, ProjectName=project)
+    yield outcome(client.create_model, ProjectName="p-1", OutputConfig=output)
+    yield outcome(client.create_model, **first)
+    yield outcome(client.create_model, **first)
+    yield outcome(
+        client.create_model,
+        ProjectName=project,
+        OutputConfig={"S3Location": {"Bucket": "some-bucket"}},
+        Description="the-second",
+        Tags=[{"Key": "stage", "Value": ""}, {"Key": "line:1/a", "Value": "a b"}],
+    )
+    yield outcome(client.create_model, ProjectName=project, OutputConfig=output)
+    yield outcome(client.create_model, ProjectName=project, OutputConfig=output, Description="two words")
+    yield outcome(client.describe_model, **model)
+    described = client.describe_model(ProjectName=project, ModelVersion="latest")["ModelDescription"]
+    yield plain(described)
+    yield outcome(client.describe_model, ProjectName=project, ModelVersion="9999999999")
+    arn = described["ModelArn"]
+    yield outcome(client.list_tags_for_resource, ResourceArn=arn)
+    yield outcome(client.tag_resource, ResourceArn=arn, Tags=[{"Key": "ümlaut", "Value": "€ 1"}])
+    yield outcome(client.untag_resource, ResourceArn=arn, TagKeys=["stage", "none such"])
+    yield outcome(client.list_tags_for_resource, ResourceArn=arn)
+    yield outcome(client.list_tags_for_resource, ResourceArn=arn.replace("/2", "/3"))
+    yield outcome(client.start_model, MinInferenceUnits=1, **model)
+    yield outcome(client.start_model, MinInferenceUnits=0, **model)
+    yield outcome(client.stop_model, **model)
+    yield outcome(client.detect_anomalies, Body=b"no image", ContentType="image/jpeg", **model)
+    yield outcome(
+        client.detect_anomalies, Body=bytearray(b"none"), ContentType="binary/octet-stream", **model
+    )
+    pages = client.get_paginator("list_models").paginate(
+        ProjectName=project, PaginationConfig={"PageSize": 1}
+    )
+    yield [[found["ModelVersion"] for found in page["Models"]] for page in pages]
+    yield outcome(client.delete_model, ClientToken="delete", **model)
+    yield outcome(client.delete_model, ClientToken="delete", **model)
+    yield outcome(client.delete_model, ProjectName=project, ModelVersion="latest")
+    yield outcome(client.delete_project, ProjectName=project)
+    yield outcome(client.delete_model, ProjectName=project, ModelVersion="2")
+    yield outcome(client.list_models, ProjectName=project)
 
 
 def main():

@@ -54,3 +54,24 @@ def test_a_life_of_a_project(aws: Aws) -> None:
     assert [project["ProjectName"] for project in rest["Projects"]] == ["q"]
     assert done(aws("delete-project", "--project-name", "p")) == {"ProjectArn": arn}
     assert "(ResourceNotFoundException)" in aws("delete-project", "--project-name", "p").stderr
+
+
+def test_a_life_of_a_model(aws: Aws, tmp_path: Path) -> None:
+    image = tmp_path / "image.jpg"
+    image.write_bytes(b"no image")
+    of_project = ["--project-name", "with-models"]
+    done(aws("create-project", *of_project))
+    done(aws("create-dataset", *of_project, "--dataset-type", "train"))
+    output = '{"S3Location": {"Bucket": "some-bucket", "Prefix": "a/"}}'
+    made = done(aws("create-model", *of_project, "--output-config", output, "--tags", "Key=a,Value=b"))
+    assert made["ModelMetadata"]["Status"] == "TRAINING"
+    of_model = [*of_project, "--model-version", "1"]
+    assert "(ConflictException)" in aws("start-model", *of_model, "--min-inference-units", "1").stderr
+    assert "(ConflictException)" in aws("stop-model", *of_model).stderr
+    detecting = aws("detect-anomalies", *of_model, "--content-type", "image/jpeg", "--body", str(image))
+    assert "(ConflictException)" in detecting.stderr
+    arn = made["ModelMetadata"]["ModelArn"]
+    tags = done(aws("list-tags-for-resource", "--resource-arn", arn))
+    assert tags == {"Tags": [{"Key": "a", "Value": "b"}]}
+    assert done(aws("delete-model", *of_model)) == {"ModelArn": arn}
+    assert done(aws("list-models", *of_project)) == {"Models": []}
