@@ -1,8 +1,8 @@
 """Waiting for a state of the service: one rule for operators and triggers, with and without aiobotocore.
 
 What is waited for stands in the API model's waiters: which operation to ask, and which of its answers is
-success, failure, or a reason to ask again. Here is only the asking: how often, what is logged, and that a
-service which is restarted meanwhile doesn't end the wait.
+success, failure, or a reason to ask again. Here is only the asking: how often, until when, what is logged,
+and that a service which is restarted meanwhile doesn't end the wait.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lookoutvision.asking import UNANSWERED, ask, asker, has_aiobotocore
 from airflow_provider_lookoutvision.model import API_VERSION, MODEL_PATH, SERVICE_NAME
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Wait:
     :param waiter: a waiter of the API model, such as ``DatasetCreated``.
     :param arguments: the members of the operation that it asks.
     :param delay: seconds between two questions.
-    :param max_attempts: the most questions.
+    :param max_attempts: the most questions, or as long as these take at that delay.
     """
 
     waiter: str
@@ -53,25 +52,41 @@ class Wait:
     delay: float
     max_attempts: int
 
+    @property
+    def ends_at(self) -> float:
+        """When a wait that begins now ends at the latest, in seconds since the epoch."""
+        return time.time() + self.delay * self.max_attempts
+
     def run(self, hook: LookoutVisionHook, log: Any) -> None:
         """Wait in this thread.
 
         :raises WaitFailed: when the state can't come any more, or hasn't come in time.
         """
         progress = _Progress(self, log)
-        while not progress.see(_ask(hook, self)):
+        while not progress.see(ask(hook, _method(self.waiter), self.arguments)):
+            if progress.asked >= self.max_attempts:
+                raise progress.too_late()
             time.sleep(self.delay)
 
-    async def run_async(self, hook: LookoutVisionHook, log: Any) -> None:
+    async def run_async(
+        self, hook: LookoutVisionHook, log: Any, connection: Hashable, ends_at: float | None = None
+    ) -> None:
         """Wait in an event loop, with aiobotocore where it is installed, and else asking from threads.
 
+        The waits of one loop on one connection share a client, and the rate of their questions.
+
+        :param connection: equal for the waits that share.
+        :param ends_at: when to give up, in seconds since the epoch; by default as late as if it began now.
         :raises WaitFailed: as ``run`` does.
         """
+        deadline = self.ends_at if ends_at is None else ends_at
         progress = _Progress(self, log)
-        log.info("%s: asking %s", self.waiter, "with aiobotocore" if _has_aiobotocore() else "from threads")
-        async with _asking(hook, self) as ask:
-            while not progress.see(await ask()):  # noqa: ASYNC110 (nothing here could set an event)
-                await asyncio.sleep(self.delay)
+        log.info("%s: asking %s", self.waiter, "with aiobotocore" if has_aiobotocore() else "from threads")
+        async with asker(hook, connection) as shared:
+            while not progress.see(await shared.ask(_method(self.waiter), self.arguments)):
+                if time.time() >= deadline:
+                    raise progress.too_late()
+                await asyncio.sleep(min(self.delay, max(0.0, deadline - time.time())))
 
 
 class _Progress:
@@ -79,28 +94,37 @@ class _Progress:
 
     def __init__(self, wait: Wait, log: Any) -> None:
         self._wait, self._log = wait, log
-        self._asked = 0
+        self._began = time.monotonic()
         self._told = ""
+        self.asked = 0
 
     def see(self, answer: Mapping[str, Any]) -> bool:
         """Whether the state has come; raises WaitFailed when it can't any more."""
-        self._asked += 1
+        self.asked += 1
         state, told, message = _judge(self._wait.waiter, answer)
+        name, seconds = self._wait.waiter, time.monotonic() - self._began
         if state == "success":
-            self._log.info("%s: %s", self._wait.waiter, told)
+            self._log.info("%s: %s, after %.0f s", name, told, seconds)
             return True
         if state == "failure":
             reason = f"{told}: {message}" if message else told
             raise WaitFailed(reason, input=message.startswith(INVALID_INPUT))
-        if self._asked >= self._wait.max_attempts:
-            raise WaitFailed(
-                f"{self._wait.waiter} has not come: asked {self._asked} times, {self._wait.delay:g} s apart; "
-                f"last seen {told}. Raise waiter_max_attempts or waiter_delay to wait for longer"
-            )
         if told != self._told:
             self._told = told
-            self._log.info("%s: waiting, %s; asking every %g s", self._wait.waiter, told, self._wait.delay)
+            about = " ".join(map(str, self._wait.arguments.values()))
+            self._log.info(
+                "%s of %s: waiting for %.0f s, %s; asking every %g s",
+                *(name, about, seconds, told, self._wait.delay),
+            )
         return False
+
+    def too_late(self) -> WaitFailed:
+        """The failure of a state that hasn't come in time."""
+        seconds = time.monotonic() - self._began
+        return WaitFailed(
+            f"{self._wait.waiter} has not come: asked {self.asked} times in {seconds:.0f} s; "
+            f"last seen {self._told}. Raise waiter_max_attempts or waiter_delay to wait for longer"
+        )
 
 
 def _judge(waiter: str, answer: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -111,6 +135,8 @@ def _judge(waiter: str, answer: Mapping[str, Any]) -> tuple[str, str, str]:
     )
     told = f"{error['Code']} ({error.get('Message')})" if error else str(description.get("Status"))
     message = str(description.get("StatusMessage", ""))
+    if error and error["Code"] == UNANSWERED:
+        return "retry", told, message
     for acceptor in _config(waiter).acceptors:
         if acceptor.matcher_func(answer):
             return acceptor.state, told, message
@@ -129,49 +155,3 @@ def _method(waiter: str) -> str:
     from botocore import xform_name
 
     return str(xform_name(_config(waiter).operation))
-
-
-def _has_aiobotocore() -> bool:
-    return find_spec("aiobotocore") is not None
-
-
-def _unanswered(error: Exception) -> dict[str, Any]:
-    # A service that is being restarted says nothing for a moment: that is a reason to ask again.
-    return {"Error": {"Code": "ThrottlingException", "Message": str(error)}}
-
-
-def _ask(hook: LookoutVisionHook, wait: Wait) -> Mapping[str, Any]:
-    from botocore import exceptions
-
-    try:
-        answer: dict[str, Any] = getattr(hook.conn, _method(wait.waiter))(**wait.arguments)
-    except exceptions.ClientError as error:
-        refusal: dict[str, Any] = error.response
-        return refusal
-    except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
-        return _unanswered(error)
-    return answer
-
-
-@asynccontextmanager
-async def _asking(
-    hook: LookoutVisionHook, wait: Wait
-) -> AsyncIterator[Callable[[], Awaitable[Mapping[str, Any]]]]:
-    from botocore import exceptions
-
-    if not _has_aiobotocore():
-        yield lambda: asyncio.to_thread(_ask, hook, wait)
-        return
-    async with await hook.get_async_conn() as client:  # type: ignore[no-untyped-call]
-
-        async def ask() -> Mapping[str, Any]:
-            try:
-                answer: dict[str, Any] = await getattr(client, _method(wait.waiter))(**wait.arguments)
-            except exceptions.ClientError as error:
-                refusal: dict[str, Any] = error.response
-                return refusal
-            except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
-                return _unanswered(error)
-            return answer
-
-        yield ask

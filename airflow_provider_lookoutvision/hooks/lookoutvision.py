@@ -20,7 +20,7 @@ from botocore.loaders import Loader
 from airflow_provider_lookoutvision.model import teach
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Collection, Iterator
 
 SERVICE = "lookoutvision"
 
@@ -33,8 +33,8 @@ class LookoutVisionHook(AwsBaseHook):
     """Interact with a Lookout for Vision service through the Amazon connection.
 
     Everything that the connection type ``aws`` offers works: keys, assumed roles, profiles, web identity,
-    region, proxies, ``verify``, ``config_kwargs`` and endpoints. One extra is our own:
-    ``client_token_namespace``.
+    region, proxies, ``verify``, ``config_kwargs`` and endpoints. Two extras are our own:
+    ``client_token_namespace`` and ``requests_per_second``.
 
     :param aws_conn_id: the Airflow connection; ``None`` for boto3's own configuration.
     :param region_name: the AWS region; by default the connection's.
@@ -56,6 +56,14 @@ class LookoutVisionHook(AwsBaseHook):
         """The connection's ``client_token_namespace``; empty when it has none."""
         return str(self.conn_config.extra_config.get("client_token_namespace") or "")
 
+    @property
+    def requests_per_second(self) -> float:
+        """How often, for each operation, the waits of a triggerer ask: the connection's extra of that name.
+
+        By default 5, as the AWS service allowed.
+        """
+        return float(self.conn_config.extra_config.get("requests_per_second") or 5)
+
     def iter_dataset_entries(
         self, project_name: str, dataset_type: str, **filters: Any
     ) -> Iterator[dict[str, Any]]:
@@ -68,6 +76,22 @@ class LookoutVisionHook(AwsBaseHook):
         )
         for page in pages:
             yield from map(json.loads, page["DatasetEntries"])
+
+    def iter_models(self, project_name: str) -> Iterator[dict[str, Any]]:
+        """Yield the ModelMetadata of a project's models, page by page, the oldest version first."""
+        for page in self.conn.get_paginator("list_models").paginate(ProjectName=project_name):
+            yield from page["Models"]
+
+    def latest_model(self, project_name: str, status: str | Collection[str] = ()) -> dict[str, Any] | None:
+        """Return the ModelMetadata of a project's newest model, or None when it has none.
+
+        The API's own ``latest`` is the highest version whatever has become of it.
+
+        :param status: count only models in this state, such as ``TRAINED``, or in one of these.
+        """
+        wanted = (status,) if isinstance(status, str) else status
+        models = (each for each in self.iter_models(project_name) if not wanted or each["Status"] in wanted)
+        return max(models, key=lambda each: int(each["ModelVersion"]), default=None)
 
     def get_session(self, region_name: str | None = None, deferrable: bool = False) -> Any:
         """Return a boto3 session, or an aiobotocore session, that knows the service."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,7 +21,9 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
     :param waiter: the waiter's name, such as ``DatasetCreated``.
     :param arguments: the members of the operation that it asks.
     :param waiter_delay: seconds between two questions.
-    :param waiter_max_attempts: the most questions.
+    :param waiter_max_attempts: the most questions, or as long as these take at that delay.
+    :param ends_at: when to give up, in seconds since the epoch; by default that long after it was made. A
+        triggerer that is restarted makes the trigger again, and it ends when it would have ended.
     :param aws_conn_id: the Airflow connection, of type ``aws``.
     :param region_name: the AWS region; by default the connection's.
     :param verify: whether, or with which bundle, TLS certificates are verified.
@@ -34,23 +37,25 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         arguments: dict[str, Any],
         waiter_delay: float,
         waiter_max_attempts: int,
+        ends_at: float | None = None,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
         verify: bool | str | None = None,
         botocore_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._wait = Wait(waiter, arguments, waiter_delay, waiter_max_attempts)
         self._fields: dict[str, Any] = {
             "waiter": waiter,
             "arguments": arguments,
             "waiter_delay": waiter_delay,
             "waiter_max_attempts": waiter_max_attempts,
+            "ends_at": self._wait.ends_at if ends_at is None else ends_at,
             "aws_conn_id": aws_conn_id,
             "region_name": region_name,
             "verify": verify,
             "botocore_config": botocore_config,
         }
-        self._wait = Wait(waiter, arguments, waiter_delay, waiter_max_attempts)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments that make this trigger again."""
@@ -60,14 +65,13 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         """Wait, and yield one event."""
         from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 
-        hook = LookoutVisionHook(
-            aws_conn_id=self._fields["aws_conn_id"],
-            region_name=self._fields["region_name"],
-            verify=self._fields["verify"],
-            config=self._fields["botocore_config"],
-        )
+        connection = {name: self._fields[name] for name in ("aws_conn_id", "region_name", "verify")}
+        connection["config"] = self._fields["botocore_config"]
+        hook = LookoutVisionHook(**connection)
         try:
-            await self._wait.run_async(hook, logging.getLogger(__name__))
+            await self._wait.run_async(
+                hook, logging.getLogger(__name__), json.dumps(connection), self._fields["ends_at"]
+            )
         except WaitFailed as failure:
             yield TriggerEvent({"status": "input" if failure.input else "error", "message": str(failure)})
         except Exception as error:
