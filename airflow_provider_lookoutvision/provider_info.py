@@ -11,7 +11,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-lookoutvision",
         "name": name,
-        "description": "Amazon Lookout for Vision: hook, operators and triggers, for a service that you run.",
+        "description": "Amazon Lookout for Vision: hook, operators, sensors and triggers, for a service that you run.",
         "integrations": [
             {
                 "integration-name": name,
@@ -29,6 +29,12 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": name,
                 "python-modules": ["airflow_provider_lookoutvision.operators.lookoutvision"],
+            }
+        ],
+        "sensors": [
+            {
+                "integration-name": name,
+                "python-modules": ["airflow_provider_lookoutvision.sensors.lookoutvision"],
             }
         ],
         "triggers": [

@@ -57,6 +57,14 @@ class Wait:
         """When a wait that begins now ends at the latest, in seconds since the epoch."""
         return time.time() + self.delay * self.max_attempts
 
+    def check(self, hook: LookoutVisionHook, log: Any) -> Mapping[str, Any] | None:
+        """Ask once, in this thread: the answer if the state has come, None while it may still.
+
+        :raises WaitFailed: when it can't come any more.
+        """
+        answer = ask(hook, _method(self.waiter), self.arguments)
+        return answer if _Progress(self, log).see(answer) else None
+
     def run(self, hook: LookoutVisionHook, log: Any) -> None:
         """Wait in this thread.
 

@@ -30,7 +30,7 @@ def test_names_what_exists() -> None:
     info = get_provider_info()
     assert info["package-name"] == NAME == distribution("airflow_provider_lookoutvision").name
     integrations = {each["integration-name"] for each in info["integrations"]}
-    for kind in ("hooks", "operators"):
+    for kind in ("hooks", "operators", "sensors", "triggers"):
         for entry in info[kind]:
             assert entry["integration-name"] in integrations
             for module in entry["python-modules"]:

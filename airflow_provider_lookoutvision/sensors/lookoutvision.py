@@ -1,0 +1,201 @@
+"""Sensors: wait for what something else does, in a task, between tasks, or in the triggerer.
+
+Each returns the description of what it has waited for, with times as ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator, for_xcom
+from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+ModelState = Literal["trained", "hosted", "stopped"]
+
+_MODEL_WAITERS = {"trained": "ModelTrained", "hosted": "ModelHosted", "stopped": "ModelStopped"}
+
+
+class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
+    """The base of the sensors.
+
+    :param deferrable: wait in the triggerer, without a worker's slot; ``poke_interval`` and ``timeout`` hold
+        there too.
+    """
+
+    description: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = deferrable
+
+    @property
+    @abstractmethod
+    def wait(self) -> Wait:
+        """What it waits for."""
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Ask once."""
+        answer = self._check()
+        return PokeReturnValue(is_done=answer is not None, xcom_value=self._result(answer))
+
+    def execute(self, context: Context) -> Any:
+        """Wait here, or defer unless it is so already."""
+        if not self.deferrable:
+            return super().execute(context)
+        if (answer := self._check()) is not None:
+            return self._result(answer)
+        from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
+
+        wait = self.wait
+        return self.defer(
+            trigger=LookoutVisionWaiterTrigger(
+                waiter=wait.waiter,
+                arguments=dict(wait.arguments),
+                waiter_delay=wait.delay,
+                waiter_max_attempts=wait.max_attempts,
+                aws_conn_id=self.aws_conn_id,
+                region_name=self.region_name,
+                verify=self.verify,
+                botocore_config=self.botocore_config,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout),
+        )
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
+        """Go on when the trigger has fired."""
+        event = event or {"status": "error", "message": "the trigger fired without an event"}
+        if event["status"] != "success":
+            raise _failure(str(event.get("message")), event["status"] == "input")
+        return self._result(self._check())
+
+    def _check(self) -> Mapping[str, Any] | None:
+        try:
+            return self.wait.check(self.hook, self.log)
+        except WaitFailed as failure:
+            raise _failure(str(failure), failure.input) from failure
+
+    def _result(self, answer: Mapping[str, Any] | None) -> Any:
+        return for_xcom(answer[self.description]) if answer else None
+
+    def _wait_for(self, waiter: str, **arguments: str) -> Wait:
+        interval = max(self.poke_interval, 1.0)
+        return Wait(waiter, arguments, interval, max(1, round(self.timeout / interval)))
+
+
+class LookoutVisionDatasetSensor(LookoutVisionBaseSensor):
+    """Wait until a dataset can be used: created, and no update under way.
+
+    :param project_name: the project.
+    :param dataset_type: ``train`` or ``test``.
+    :raises AirflowFailException: when it could not be created because of its manifest, with the
+        StatusMessage.
+    :raises AirflowException: when it could not for another reason, or there is no such dataset.
+    """
+
+    template_fields: Sequence[str] = (
+        *LookoutVisionBaseOperator.template_fields,
+        "project_name",
+        "dataset_type",
+    )
+    description: ClassVar[str] = "DatasetDescription"
+
+    def __init__(self, *, project_name: str, dataset_type: Literal["train", "test"], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.project_name = project_name
+        self.dataset_type = dataset_type
+
+    @property
+    def wait(self) -> Wait:
+        """Which dataset."""
+        return self._wait_for("DatasetCreated", ProjectName=self.project_name, DatasetType=self.dataset_type)
+
+
+class LookoutVisionModelSensor(LookoutVisionBaseSensor):
+    """Wait until a model is trained, hosted, or no longer hosted.
+
+    :param project_name: the project.
+    :param model_version: the version's number, or ``latest``: the highest that there is, at each question.
+    :param state: ``trained``, ``hosted`` or ``stopped``.
+    :raises AirflowFailException: when the training failed because of its images, with the StatusMessage.
+    :raises AirflowException: when the state can't come any more, or there is no such model.
+    """
+
+    template_fields: Sequence[str] = (
+        *LookoutVisionBaseOperator.template_fields,
+        "project_name",
+        "model_version",
+        "state",
+    )
+    description: ClassVar[str] = "ModelDescription"
+
+    def __init__(
+        self,
+        *,
+        project_name: str,
+        model_version: str | int = "latest",
+        state: ModelState = "trained",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.project_name = project_name
+        self.model_version = model_version
+        self.state = state
+
+    @property
+    def wait(self) -> Wait:
+        """Which model, and for which state."""
+        if self.state not in _MODEL_WAITERS:
+            raise AirflowFailException(
+                f"state is {self.state!r}; it must be one of {', '.join(_MODEL_WAITERS)}"
+            )
+        return self._wait_for(
+            _MODEL_WAITERS[self.state], ProjectName=self.project_name, ModelVersion=str(self.model_version)
+        )
+
+
+class LookoutVisionModelPackagingJobSensor(LookoutVisionBaseSensor):
+    """Wait until a model packaging job has succeeded.
+
+    :param project_name: the project.
+    :param job_name: the job.
+    :raises AirflowException: when it failed, with its StatusMessage, or there is no such job.
+    """
+
+    template_fields: Sequence[str] = (*LookoutVisionBaseOperator.template_fields, "project_name", "job_name")
+    description: ClassVar[str] = "ModelPackagingDescription"
+
+    def __init__(self, *, project_name: str, job_name: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.project_name = project_name
+        self.job_name = job_name
+
+    @property
+    def wait(self) -> Wait:
+        """Which job."""
+        return self._wait_for(
+            "ModelPackagingJobSucceeded", ProjectName=self.project_name, JobName=self.job_name
+        )
+
+
+def _failure(message: str, input: bool) -> Exception:  # noqa: A002 (as in "input or machine")
+    return AirflowFailException(message) if input else AirflowException(message)

@@ -1,0 +1,112 @@
+"""The sensors against the running service: what they wait for, what ends them, and what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+
+from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.sensors.lookoutvision import (
+    LookoutVisionBaseSensor,
+    LookoutVisionDatasetSensor,
+    LookoutVisionModelPackagingJobSensor,
+    LookoutVisionModelSensor,
+)
+from airflow_provider_lookoutvision.testing.service import Service, running_service
+
+SENSORS = (LookoutVisionDatasetSensor, LookoutVisionModelSensor, LookoutVisionModelPackagingJobSensor)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """A service without a worker, where ``p`` has an empty training dataset, a model in training, and a test
+    dataset that is never imported."""
+    with running_service(flags=["--no-worker"]) as service:
+        session = boto3.Session(service.access_key_id, service.secret_access_key, region_name="eu-central-1")
+        client = teach(session).client("lookoutvision", endpoint_url=service.endpoint_url)
+        client.create_project(ProjectName="p")
+        client.create_dataset(ProjectName="p", DatasetType="train")
+        client.create_model(ProjectName="p", OutputConfig={"S3Location": {"Bucket": "some-bucket"}})
+        source = {"GroundTruthManifest": {"S3Object": {"Bucket": "some-bucket", "Key": "x"}}}
+        client.create_dataset(ProjectName="p", DatasetType="test", DatasetSource=source)
+        yield service
+
+
+@pytest.fixture
+def conn_id(service: Service, connect: Any) -> str:
+    key = {"login": service.access_key_id, "password": service.secret_access_key}
+    return str(connect(**key, endpoint_url=service.endpoint_url))
+
+
+def dataset_sensor(conn_id: str, kind: str, **more: Any) -> LookoutVisionDatasetSensor:
+    arguments = {"task_id": "wait", "aws_conn_id": conn_id, "project_name": "p", "dataset_type": kind}
+    return LookoutVisionDatasetSensor(**arguments, **more)
+
+
+def model_sensor(conn_id: str, **more: Any) -> LookoutVisionModelSensor:
+    return LookoutVisionModelSensor(
+        **{"task_id": "wait", "aws_conn_id": conn_id, "project_name": "p", **more}
+    )
+
+
+def test_returns_the_description_of_what_is_there(conn_id: str) -> None:
+    found = dataset_sensor(conn_id, "train").execute({})
+    assert found["Status"] == "CREATE_COMPLETE"
+    assert found["CreationTimestamp"].endswith("+00:00")
+    assert dataset_sensor(conn_id, "train", deferrable=True).execute({}) == found
+
+
+def test_goes_on_waiting_for_what_may_still_come(conn_id: str) -> None:
+    assert not dataset_sensor(conn_id, "test").poke({})
+    assert not model_sensor(conn_id).poke({})
+    with pytest.raises(TaskDeferred) as deferred:
+        model_sensor(conn_id, deferrable=True, poke_interval=7, timeout=70).execute({})
+    _, fields = deferred.value.trigger.serialize()
+    assert fields["waiter"] == "ModelTrained"
+    assert fields["arguments"] == {"ProjectName": "p", "ModelVersion": "latest"}
+    assert (fields["waiter_delay"], fields["waiter_max_attempts"]) == (7, 10)
+    assert deferred.value.timeout.total_seconds() == 70
+
+
+@pytest.mark.parametrize(
+    ("sensor", "match"),
+    [
+        (lambda conn_id: model_sensor(conn_id, state="hosted"), "TRAINING"),
+        (lambda conn_id: model_sensor(conn_id, model_version=9), "ResourceNotFoundException"),
+        (
+            lambda conn_id: LookoutVisionModelPackagingJobSensor(
+                task_id="wait", aws_conn_id=conn_id, project_name="p", job_name="j"
+            ),
+            "NotImplementedException",
+        ),
+    ],
+)
+def test_fails_when_it_can_not_come(conn_id: str, sensor: Any, match: str) -> None:
+    with pytest.raises(AirflowException, match=match):
+        sensor(conn_id).poke({})
+
+
+def test_a_state_that_is_none_is_named(conn_id: str) -> None:
+    with pytest.raises(AirflowFailException, match="state is 'happy'; it must be one of trained, hosted"):
+        model_sensor(conn_id, state="happy").poke({})
+
+
+def test_the_event_decides_who_is_at_fault(conn_id: str) -> None:
+    sensor = dataset_sensor(conn_id, "train")
+    assert sensor.execute_complete({}, {"status": "success"})["Status"] == "CREATE_COMPLETE"
+    with pytest.raises(AirflowFailException, match="the manifest"):
+        sensor.execute_complete({}, {"status": "input", "message": "the manifest"})
+    with pytest.raises(AirflowException, match="the machine"):
+        sensor.execute_complete({}, {"status": "error", "message": "the machine"})
+
+
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_each_template_field_is_an_attribute(sensor: type[LookoutVisionBaseSensor]) -> None:
+    names = {"project_name": "p", "dataset_type": "train", "job_name": "j"}
+    wanted = {name: value for name, value in names.items() if name in sensor.template_fields}
+    made = sensor(task_id="wait", **wanted)
+    assert all(hasattr(made, field) for field in sensor.template_fields)
