@@ -97,6 +97,7 @@ class _Told:
 
     request_id: str
     operation: str | None = None
+    project: str | None = None
     access_key_id: str | None = None
     account_id: str | None = None
     region: str | None = None
@@ -161,6 +162,7 @@ class Service:
             extra={
                 "request_id": told.request_id,
                 "operation": told.operation,
+                "project": told.project,
                 "access_key_id": told.access_key_id,
                 "account_id": told.account_id,
                 "region": told.region,
@@ -220,6 +222,7 @@ class Service:
         told.account_id, told.region = caller.account_id, caller.region
         self._throttle.admit(caller, operation.name)
         members = operation.read(route.labels, query, headers, body)
+        told.project = members.get("project_name")
         token = members.pop(operation.token_keyword, None) if operation.token_keyword else None
         caller.authorize(operation.name, members.get("project_name"))
         do = handler(operation)
