@@ -1,9 +1,9 @@
 """A thousand waits in one event loop, as a triggerer has them: how often each asks, and what they take.
 
-``python -m bench.triggers [--waits N ...] [--minutes M]``. For each count of waits a process of its own runs as
-many triggers on one connection, each asking every ``--delay`` seconds about a model that is never trained,
-while the service's log tells when it was asked about which. Printed are the longest time between two
-questions of one wait, the rate of all, and the process's resident memory beside that of one with no waits.
+``python -m bench.triggers [--waits N ...] [--minutes M]``. For each count of waits a process of its own runs
+as many triggers on one connection, each asking every ``--delay`` seconds about a dataset that is never
+imported, while the service's log tells when it was asked about which. Printed are the longest time between
+two questions of one wait, the rate of all, and the process's resident memory beside that of one with no waits.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import defaultdict
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,7 @@ def _measure(service: Service, way: str, waits: int, delay: float, seconds: floa
             when = datetime.fromisoformat(entry["time"]).timestamp()
             if when > began:
                 asked[entry["project"]].append(when)
-    gaps = [
-        after - before for times in asked.values() for before, after in zip(times, times[1:], strict=False)
-    ]
+    gaps = [after - before for times in asked.values() for before, after in pairwise(times)]
     total = sum(map(len, asked.values()))
     longest, middle = (f"{max(gaps):.1f} s", f"{statistics.median(gaps):.1f} s") if gaps else ("", "")
     memory = done.stdout.split()[-1]
