@@ -3,7 +3,7 @@
 ``python -m bench.triggers [--waits N ...] [--minutes M]``. For each count of waits a process of its own runs
 as many triggers on one connection, each asking every ``--delay`` seconds about a dataset that is never
 imported, while the service's log tells when it was asked about which. Printed are the longest time between
-two questions of one wait, the rate of all, and the process's resident memory beside that of one with no waits.
+two questions of one wait, the rate of all, and the process's resident memory, also of one with no waits.
 """
 
 from __future__ import annotations
