@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed-with-$(notdir $(PYTHON))
 
 # A checkout is run from its own folder, and a run that is interrupted leaves no half-made target.
 .DELETE_ON_ERROR:
-.PHONY: all help demo test lint bench constraints clean
+.PHONY: all help demo test lint docs bench constraints clean
 
 all: $(INSTALLED) help
 
@@ -27,6 +27,9 @@ lint: $(INSTALLED) ## style, types and the import law
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED) ## the documents as HTML, in build/docs; a warning is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
 
 bench: $(INSTALLED) ## requests a second and CPU a request, beside a bare route and a moto server
 	@$(BIN)/python -m bench.service

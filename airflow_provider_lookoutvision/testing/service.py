@@ -46,11 +46,17 @@ class Service:
     :param data_dir: where it keeps its data; what is there is used.
     :param flags: further flags of ``serve``.
     :param environ: environment variables to add.
+    :param command: ``lookoutvision``, of another environment for example; by default this one's.
     """
 
     def __init__(
-        self, data_dir: Path, flags: Sequence[str] = (), environ: Mapping[str, str] | None = None
+        self,
+        data_dir: Path,
+        flags: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
+        self._command = tuple(command or _COMMAND)
         self.data_dir = data_dir
         self.log_file = data_dir / "service.log"
         self.port = 0
@@ -93,7 +99,7 @@ class Service:
         :raises ServiceFailed: when it ends instead.
         """
         command = [
-            *_COMMAND,
+            *self._command,
             "serve",
             "--data-dir",
             str(self.data_dir),
@@ -141,7 +147,7 @@ class Service:
     ) -> Key:
         """Make another key, as ``lookoutvision keys create`` does, beside the running service."""
         command = [
-            *_COMMAND,
+            *self._command,
             "keys",
             "create",
             "--json",
@@ -175,14 +181,18 @@ class Service:
 
 @contextmanager
 def running_service(
-    data_dir: Path | None = None, flags: Sequence[str] = (), environ: Mapping[str, str] | None = None
+    data_dir: Path | None = None,
+    flags: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    command: Sequence[str] | None = None,
 ) -> Iterator[Service]:
     """A service that runs inside the block.
 
     :param data_dir: where it keeps its data; by default in a folder that is deleted after the block.
+    :param flags: as for ``Service``, like the others.
     """
     with tempfile.TemporaryDirectory(prefix="lookoutvision-") as temporary:
-        service = Service(data_dir or Path(temporary), flags, environ)
+        service = Service(data_dir or Path(temporary), flags, environ, command)
         try:
             yield service
         finally:
