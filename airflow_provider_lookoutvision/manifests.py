@@ -1,0 +1,193 @@
+"""Ground Truth manifests from what people have: folders named after the labels, or a table.
+
+An image is a line. The same images, labels and seed give the same bytes, so that a task that is retried
+writes what it wrote before.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+LABELS = ("normal", "anomaly")
+IMAGE_NAMES = (".jpg", ".jpeg", ".png")
+WHITE = "#FFFFFF"
+_LABEL, _MASK = "anomaly-label", "anomaly-mask-ref"
+_SHOWN = 5
+
+
+class InvalidLayout(ValueError):
+    """Folders or a table that no manifest can be made of; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image that is ``normal`` or an ``anomaly``, and its mask, of one class of defects."""
+
+    source_ref: str
+    label: str
+    created: datetime
+    mask_ref: str | None = None
+    mask_class: str | None = None
+
+
+def from_folders(root: str, objects: Mapping[str, datetime]) -> list[LabelledImage]:
+    """The images below ``normal/`` and ``anomaly/``, with the masks below ``masks/<class>/``.
+
+    A mask has the name of its image, with ``.png`` in the place of the image's ending.
+
+    :param root: ``s3://bucket/prefix/``.
+    :param objects: when each object below it was last changed, by its key after ``root``.
+    :raises InvalidLayout: when there are no images, or a mask has no image, or an image several masks.
+    """
+    masks: dict[str, tuple[str, str]] = {}
+    for name in sorted(objects):
+        folder, _, rest = name.partition("/")
+        if folder == "masks" and rest.lower().endswith(".png"):
+            mask_class, _, mask = rest.partition("/")
+            stem = mask[: -len(".png")]
+            if stem in masks:
+                raise InvalidLayout(
+                    f"{root}: anomaly/{stem} has masks of {masks[stem][0]!r} and {mask_class!r}; a manifest "
+                    "has one mask for an image: paint both classes into one"
+                )
+            masks[stem] = mask_class, name
+    images = []
+    for label in LABELS:
+        for name in sorted(objects):
+            folder, _, rest = name.partition("/")
+            if folder != label or not rest.lower().endswith(IMAGE_NAMES):
+                continue
+            stem = rest.rpartition(".")[0]
+            mask_class, mask = masks.pop(stem, ("", "")) if label == "anomaly" else ("", "")
+            mask_ref = root + mask if mask else None
+            images.append(LabelledImage(root + name, label, objects[name], mask_ref, mask_class or None))
+    if masks:
+        raise InvalidLayout(f"{root}: these masks have no image in anomaly/: {_some(sorted(masks))}")
+    if not images:
+        raise InvalidLayout(f"{root} has no images in normal/ or anomaly/, only {_some(sorted(objects))}")
+    return images
+
+
+def from_table(lines: Iterable[str], root: str, created: datetime) -> list[LabelledImage]:
+    """The images that a CSV file lists: columns ``image`` and ``label``, perhaps ``mask`` and ``class``.
+
+    :param root: what a name without ``s3://`` is below of: ``s3://bucket/prefix/``.
+    :param created: when the table was last changed.
+    :raises InvalidLayout: naming the line.
+    """
+    table = csv.DictReader(lines)
+    if not {"image", "label"} <= set(table.fieldnames or ()):
+        raise InvalidLayout(
+            f"the table's first line is {table.fieldnames}; it needs the columns image and label"
+        )
+    images: dict[str, LabelledImage] = {}
+    for row in table:
+        label = (row["label"] or "").strip().lower()
+        name, mask = (row["image"] or "").strip(), (row.get("mask") or "").strip()
+        mask_class = (row.get("class") or "").strip()
+        if label not in LABELS or not name:
+            raise InvalidLayout(
+                f"line {table.line_num} of the table has the image {name!r} and the label {label!r}; labels "
+                "are normal and anomaly"
+            )
+        if bool(mask) != bool(mask_class):
+            raise InvalidLayout(
+                f"line {table.line_num} of the table has a mask without a class, or the reverse"
+            )
+        source_ref = name if name.startswith("s3://") else root + name
+        mask_ref = (mask if mask.startswith("s3://") else root + mask) if mask else None
+        if source_ref in images:
+            raise InvalidLayout(f"line {table.line_num} of the table repeats {source_ref}")
+        images[source_ref] = LabelledImage(source_ref, label, created, mask_ref, mask_class or None)
+    if not images:
+        raise InvalidLayout("the table lists no images")
+    return list(images.values())
+
+
+def split(
+    images: Sequence[LabelledImage], test_share: float, seed: int
+) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """Divide images into those to train with and those to test with, of each label and class alike.
+
+    Which side an image is on depends on its own name and the seed, and little on what else there is: images
+    that are added later hardly move the others.
+
+    :param test_share: of each label and class, 0 to 1; rounded.
+    """
+    groups: dict[tuple[str, str | None], list[LabelledImage]] = {}
+    for image in images:
+        groups.setdefault((image.label, image.mask_class), []).append(image)
+    test: set[str] = set()
+    for members in groups.values():
+        ordered = sorted(members, key=lambda image: _rank(seed, image.source_ref))
+        test.update(image.source_ref for image in ordered[: round(test_share * len(members))])
+    return (
+        [image for image in images if image.source_ref not in test],
+        [image for image in images if image.source_ref in test],
+    )
+
+
+def manifest(images: Iterable[LabelledImage], colors: Mapping[str, str]) -> str:
+    """The images as JSON Lines in Ground Truth's form.
+
+    :param colors: of the classes in their masks, ``#RRGGBB``.
+    """
+    return "".join(json.dumps(_line(image, colors), separators=(",", ":")) + "\n" for image in images)
+
+
+def colors_of(images: Iterable[LabelledImage], given: Mapping[str, str]) -> dict[str, str]:
+    """The colour of each class in its masks: as given; of a class alone, white by default.
+
+    :raises InvalidLayout: when a class has none, or two have the same.
+    """
+    classes = sorted({image.mask_class for image in images if image.mask_class})
+    colors = {name: given.get(name, WHITE if len(classes) == 1 else "").upper() for name in classes}
+    if missing := [name for name, color in colors.items() if not color]:
+        raise InvalidLayout(
+            f"set mask_colors: which colour have {_some(missing)} in their masks? Each class needs its own"
+        )
+    if twice := [color for color, count in Counter(colors.values()).items() if count > 1]:
+        raise InvalidLayout(f"mask_colors has {_some(twice)} for several classes; each needs its own")
+    return colors
+
+
+def _line(image: LabelledImage, colors: Mapping[str, str]) -> dict[str, object]:
+    common = {
+        "human-annotated": "yes",
+        "creation-date": image.created.strftime("%Y-%m-%dT%H:%M:%S"),
+        "job-name": "airflow",
+    }
+    line: dict[str, object] = {
+        "source-ref": image.source_ref,
+        _LABEL: int(image.label == "anomaly"),
+        f"{_LABEL}-metadata": {
+            "confidence": 1,
+            "class-name": image.label,
+            "type": "groundtruth/image-classification",
+            **common,
+        },
+    }
+    if image.mask_ref and image.mask_class:
+        painted = {"class-name": image.mask_class, "hex-color": colors[image.mask_class], "confidence": 1}
+        line[_MASK] = image.mask_ref
+        line[f"{_MASK}-metadata"] = {
+            "internal-color-map": {"1": painted},
+            "type": "groundtruth/semantic-segmentation",
+            **common,
+        }
+    return line
+
+
+def _rank(seed: int, source_ref: str) -> bytes:
+    return hashlib.sha256(f"{seed} {source_ref}".encode(errors="surrogatepass")).digest()
+
+
+def _some(names: Sequence[str]) -> str:
+    left = len(names) - _SHOWN
+    return (", ".join(names[:_SHOWN]) or "nothing") + (f" and {left} more" if left > 0 else "")
