@@ -1,4 +1,4 @@
-"""Creating a resource exactly once for a task instance: the rule, for every operator that creates one.
+"""Creating a named resource exactly once for a task instance: the rule, for every operator that creates one.
 
 The service keeps the client token that made a resource for as long as that lives, and answers it, and no
 other, with that resource. So "is this mine?" is asked by creating again.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lookoutvision.idempotency import tokens_of_other_epochs
-from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
+from airflow_provider_lookoutvision.operators.tokens import TokenMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 IF_EXISTS = ("fail", "use")
 
 
-class LookoutVisionCreateBaseOperator(LookoutVisionBaseOperator):
-    """The base of the operators that create something.
+class LookoutVisionCreateBaseOperator(TokenMixin):
+    """The base of the operators that create something under a name that only one can have.
 
     :param client_token: a token of your own, used as it is; by default the task instance's. With your own,
         finding the resource after a clear is up to the token.
@@ -30,16 +30,13 @@ class LookoutVisionCreateBaseOperator(LookoutVisionBaseOperator):
         ``use`` it.
     """
 
-    template_fields: Sequence[str] = (*LookoutVisionBaseOperator.template_fields, "client_token", "if_exists")
+    template_fields: Sequence[str] = (*TokenMixin.template_fields, "if_exists")
 
     noun: ClassVar[str]
     purpose: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(
-        self, *, client_token: str | None = None, if_exists: Literal["fail", "use"] = "fail", **kwargs: Any
-    ) -> None:
+    def __init__(self, *, if_exists: Literal["fail", "use"] = "fail", **kwargs: Any) -> None:
         super().__init__(**{"multiple_outputs": True, **kwargs})
-        self.client_token = client_token
         self.if_exists = if_exists
         if isinstance(if_exists, str) and "{" not in if_exists:  # nothing to render
             self.check_if_exists()
@@ -71,7 +68,7 @@ class LookoutVisionCreateBaseOperator(LookoutVisionBaseOperator):
             earlier try made another one.
         """
         self.check_if_exists()
-        token = self.derived_token(context, *self.purpose) if self.client_token is None else self.client_token
+        token = self.token(context, *self.purpose)
         self.log.info("Creating %s %s with client token %s", self.noun, self.resource_id, token)
         try:
             return self.create(token)

@@ -12,6 +12,15 @@ from airflow_provider_lookoutvision.operators.datasets import (
     LookoutVisionDeleteDatasetOperator,
     LookoutVisionUpdateDatasetEntriesOperator,
 )
+from airflow_provider_lookoutvision.operators.detection import LookoutVisionDetectAnomaliesOperator
+from airflow_provider_lookoutvision.operators.hosting import (
+    LookoutVisionStartModelOperator,
+    LookoutVisionStopModelOperator,
+)
+from airflow_provider_lookoutvision.operators.models import (
+    LookoutVisionCreateModelOperator,
+    LookoutVisionDeleteModelOperator,
+)
 from airflow_provider_lookoutvision.operators.projects import (
     LookoutVisionCreateProjectOperator,
     LookoutVisionDeleteProjectOperator,
@@ -19,8 +28,13 @@ from airflow_provider_lookoutvision.operators.projects import (
 
 __all__ = [
     "LookoutVisionCreateDatasetOperator",
+    "LookoutVisionCreateModelOperator",
     "LookoutVisionCreateProjectOperator",
     "LookoutVisionDeleteDatasetOperator",
+    "LookoutVisionDeleteModelOperator",
     "LookoutVisionDeleteProjectOperator",
+    "LookoutVisionDetectAnomaliesOperator",
+    "LookoutVisionStartModelOperator",
+    "LookoutVisionStopModelOperator",
     "LookoutVisionUpdateDatasetEntriesOperator",
 ]

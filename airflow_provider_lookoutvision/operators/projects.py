@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_lookoutvision.operators.base import (
-    LookoutVisionBaseOperator,
     for_xcom,
     no_retry_for_faults_of_the_input,
 )
 from airflow_provider_lookoutvision.operators.creating import LookoutVisionCreateBaseOperator
 from airflow_provider_lookoutvision.operators.datasets import delete_dataset
+from airflow_provider_lookoutvision.operators.tokens import TokenMixin
+from airflow_provider_lookoutvision.operators.versions import Model
 from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+_IN_SERVICE = {"STARTING_HOSTING", "HOSTED", "SYSTEM_UPDATING", "STOPPING_HOSTING"}
 
 # Until when work under way must have ended, so that what it works on can be deleted.
 _SETTLING = {"CREATE_IN_PROGRESS": "DatasetCreated", "UPDATE_IN_PROGRESS": "DatasetUpdated"}
@@ -73,44 +76,54 @@ class LookoutVisionCreateProjectOperator(LookoutVisionCreateBaseOperator):
         return {name: description[name] for name in ("ProjectArn", "ProjectName", "CreationTimestamp")}
 
 
-class LookoutVisionDeleteProjectOperator(LookoutVisionBaseOperator):
+class LookoutVisionDeleteProjectOperator(TokenMixin):
     """Delete a project. One that is already gone is success.
 
     :param project_name: the project's name.
-    :param cascade: delete its datasets too, first, as the service demands. What is being imported is waited
-        for. Images stay where they are.
+    :param cascade: delete its models and datasets too, first, as the service demands. Hosted models are
+        stopped, trainings cancelled, imports waited for. Images, and the evaluations of models, stay where
+        they are. A retry goes on where an earlier try ended.
     :param client_token: a token of your own for the project's deletion, used as it is; by default the task
         instance's.
     :raises AirflowFailException: when the project isn't empty, and ``cascade`` isn't set.
     """
 
-    template_fields: Sequence[str] = (
-        *LookoutVisionBaseOperator.template_fields,
-        "project_name",
-        "cascade",
-        "client_token",
-    )
+    template_fields: Sequence[str] = (*TokenMixin.template_fields, "project_name", "cascade")
 
-    def __init__(
-        self, *, project_name: str, cascade: bool = False, client_token: str | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, project_name: str, cascade: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.project_name = project_name
         self.cascade = cascade
-        self.client_token = client_token
 
     def execute(self, context: Context) -> None:
         """Delete the project, unless it is gone."""
-        token = self.derived_token(context) if self.client_token is None else self.client_token
         with no_retry_for_faults_of_the_input():
             try:
                 if self.cascade:
+                    self._delete_models(context)
                     self._delete_datasets(context)
-                self.call("DeleteProject", ProjectName=self.project_name, ClientToken=token)
+                self.call("DeleteProject", ProjectName=self.project_name, ClientToken=self.token(context))
             except self.hook.conn.exceptions.ResourceNotFoundException:
                 self.log.info("Project %s is already gone", self.project_name)
             else:
                 self.log.info("Project %s is deleted", self.project_name)
+
+    def _delete_models(self, context: Context) -> None:
+        models = [
+            (Model(self, self.project_name, each["ModelVersion"]), each["Status"])
+            for each in self.hook.iter_models(self.project_name)
+        ]
+        stopping = [
+            model
+            for model, status in models
+            if status in _IN_SERVICE and model.stop(self.derived_token(context, "StopModel", model.version))
+        ]
+        for model in stopping:
+            model.wait("ModelStopped")
+        for model, _ in models:
+            model.delete(self.derived_token(context, "DeleteModel", model.version))
+        for model, _ in models:
+            model.wait("ModelDeleted")
 
     def _delete_datasets(self, context: Context) -> None:
         project = self.call("DescribeProject", ProjectName=self.project_name)["ProjectDescription"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
@@ -25,6 +26,9 @@ class WaitingMixin(LookoutVisionBaseOperator):
     """
 
     waiter: ClassVar[str]
+    # A trigger that fires at once can overtake what Airflow's scheduler hears of its task's deferral, and that
+    # fails the task: what may be there already is better asked for before.
+    asks_before_deferring: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -59,13 +63,12 @@ class WaitingMixin(LookoutVisionBaseOperator):
         """
         if not (self.wait_for_completion or always):
             return unwaited
-        if self.deferrable:
-            self._defer(state)
         wait = Wait(self.waiter, self.waiter_arguments(), self.waiter_delay, self.waiter_max_attempts)
-        try:
-            wait.run(self.hook, self.log)
-        except WaitFailed as failure:
-            raise _to_airflow(str(failure), failure.input) from failure
+        with failures_of_waits():
+            if not self.deferrable:
+                wait.run(self.hook, self.log)
+            elif not (self.asks_before_deferring and wait.check(self.hook, self.log)):
+                self._defer(state)
         return self.result(context, **state)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None, **state: Any) -> Any:
@@ -92,6 +95,19 @@ class WaitingMixin(LookoutVisionBaseOperator):
             method_name="execute_complete",
             kwargs=dict(state),
         )
+
+
+@contextmanager
+def failures_of_waits() -> Iterator[None]:
+    """Turn the failure of a wait into Airflow's.
+
+    :raises AirflowFailException: when the input is at fault.
+    :raises AirflowException: when the wait fails otherwise, so that a retry may help.
+    """
+    try:
+        yield
+    except WaitFailed as failure:
+        raise _to_airflow(str(failure), failure.input) from failure
 
 
 def _to_airflow(message: str, input: bool) -> Exception:  # noqa: A002 (as in "input or machine")

@@ -1,0 +1,454 @@
+"""Detection in S3: one image, and batches that are interrupted, changed, throttled and mapped."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow_instance import Run
+from botocore.exceptions import ClientError, ConnectTimeoutError
+from moto.server import ThreadedMotoServer
+from PIL import Image
+from trained import SIZE, Account, plate
+from world import World
+
+from airflow_provider_lookoutvision.operators import batches, pacing
+from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionDetectAnomaliesOperator
+from airflow_provider_lookoutvision.operators.pacing import Pace
+from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
+from airflow_provider_lookoutvision.testing.service import running_service
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_trigger_all")]
+
+BUCKETS = ("images", "reports")
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://{host}:{port}",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+        region_name="us-east-1",
+    )
+    for bucket in BUCKETS:
+        client.create_bucket(Bucket=bucket)
+    yield client
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def account(world: World) -> Account:
+    """An account whose project "plates" has a hosted model, which draws masks."""
+    account = Account.of(world.service)
+    account.project(masks=True)
+    account.start("plates", account.train())
+    return account
+
+
+@pytest.fixture
+def folder(s3: Any, request: pytest.FixtureRequest) -> str:
+    """A prefix of the test's own, with twelve plates, every third of them spotted."""
+    return filled(s3, f"{abs(hash(request.node.nodeid))}/")
+
+
+def filled(s3: Any, folder: str) -> str:
+    for number in range(12):
+        s3.put_object(Bucket="images", Key=f"{folder}{number:02}.png", Body=plate(number, number % 3 == 0))
+    return folder
+
+
+class Bench:
+    """Runs operators through a proxy that counts, and loses what it is told to."""
+
+    def __init__(self, account: Account, s3: Any, connect: Any) -> None:
+        self.s3 = s3
+        self.drop: Any = lambda _: False
+        self.proxy = LossyProxy(account.service.endpoint_url, lambda exchange: bool(self.drop(exchange)))
+        services = {"lookoutvision": self.proxy.endpoint_url, "s3": s3.meta.endpoint_url}
+        self.conn_id = connect(
+            login=account.key.access_key_id,
+            password=account.key.secret_access_key,
+            service_config={name: {"endpoint_url": url} for name, url in services.items()},
+        )
+
+    @property
+    def asked(self) -> int:
+        """How many images the service was asked about, and answered."""
+        return sum(detecting(exchange) and not exchange.dropped for exchange in self.proxy.exchanges)
+
+    def operator(self, **parameters: Any) -> LookoutVisionDetectAnomaliesOperator:
+        given = {"project_name": "plates", "model_version": "1", **parameters}
+        return LookoutVisionDetectAnomaliesOperator(task_id="task", aws_conn_id=self.conn_id, **given)
+
+    def run(self, folder: str, cleared: int = 0, **parameters: Any) -> Any:
+        """Run over a prefix, as a try of one task instance."""
+        given = {"prefix": f"s3://images/{folder}", "results": results_of(folder), **parameters}
+        return self.operator(**given).execute(context(folder, cleared))
+
+    def lines(self, folder: str) -> list[dict[str, Any]]:
+        found = self.s3.get_object(Bucket="reports", Key=f"{folder}run.jsonl")["Body"].read()
+        return [json.loads(line) for line in found.splitlines()]
+
+    def parts(self, folder: str) -> list[str]:
+        found = self.s3.list_objects_v2(Bucket="reports", Prefix=f"{folder}run.jsonl.parts/")
+        return [each["Key"] for each in found.get("Contents", ())]
+
+
+def detecting(exchange: Exchange) -> bool:
+    return exchange.path.endswith("/detect")
+
+
+def results_of(folder: str) -> str:
+    return f"s3://reports/{folder}run.jsonl"
+
+
+def context(run_id: str, cleared: int = 0) -> Any:
+    task = SimpleNamespace(retries=0)
+    ti = SimpleNamespace(dag_id="dag", run_id=run_id, task_id="task", map_index=-1, task=task)
+    return {"ti": SimpleNamespace(**vars(ti), max_tries=cleared, try_number=cleared + 1)}
+
+
+@pytest.fixture
+def bench(account: Account, s3: Any, connect: Any) -> Iterator[Bench]:
+    bench = Bench(account, s3, connect)
+    with bench.proxy:
+        yield bench
+
+
+# -- in Airflow ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run_mapped(world: World, account: Account, s3: Any) -> Iterator[tuple[Run, LossyProxy]]:
+    with LossyProxy(account.service.endpoint_url, lambda _: False) as proxy:
+        services = {"lookoutvision": proxy.endpoint_url, "s3": s3.meta.endpoint_url}
+        config = {name: {"endpoint_url": url} for name, url in services.items()}
+        conn_id = world.airflow.connection("", account.key, service_config=config)
+        prefixes = [f"s3://images/{filled(s3, folder)}" for folder in ("mapped-a/", "mapped-b/")]
+        prefixes.append("s3://images/none/")
+        yield world.airflow.run("detect_mapped", conn_id=conn_id, prefixes=prefixes), proxy
+
+
+def test_mapped_tasks_and_one_that_is_killed(run_mapped: tuple[Run, LossyProxy], s3: Any) -> None:
+    run, proxy = run_mapped
+    assert run.wait() == "success"
+
+    assert run.xcom("collect") == [12, 12, 0]
+    assert [run.task("detect", index).try_number for index in range(3)] == [2, 1, 1]
+    asked = sum(map(detecting, proxy.exchanges))
+    assert asked <= 12 + 4 + 12  # eight of the first twelve were kept when it was killed
+    for index, folder in enumerate(("mapped-a/", "mapped-b/")):
+        summary = run.xcom("detect", map_index=index)
+        spotted = [f"s3://images/{folder}{number:02}.png" for number in (0, 3, 6, 9)]
+        assert summary["anomalous_refs"] == spotted
+        bucket, _, key = summary["results"].removeprefix("s3://").partition("/")
+        lines = s3.get_object(Bucket=bucket, Key=key)["Body"].read().splitlines()
+        assert [json.loads(line)["source-ref"] for line in lines] == [
+            f"s3://images/{folder}{number:02}.png" for number in range(12)
+        ]
+    left = s3.list_objects_v2(Bucket="reports", Prefix=f"{run.run_id}/")["Contents"]
+    assert [each["Key"].rpartition("/")[2] for each in left] == ["0.jsonl", "1.jsonl", "2.jsonl"]
+
+
+# -- one image -------------------------------------------------------------------------------------------
+
+
+def test_one_image(bench: Bench, folder: str, s3: Any) -> None:
+    # S3's content type and the name are wrong: the content decides.
+    jpeg = {"Bucket": "images", "Key": f"{folder}a.txt", "Body": plate(1, spotted=True, kind="JPEG")}
+    s3.put_object(**jpeg, ContentType="text/plain")
+    ref = f"s3://images/{folder}a.txt"
+    found = bench.operator(image=ref, model_version="latest", store_masks="s3://reports/m_").execute(
+        context(folder)
+    )
+    assert found["IsAnomalous"] is True
+    assert 0.5 < found["Confidence"] <= 1
+    assert [anomaly["Name"] for anomaly in found["Anomalies"]] == ["background", "spot"]
+    assert (found["source-ref"], found["ModelVersion"]) == (ref, "1")
+    assert found["mask-ref"] == f"s3://reports/m_{folder}a.txt.png"
+    mask = s3.get_object(Bucket="reports", Key=f"m_{folder}a.txt.png")["Body"].read()
+    picture = Image.open(io.BytesIO(mask))
+    assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (SIZE, SIZE))
+
+    plain = bench.operator(image=f"s3://images/{folder}01.png").execute(context(folder))
+    assert plain["IsAnomalous"] is False
+    assert "mask-ref" not in plain
+    json.dumps([found, plain])
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        ("s3://images/missing.png", "missing.png can't be used: .*NoSuchKey"),
+        ("s3://nowhere/a.png", "NoSuchBucket"),
+        ("images/a.png", "image is 'images/a.png'; it must be s3://bucket/key"),
+    ],
+)
+def test_an_image_that_is_not_there(bench: Bench, image: str, told: str) -> None:
+    with pytest.raises(AirflowFailException, match=told):
+        bench.operator(image=image).execute(context("missing"))
+
+
+# -- a prefix --------------------------------------------------------------------------------------------
+
+
+def test_all_images_of_a_prefix(bench: Bench, folder: str, s3: Any) -> None:
+    others = {
+        "04.JPG": plate(4, spotted=True, kind="JPEG"),
+        "05.jpeg": b"hello",
+        "06.JPEG": plate(6)[:300],
+        "07.png.bak": plate(7),
+        "99.png": b"\x89PNG\r\n\x1a\n" + bytes(8 * 1024 * 1024),
+    }
+    for name, content in others.items():
+        s3.put_object(Bucket="images", Key=folder + name, Body=content)
+    found = bench.run(folder, store_masks="s3://reports/masks/", max_refs=3)
+
+    lines = bench.lines(folder)
+    refs = [line["source-ref"].rpartition("/")[2] for line in lines]
+    assert refs == sorted([*(f"{number:02}.png" for number in range(12)), *others])[:8] + refs[8:]
+    by_name = dict(zip(refs, lines, strict=True))
+    assert refs == sorted(set(by_name) - {"07.png.bak"})
+    failures = {name: line["error"]["Message"] for name, line in by_name.items() if "error" in line}
+    assert failures.keys() == {"05.jpeg", "06.JPEG", "99.png"}
+    assert failures["05.jpeg"] == "Its content is neither JPEG nor PNG"
+    assert failures["99.png"] == "It has 8388616 bytes; the service takes 8388608 at most"
+    spotted = {"00.png", "03.png", "04.JPG", "06.png", "09.png"}
+    assert {name for name, line in by_name.items() if line.get("IsAnomalous")} == spotted
+    assert {name for name, line in by_name.items() if "mask-ref" in line} == spotted
+    assert by_name["04.JPG"]["mask-ref"] == f"s3://reports/masks/{folder}04.JPG.png"
+    assert found == {
+        "total": 16,
+        "anomalous": 5,
+        "normal": 8,
+        "failed": 3,
+        "results": results_of(folder),
+        "anomalous_refs": [f"s3://images/{folder}{name}" for name in ("00.png", "03.png", "04.JPG")],
+        "ModelVersion": "1",
+    }
+    assert bench.parts(folder) == []
+
+
+def test_after_a_success_a_retry_asks_nothing_and_a_clear_everything(bench: Bench, folder: str) -> None:
+    first = bench.run(folder)
+    assert bench.asked == 12
+    assert bench.run(folder) == first
+    assert bench.asked == 12
+    assert bench.run(folder, cleared=1) == first
+    assert bench.asked == 24
+
+
+def losing_after(count: int) -> Any:
+    seen = 0
+
+    def drop(exchange: Exchange) -> bool:
+        nonlocal seen
+        seen += detecting(exchange)
+        return detecting(exchange) and seen > count
+
+    return drop
+
+
+@pytest.mark.parametrize("cleared", [0, 1], ids=["a retry", "a clear"])
+def test_an_interrupted_batch_goes_on(
+    bench: Bench, folder: str, s3: Any, cleared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile one image is replaced, one added and one deleted."""
+    monkeypatch.setattr(pacing, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(batches, "PART_RESULTS", 2)
+    bench.drop = losing_after(7)
+    with pytest.raises(AirflowException, match="has taken no request"):
+        bench.run(folder, max_workers=1)
+    assert bench.asked == 7
+    assert len(bench.parts(folder)) == 4
+
+    bench.drop = lambda _: False
+    s3.put_object(Bucket="images", Key=f"{folder}00.png", Body=plate(40))
+    s3.put_object(Bucket="images", Key=f"{folder}02a.png", Body=plate(41, spotted=True))
+    s3.delete_object(Bucket="images", Key=f"{folder}04.png")
+    found = bench.run(folder, cleared)
+    assert bench.asked == 7 + 5 + 2
+    assert [line["source-ref"].rpartition("/")[2] for line in bench.lines(folder) if line["IsAnomalous"]] == [
+        "02a.png",
+        "03.png",
+        "06.png",
+        "09.png",
+    ]
+    assert (found["total"], found["failed"]) == (12, 0)
+    assert bench.parts(folder) == []
+
+
+def test_a_task_that_is_told_to_end_keeps_what_is_done(bench: Bench, folder: str) -> None:
+    operator = bench.operator(prefix=f"s3://images/{folder}", results=results_of(folder), max_workers=1)
+    seen = losing_after(5)
+
+    def stop_after_five(exchange: Exchange) -> bool:
+        if seen(exchange):
+            operator.on_kill()
+        return False
+
+    bench.drop = stop_after_five
+    with pytest.raises(AirflowException, match="told to end"):
+        operator.execute(context(folder))
+    done = bench.asked
+    assert 5 < done < 12
+    bench.run(folder)
+    assert bench.asked == 12
+
+
+def test_two_tries_at_once(bench: Bench, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "PART_RESULTS", 1)
+    found: list[Mapping[str, Any]] = []
+    tries = [
+        threading.Thread(target=lambda: found.append(bench.run(folder, max_workers=2))) for _ in range(2)
+    ]
+    for each in tries:
+        each.start()
+    for each in tries:
+        each.join()
+    assert len(found) == 2
+    assert found[0] == found[1]
+    assert [line["IsAnomalous"] for line in bench.lines(folder)] == [n % 3 == 0 for n in range(12)]
+
+
+def test_unusable_images_fail_the_task_at_the_end_and_a_clear_asks_about_them_only(
+    bench: Bench, folder: str, s3: Any
+) -> None:
+    s3.put_object(Bucket="images", Key=f"{folder}05.png", Body=b"hello")
+    with pytest.raises(AirflowFailException, match=r"05\.png: Its content is neither.*clear this task"):
+        bench.run(folder, on_invalid_image="fail")
+    assert bench.asked == 11
+    assert len(bench.lines(folder)) == 12
+    s3.put_object(Bucket="images", Key=f"{folder}05.png", Body=plate(5))
+    assert bench.run(folder, cleared=1, on_invalid_image="fail")["normal"] == 8
+    assert bench.asked == 12
+    assert bench.parts(folder) == []
+
+
+def test_a_prefix_without_images(bench: Bench) -> None:
+    assert bench.run("empty/") == {
+        "total": 0, "anomalous": 0, "normal": 0, "failed": 0, "results": results_of("empty/"),
+        "anomalous_refs": [], "ModelVersion": "1",
+    }  # fmt: skip
+    assert bench.lines("empty/") == []
+    with pytest.raises(AirflowFailException, match="There are no images below s3://images/none/"):
+        bench.run("none/", fail_if_empty=True)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"image": "s3://images/a.png"}, "Set either image, or prefix and results"),
+        ({"results": None}, "Set either image, or prefix and results"),
+        ({"prefix": "images"}, "prefix is 'images'; it must be s3://bucket/prefix"),
+        ({"prefix": "s3://nowhere/"}, "NoSuchBucket"),
+        ({"results": "s3://nowhere/a"}, "404|NoSuchBucket"),
+        ({"results": "s3://reports/"}, "results is 's3://reports/'; it must be s3://bucket/key"),
+        ({"on_invalid_image": "ignore"}, "on_invalid_image is 'ignore'; it must be one of fail, record"),
+        ({"store_masks": "s3://images/"}, "would be images below"),
+        ({"project_name": "none"}, "ResourceNotFoundException"),
+    ],
+)
+def test_parameters_that_can_not_be(bench: Bench, folder: str, parameters: dict[str, Any], told: str) -> None:
+    with pytest.raises(AirflowFailException, match=told):
+        bench.run(folder, **parameters)
+
+
+# -- a service that is busy ------------------------------------------------------------------------------
+
+
+def test_a_busy_service_is_asked_more_slowly(s3: Any, connect: Any, folder: str) -> None:
+    with running_service(flags=["--queue-per-unit", "1"]) as service:
+        account = Account.of(service)
+        account.project()
+        version = account.train()
+        bench = Bench(account, s3, connect)
+        with bench.proxy:
+            with pytest.raises(AirflowFailException, match="start it, and wait until it is HOSTED"):
+                bench.run(folder)
+            account.start("plates", version)
+            assert bench.run(folder, max_workers=12)["failed"] == 0
+            statuses = [exchange.status for exchange in bench.proxy.exchanges if detecting(exchange)]
+    assert statuses.count(200) == 12
+    assert statuses.count(429) > 0
+
+
+def refusal(code: str, status: int, **headers: str) -> ClientError:
+    answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers}}
+    return ClientError(answer, "DetectAnomalies")
+
+
+class Clock:
+    """Time that passes only while a pace waits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(pacing, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.pace = Pace(8)
+        monkeypatch.setattr(self.pace._turns, "wait", self._wait)
+
+    def _wait(self, timeout: float) -> None:
+        self.now += timeout
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_a_pause_is_as_long_as_the_service_asks(clock: Clock) -> None:
+    answers = iter([refusal("ThrottlingException", 429, **{"retry-after": "20"}), "done"])
+    assert clock.pace.ask(lambda: answered(next(answers)), "it") == "done"
+    assert 20 <= clock.now <= 30
+
+
+def test_pauses_grow_until_patience_ends(clock: Clock) -> None:
+    asked: list[float] = []
+
+    def away() -> None:
+        asked.append(clock.now)
+        raise ConnectTimeoutError(endpoint_url="http://localhost:9")
+
+    with pytest.raises(AirflowException, match="has taken no request for 300 s"):
+        clock.pace.ask(away, "it")
+    assert 300 <= clock.now <= 345
+    pauses = [later - earlier for earlier, later in pairwise(asked)]
+    for pause, least in zip(pauses, (1, 2, 4, 8, 16, 30), strict=False):
+        assert least <= pause <= 1.5 * least
+    assert max(pauses) <= 45
+
+
+def test_a_request_that_fails_again_and_again_is_given_up(clock: Clock) -> None:
+    answers = [refusal("InternalServerException", 500)] * 5
+    with pytest.raises(AirflowException, match=r"failed 5 times on s3://images/a\.png"):
+        clock.pace.ask(lambda: answered(answers.pop()), "s3://images/a.png")
+    assert answers == []
+
+
+def test_a_refusal_halves_what_is_under_way_and_successes_bring_it_back(clock: Clock) -> None:
+    answers = iter([refusal("ThrottlingException", 429), *range(10_000)])
+    limits = []
+    for _ in range(500):
+        clock.pace.ask(lambda: answered(next(answers)), "it")
+        limits.append(clock.pace._limit)
+    assert sorted(limits) == limits
+    assert (limits[0], limits[98], limits[99], limits[-1]) == (4, 4, 5, 8)
+
+
+def answered(answer: Any) -> Any:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

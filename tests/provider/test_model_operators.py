@@ -1,0 +1,311 @@
+"""The operators of models: a life in real Airflow tasks, then every turn of it without a DAG run."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow_instance import Run
+from botocore.exceptions import ConnectionClosedError
+from trained import BUCKET, QUICK_F1, Account
+from world import World
+
+from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
+from airflow_provider_lookoutvision.operators.lookoutvision import (
+    LookoutVisionCreateModelOperator,
+    LookoutVisionDeleteModelOperator,
+    LookoutVisionDeleteProjectOperator,
+    LookoutVisionStartModelOperator,
+    LookoutVisionStopModelOperator,
+)
+from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_trigger_all")]
+
+
+# -- in Airflow ------------------------------------------------------------------------------------------
+
+
+def run_in_an_account(world: World, dag_id: str) -> tuple[Run, Account]:
+    account = Account.of(world.service)
+    account.project()
+    conn_id = world.airflow.connection(world.service.endpoint_url, account.key)
+    return world.airflow.run(dag_id, conn_id=conn_id), account
+
+
+@pytest.fixture(scope="module")
+def run_that_fails(world: World) -> tuple[Run, Account]:
+    return run_in_an_account(world, "train_host_and_fail")
+
+
+def test_a_killed_task_trains_once(run_that_fails: tuple[Run, Account]) -> None:
+    run, account = run_that_fails
+    assert run.wait() == "failed"
+
+    assert run.task("create").try_number == 2, run.log("create", 1)
+    assert list(account.statuses()) == ["1"]
+    description = run.xcom("create")
+    assert description["Performance"]["F1Score"] == pytest.approx(QUICK_F1)
+    assert description["CreationTimestamp"].endswith("+00:00")
+    tags = account.client.list_tags_for_resource(ResourceArn=description["ModelArn"])["Tags"]
+    assert tags == [{"Key": "line", "Value": "7"}]
+
+
+def test_a_teardown_stops_the_model_when_the_work_fails(run_that_fails: tuple[Run, Account]) -> None:
+    run, account = run_that_fails
+    assert run.wait() == "failed"
+
+    states = {name: run.task(name).state for name in ("start", "work", "stop")}
+    assert states == {"start": "success", "work": "failed", "stop": "success"}
+    assert "not with model 1" in run.log("work", 1)
+    assert run.xcom("start", "Status") == "HOSTED"
+    assert str(run.xcom("start", "ModelVersion")) == "1"  # asked for was latest
+    assert run.xcom("stop", "Status") == "TRAINED"
+    assert account.statuses() == {"1": "TRAINED"}
+    assert "Pausing task as DEFERRED" in run.log("start", 1)
+
+
+@pytest.fixture(scope="module")
+def run_deferred(world: World) -> tuple[Run, Account]:
+    return run_in_an_account(world, "train_deferred_and_delete")
+
+
+def test_trains_in_a_triggerer_and_deletes(run_deferred: tuple[Run, Account]) -> None:
+    run, account = run_deferred
+    assert run.wait() == "success"
+
+    assert run.task("create").try_number == 1
+    assert "Pausing task as DEFERRED" in run.log("create", 1)
+    assert run.xcom("create", "Performance")["Precision"] == 1.0
+    assert account.statuses() == {}
+
+
+# -- without a DAG run -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def account(world: World) -> Account:
+    """An account whose project "plates" has one trained model, that no test changes but to host it."""
+    account = Account.of(world.service)
+    account.project()
+    assert account.train() == "1"
+    return account
+
+
+@pytest.fixture
+def conn_id(account: Account, connect: Any) -> str:
+    return connected(connect, account)
+
+
+@pytest.fixture
+def project(account: Account) -> str:
+    """Another project of that account, not trained yet."""
+    return account.project(f"p-{secrets.token_hex(4)}")
+
+
+def connected(connect: Any, account: Account, **extra: Any) -> str:
+    extra = {"endpoint_url": account.service.endpoint_url, **extra}
+    return str(connect(login=account.key.access_key_id, password=account.key.secret_access_key, **extra))
+
+
+def context(run_id: str, *, cleared: int = 0) -> Any:
+    task = SimpleNamespace(retries=0)
+    ti = SimpleNamespace(dag_id="dag", run_id=run_id, task_id="task", map_index=-1, task=task)
+    return {"ti": SimpleNamespace(**vars(ti), max_tries=cleared, try_number=cleared + 1)}
+
+
+def creating(conn_id: str, project: str, **parameters: Any) -> LookoutVisionCreateModelOperator:
+    parameters = {"output_location": f"s3://{BUCKET}/evaluation/", **parameters}
+    return LookoutVisionCreateModelOperator(
+        task_id="task", aws_conn_id=conn_id, project_name=project, waiter_delay=0.2, **parameters
+    )
+
+
+def starting(conn_id: str, **parameters: Any) -> LookoutVisionStartModelOperator:
+    given = {"project_name": "plates", "model_version": "1", **parameters}
+    return LookoutVisionStartModelOperator(task_id="task", aws_conn_id=conn_id, waiter_delay=0.2, **given)
+
+
+def stopping(conn_id: str, **parameters: Any) -> LookoutVisionStopModelOperator:
+    given = {"project_name": "plates", "model_version": "1", **parameters}
+    return LookoutVisionStopModelOperator(task_id="task", aws_conn_id=conn_id, waiter_delay=0.2, **given)
+
+
+def deleting(conn_id: str, project: str, version: str, **parameters: Any) -> LookoutVisionDeleteModelOperator:
+    return LookoutVisionDeleteModelOperator(
+        task_id="task", aws_conn_id=conn_id, project_name=project, model_version=version, **parameters
+    )
+
+
+def test_a_retry_finds_its_training_and_a_clear_begins_another(
+    conn_id: str, account: Account, project: str
+) -> None:
+    unwaited = creating(conn_id, project, wait_for_completion=False, description="by-hand")
+    made = unwaited.execute(context(project))
+    assert (made["ModelVersion"], made["Status"], made["Description"]) == ("1", "TRAINING", "by-hand")
+    found = creating(conn_id, project, description="by-hand").execute(context(project))
+    assert (found["ModelVersion"], found["Status"]) == ("1", "TRAINED")
+
+    unwaited.execute(context(project, cleared=1))
+    assert account.statuses(project) == {"1": "TRAINED", "2": "TRAINING"}
+    for version in ("1", "2"):
+        deleting(conn_id, project, version).execute(context(project + version))
+    assert account.statuses(project) == {}
+
+
+def test_a_model_that_is_not_good_enough_fails_the_task_and_is_kept(
+    conn_id: str, account: Account, project: str
+) -> None:
+    with pytest.raises(AirflowFailException) as raised:
+        creating(conn_id, project, min_f1=0.95).execute(context(project))
+    figures = f"F1Score {QUICK_F1:.4f}, Precision 1.0000, Recall 0.8000; min_f1 is 0.95"
+    assert str(raised.value) == f"Model {project}/1 is not good enough: {figures}. The model is kept"
+    assert account.statuses(project) == {"1": "TRAINED"}
+
+
+@pytest.mark.parametrize("least", ["1.5", "-1", "nan", "good"])
+def test_a_wrong_min_f1_is_found_before_the_training(conn_id: str, account: Account, least: str) -> None:
+    with pytest.raises(AirflowFailException, match=r"min_f1 is .*; it must be a number from 0 to 1"):
+        creating(conn_id, "plates", min_f1=least).execute(context("wrong"))
+    assert account.statuses().keys() == {"1"}
+
+
+def test_min_f1_needs_the_wait() -> None:
+    with pytest.raises(AirflowFailException, match="min_f1 needs wait_for_completion"):
+        creating("aws_default", "plates", min_f1=0.9, wait_for_completion=False)
+
+
+@pytest.mark.parametrize(
+    ("location", "prefix"),
+    [("s3://out/run-7_", "run-7_"), ("s3://out/a/", "a/"), ("s3://out", ""), ("s3://out/", "")],
+)
+def test_the_prefix_is_kept_as_it_is(account: Account, connect: Any, location: str, prefix: str) -> None:
+    with LossyProxy(account.service.endpoint_url, lambda _: False) as proxy:
+        conn_id = connected(connect, account, endpoint_url=proxy.endpoint_url)
+        with pytest.raises(AirflowFailException, match="ResourceNotFoundException"):
+            creating(conn_id, "none", output_location=location).execute(context(location))
+        sent = json.loads(proxy.exchanges[0].body)
+    assert sent == {"OutputConfig": {"S3Location": {"Bucket": "out", "Prefix": prefix}}}
+
+
+@pytest.mark.parametrize("location", ["b/run", "s3:///run", "https://b/run"])
+def test_the_output_must_be_in_s3(conn_id: str, location: str) -> None:
+    with pytest.raises(AirflowFailException, match=r"output_location is .*; it must be s3://bucket/prefix"):
+        creating(conn_id, "plates", output_location=location).execute(context("output"))
+
+
+def test_a_training_whose_images_are_at_fault_is_not_retried(conn_id: str, account: Account) -> None:
+    account.client.create_project(ProjectName="empty")
+    account.client.create_dataset(ProjectName="empty", DatasetType="train")
+    with pytest.raises(AirflowFailException, match="TRAINING_FAILED: Invalid input: "):
+        creating(conn_id, "empty").execute(context("empty"))
+
+
+def test_trainings_over_the_quota_are_left_to_airflows_retries(connect: Any, world: World) -> None:
+    account = Account.of(world.service)
+    account.project()
+    for _ in range(2):
+        account.begin_training()
+    with pytest.raises(AirflowException, match=r"max_trainings.*A retry of this task asks again") as raised:
+        creating(connected(connect, account), "plates").execute(context("quota"))
+    assert not isinstance(raised.value, AirflowFailException)
+    for version in account.statuses():
+        account.client.delete_model(ProjectName="plates", ModelVersion=version)
+
+
+def test_starting_and_stopping_twice_is_success(conn_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    hosted = starting(conn_id, max_inference_units="2").execute(context("first"))
+    assert (hosted["Status"], hosted["MinInferenceUnits"], hosted["MaxInferenceUnits"]) == ("HOSTED", 1, 2)
+    assert starting(conn_id).execute(context("second")) == hosted
+    assert "hosted with 1 to 2 inference units, not with 1 inference units" in capsys.readouterr().out
+    assert starting(conn_id, max_inference_units="2").execute(context("first")) == hosted  # a retry
+
+    unwaited = stopping(conn_id, wait_for_completion=False).execute(context("first"))
+    assert unwaited["Status"] in {"STOPPING_HOSTING", "TRAINED"}
+    hosted = starting(conn_id).execute(context("third"))  # while the model may still be stopping
+    assert (hosted["Status"], hosted["MinInferenceUnits"]) == ("HOSTED", 1)
+    for run_id in ("first", "first", "second"):
+        assert stopping(conn_id).execute(context(run_id))["Status"] == "TRAINED"
+
+
+def test_there_is_nothing_to_stop_in_what_is_gone(conn_id: str) -> None:
+    assert stopping(conn_id, model_version="99").execute(context("gone")) == {}
+    assert stopping(conn_id, project_name="none", model_version="latest").execute(context("gone")) == {}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"min_inference_units": 6}, "at most 5 inference units"),
+        ({"min_inference_units": 2, "max_inference_units": 1}, "less than MinInferenceUnits"),
+        ({"min_inference_units": "two"}, "Inference units are counted"),
+        ({"model_version": "99"}, "has no model '99'"),
+        ({"project_name": "none", "model_version": "latest"}, "ResourceNotFoundException"),
+    ],
+)
+def test_a_start_that_can_not_be_is_not_retried(conn_id: str, parameters: dict[str, Any], told: str) -> None:
+    with pytest.raises(AirflowFailException, match=told):
+        starting(conn_id, **parameters).execute(context("wrong" + told))
+
+
+def test_a_retry_stays_with_the_version_that_was_the_latest(
+    conn_id: str, account: Account, project: str
+) -> None:
+    account.train(project)
+    start = starting(conn_id, project_name=project, model_version="latest")
+    assert start.execute(context(project))["ModelVersion"] == "1"
+    account.train(project)
+    assert start.execute(context(project))["ModelVersion"] == "1"
+    assert account.statuses(project) == {"1": "HOSTED", "2": "TRAINED"}
+
+    with pytest.raises(AirflowFailException, match="stop it before it is deleted"):
+        deleting(conn_id, project, "1").execute(context("hosted"))
+    for _ in range(2):
+        deleting(conn_id, project, "1", stop_if_hosted=True).execute(context("stopped"))
+    assert account.statuses(project) == {"2": "TRAINED"}
+
+
+def test_a_cascade_goes_on_wherever_it_was_interrupted(account: Account, project: str, connect: Any) -> None:
+    """Of every request that changes something the first answer is lost."""
+    account.train(project)
+    account.start(project, "1")
+    account.begin_training(project)
+    assert account.statuses(project) == {"1": "HOSTED", "2": "TRAINING"}
+    seen = set()
+
+    def drop(exchange: Exchange) -> bool:
+        change = (exchange.method, exchange.path)
+        known = exchange.method == "GET" or change in seen
+        seen.add(change)
+        return not known
+
+    with LossyProxy(account.service.endpoint_url, drop) as proxy:
+        once = {"retries": {"total_max_attempts": 1}}
+        conn_id = connected(connect, account, endpoint_url=proxy.endpoint_url, config_kwargs=once)
+        cascade = LookoutVisionDeleteProjectOperator(
+            task_id="task", aws_conn_id=conn_id, project_name=project, cascade=True
+        )
+        for _ in ("a stop", "model 1", "model 2", "dataset", "dataset", "project"):
+            with pytest.raises(ConnectionClosedError):
+                cascade.execute(context(project))
+        for _ in range(2):
+            cascade.execute(context(project))
+    with pytest.raises(account.client.exceptions.ResourceNotFoundException):
+        account.client.describe_project(ProjectName=project)
+
+
+def test_the_hook_reads_models(conn_id: str, account: Account, project: str) -> None:
+    hook = LookoutVisionHook(aws_conn_id=conn_id)
+    account.train(project)
+    account.begin_training(project)
+    assert [model["ModelVersion"] for model in hook.iter_models(project)] == ["1", "2"]
+    for status, version in (((), "2"), ("TRAINED", "1"), (("TRAINED", "TRAINING"), "2")):
+        found = hook.latest_model(project, status)
+        assert found
+        assert found["ModelVersion"] == version
+    assert hook.latest_model(project, "HOSTED") is None
+    account.client.delete_model(ProjectName=project, ModelVersion="2")
