@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 # A retry meets these again; the others (throttling, quotas, 5xx, lost connections) may have passed by then.
 FAULTS_OF_THE_INPUT = frozenset(
-    {"AccessDeniedException", "ConflictException", "ResourceNotFoundException", "ValidationException"}
+    {
+        "AccessDeniedException",
+        "ConflictException",
+        "NotImplementedException",
+        "ResourceNotFoundException",
+        "ValidationException",
+    }
 )
 
 

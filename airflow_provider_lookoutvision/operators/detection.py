@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 ON_INVALID_IMAGE = ("fail", "record")
+
 # What S3 says that a retry would meet again.
 _S3_FAULTS = frozenset(
     {"403", "404", "AccessDenied", "InvalidBucketName", "NoSuchBucket", "NoSuchKey", "PermanentRedirect"}
@@ -149,6 +150,8 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
             raise AirflowFailException(
                 f"on_invalid_image is {self.on_invalid_image!r}; it must be one of {known}"
             )
+        if self.max_workers < 1:
+            raise AirflowFailException(f"max_workers is {self.max_workers}; it must be at least 1")
         given = (self.image is not None, self.prefix is not None, self.results is not None)
         if given not in ((True, False, False), (False, True, True)):
             raise AirflowFailException("Set either image, or prefix and results")

@@ -40,14 +40,15 @@ class _HostingOperator(WaitingMixin, TokenMixin, ModelVersionMixin):
 
     def result(self, context: Context, **state: Any) -> dict[str, Any]:
         """Return the model's description."""
-        description: dict[str, Any] = for_xcom(self.numbered(state["model_version"]).describe())
+        model = Model(self, self.project_name, state["model_version"])
+        description: dict[str, Any] = for_xcom(model.describe())
         return description
 
     def wait_for(self, context: Context, model: Model) -> dict[str, Any]:
         """Wait for this model, if that is wanted, and return its description."""
         self._model = model
-        described: dict[str, Any] = for_xcom(model.describe())
-        return self.wait_then(context, described, model_version=model.version)
+        unwaited = {} if self.wait_for_completion else for_xcom(model.describe())
+        return self.wait_then(context, unwaited, model_version=model.version)
 
 
 class LookoutVisionStartModelOperator(_HostingOperator):
@@ -119,7 +120,7 @@ class LookoutVisionStartModelOperator(_HostingOperator):
             project_name, _, version = started.rpartition("/")
             if project_name == self.project_name and version:
                 self.log.info("An earlier try has started model %s, which was the latest then", started)
-                model = self.numbered(version)
+                model = Model(self, project_name, version)
         description = model.describe()
         if description["Status"] in _HOSTED:
             self.log.info("Model %s is %s already", model.name, description["Status"])

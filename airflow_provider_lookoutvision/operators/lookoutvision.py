@@ -17,16 +17,19 @@ from airflow_provider_lookoutvision.operators.hosting import (
     LookoutVisionStartModelOperator,
     LookoutVisionStopModelOperator,
 )
+from airflow_provider_lookoutvision.operators.manifests import LookoutVisionBuildManifestOperator
 from airflow_provider_lookoutvision.operators.models import (
     LookoutVisionCreateModelOperator,
     LookoutVisionDeleteModelOperator,
 )
+from airflow_provider_lookoutvision.operators.packaging import LookoutVisionStartModelPackagingJobOperator
 from airflow_provider_lookoutvision.operators.projects import (
     LookoutVisionCreateProjectOperator,
     LookoutVisionDeleteProjectOperator,
 )
 
 __all__ = [
+    "LookoutVisionBuildManifestOperator",
     "LookoutVisionCreateDatasetOperator",
     "LookoutVisionCreateModelOperator",
     "LookoutVisionCreateProjectOperator",
@@ -35,6 +38,7 @@ __all__ = [
     "LookoutVisionDeleteProjectOperator",
     "LookoutVisionDetectAnomaliesOperator",
     "LookoutVisionStartModelOperator",
+    "LookoutVisionStartModelPackagingJobOperator",
     "LookoutVisionStopModelOperator",
     "LookoutVisionUpdateDatasetEntriesOperator",
 ]

@@ -172,12 +172,7 @@ class LookoutVisionDeleteModelOperator(WaitingMixin, TokenMixin, ModelVersionMix
     :raises AirflowFailException: when the model is hosted, and ``stop_if_hosted`` isn't set.
     """
 
-    template_fields: Sequence[str] = (
-        *TokenMixin.template_fields,
-        "project_name",
-        "model_version",
-        "stop_if_hosted",
-    )
+    template_fields: Sequence[str] = (*TokenMixin.template_fields, "project_name", "model_version")
     waiter: ClassVar[str] = "ModelDeleted"
     asks_before_deferring: ClassVar[bool] = True
 

@@ -110,13 +110,10 @@ class ModelVersionMixin(LookoutVisionBaseOperator):
         self.project_name = project_name
         self.model_version = model_version
 
-    def numbered(self, version: str | None = None) -> Model:
-        """Return the model by its number, which ``latest`` is looked up for.
-
-        :param version: another version than ``model_version``.
-        """
+    def numbered(self) -> Model:
+        """Return the model by its number, which ``latest`` is looked up for."""
         # A DAG that renders templates to native objects makes a number of it.
-        model = Model(self, self.project_name, str(version or self.model_version))
+        model = Model(self, self.project_name, str(self.model_version))
         if model.version != LATEST:
             return model
         return Model(self, self.project_name, model.describe()["ModelVersion"])

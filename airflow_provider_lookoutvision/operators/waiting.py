@@ -26,8 +26,8 @@ class WaitingMixin(LookoutVisionBaseOperator):
     """
 
     waiter: ClassVar[str]
-    # A trigger that fires at once can overtake what Airflow's scheduler hears of its task's deferral, and that
-    # fails the task: what may be there already is better asked for before.
+    # A trigger that fires at once can overtake what Airflow's scheduler hears of its task's deferral, and
+    # that fails the task: what may be there already is better asked for before.
     asks_before_deferring: ClassVar[bool] = False
 
     def __init__(
