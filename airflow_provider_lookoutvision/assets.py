@@ -1,6 +1,6 @@
 """Projects and models as Airflow's assets: their URIs, and what an event of them tells.
 
-A task that declares ``outlets=[AssetAlias("models")]`` announces, under that alias, the asset of what it made;
+A task that declares ``outlets=[AssetAlias("models")]`` announces under that alias the asset of what it made;
 one that declares the asset itself gives its event the same extra. The URI is made of the ARN:
 ``lookoutvision://us-east-1/123456789012/model/circuit-boards/1``.
 """
@@ -34,7 +34,8 @@ def announce(context: Context, arn: str, extra: Mapping[str, Any]) -> None:
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
     uri = asset_uri(arn)
-    for outlet in context["task"].outlets or ():
+    task = context.get("task")
+    for outlet in (task.outlets if task else None) or ():
         if isinstance(outlet, AssetAlias):
             context["outlet_events"][outlet].add(Asset(uri), extra=dict(extra))
         elif isinstance(outlet, Asset):

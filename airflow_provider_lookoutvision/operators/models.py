@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_provider_lookoutvision.assets import announce
 from airflow_provider_lookoutvision.operators.base import for_xcom, no_retry_for_faults_of_the_input
 from airflow_provider_lookoutvision.operators.tokens import TokenMixin
 from airflow_provider_lookoutvision.operators.versions import Model, ModelVersionMixin
@@ -115,6 +116,7 @@ class LookoutVisionCreateModelOperator(WaitingMixin, TokenMixin):
             raise AirflowFailException(
                 f"Model {model.name} is not good enough: {told}; min_f1 is {least}. The model is kept"
             )
+        announce(context, description["ModelArn"], {"ModelVersion": model.version, **figures})
         return description
 
     def _least_f1(self) -> float | None:

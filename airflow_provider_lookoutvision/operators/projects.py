@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_lookoutvision.assets import announce
 from airflow_provider_lookoutvision.operators.base import (
     for_xcom,
     no_retry_for_faults_of_the_input,
@@ -62,6 +65,7 @@ class LookoutVisionCreateProjectOperator(LookoutVisionCreateBaseOperator):
             project = self.create_or_find(context)
         self.log.info("Project %s: %s", self.project_name, project["ProjectArn"])
         metadata: dict[str, Any] = for_xcom(project)
+        announce(context, metadata["ProjectArn"], metadata)
         return metadata
 
     def create(self, token: str) -> dict[str, Any]:
@@ -97,9 +101,10 @@ class LookoutVisionDeleteProjectOperator(TokenMixin):
 
     def execute(self, context: Context) -> None:
         """Delete the project, unless it is gone."""
+        cascade = self._cascades()
         with no_retry_for_faults_of_the_input():
             try:
-                if self.cascade:
+                if cascade:
                     self._delete_models(context)
                     self._delete_datasets(context)
                 self.call("DeleteProject", ProjectName=self.project_name, ClientToken=self.token(context))
@@ -107,6 +112,13 @@ class LookoutVisionDeleteProjectOperator(TokenMixin):
                 self.log.info("Project %s is already gone", self.project_name)
             else:
                 self.log.info("Project %s is deleted", self.project_name)
+
+    def _cascades(self) -> bool:
+        # A template renders to text, and "False" would be true.
+        told = str(self.cascade).strip().lower()
+        if told not in ("true", "false"):
+            raise AirflowFailException(f"cascade is {self.cascade!r}; it must be true or false")
+        return told == "true"
 
     def _delete_models(self, context: Context) -> None:
         models = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -10,6 +11,10 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
+
+# A trigger that fires at once can overtake what Airflow's scheduler hears of its task's deferral, and that
+# fails the task.
+_FIRST_SECONDS = 2.0
 
 
 class LookoutVisionWaiterTrigger(BaseTrigger):
@@ -69,6 +74,7 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         connection["config"] = self._fields["botocore_config"]
         hook = LookoutVisionHook(**connection)
         try:
+            await asyncio.sleep(_FIRST_SECONDS)
             await self._wait.run_async(
                 hook, logging.getLogger(__name__), json.dumps(connection), self._fields["ends_at"]
             )

@@ -43,6 +43,12 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "LookoutVisionCreateDatasetOperator": {"dataset_type": "train"},
     "LookoutVisionUpdateDatasetEntriesOperator": {"dataset_type": "train", "changes": "{}"},
     "LookoutVisionDeleteDatasetOperator": {"dataset_type": "train"},
+    "LookoutVisionCreateModelOperator": {"output_location": "s3://models/"},
+    "LookoutVisionStartModelOperator": {"model_version": "1"},
+    "LookoutVisionStopModelOperator": {"model_version": "1"},
+    "LookoutVisionDeleteModelOperator": {"model_version": "1"},
+    "LookoutVisionStartModelPackagingJobOperator": {"model_version": "1", "configuration": {}},
+    "LookoutVisionDetectAnomaliesOperator": {"model_version": "1", "image": "s3://images/1.png"},
 }
 
 
