@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed-with-$(notdir $(PYTHON))
 
 # A checkout is run from its own folder, and a run that is interrupted leaves no half-made target.
 .DELETE_ON_ERROR:
-.PHONY: all help demo test lint docs bench constraints clean
+.PHONY: all help demo examples test lint docs bench constraints clean
 
 all: $(INSTALLED) help
 
@@ -16,8 +16,11 @@ help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [VENV=.venv]"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1 \2/p' $(MAKEFILE_LIST) | awk '{n=$$1; $$1=""; printf "  %-12s%s\n", n, $$0}'
 
-demo: $(INSTALLED) ## the main job on a service of its own (IMAGES=dir with normal/ and anomaly/ for your images)
+demo: $(INSTALLED) ## find defects, from labelled images to a picture sheet (IMAGES=dir with normal/ and anomaly/ for yours)
 	@$(BIN)/python -m example_dags.demo $(if $(IMAGES),--images '$(IMAGES)')
+
+examples: $(INSTALLED) ## the example DAGs of training, promoting and nightly batches, in a real Airflow
+	@$(BIN)/python -m example_dags.demo.examples
 
 test: $(INSTALLED) ## the tests, against the real service on SQLite and PostgreSQL (ARGS='-k token' for some)
 	$(BIN)/python -m pytest $(ARGS)

@@ -142,8 +142,8 @@ class LookoutVisionStopModelOperator(_HostingOperator):
     """Stop hosting a model, wait until it has stopped, and return its description.
 
     The result is the ModelDescription, each member an XCom of its own too. A model that isn't hosted is
-    success, and so is one that is gone, with an empty result. As a teardown it stops the model whatever has
-    become of the work::
+    success, and so is one that is gone, or that no start has named, with an empty result. As a teardown it
+    stops the model whatever has become of the work::
 
         start = LookoutVisionStartModelOperator(task_id="start", ...).as_setup()
         stop = LookoutVisionStopModelOperator(
@@ -164,6 +164,10 @@ class LookoutVisionStopModelOperator(_HostingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Stop the model, unless it isn't hosted, and wait for it."""
+        # What a start that never ran has returned: a teardown runs for another setup's sake too.
+        if self.model_version in (None, "None", ""):
+            self.log.info("There is nothing to stop: no version was started")
+            return {}
         with no_retry_for_faults_of_the_input():
             try:
                 model = self.numbered()

@@ -1,115 +1,116 @@
-"""Images into a bucket of the service, with the manifests that label them.
+"""Labelled images into an S3, with a manifest each: some to learn from, and some to be tried on.
 
-They come from the parts that the demo draws itself; from a folder with ``normal/`` and ``anomaly/``; or from
-a folder with a Ground Truth manifest of its own, and what that refers to.
+They come from the parts that the demo draws, or from a folder of the user's (see ``folders``).
 """
 
 from __future__ import annotations
 
 import json
 import random
-import shutil
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from example_dags.demo import parts
+from example_dags.demo import folders, parts
+from example_dags.demo.backends import IMAGES
+from example_dags.demo.samples import NoImages, Sample
 
-BUCKET = "images"
-TEST_SHARE = 0.4
-_SUFFIXES = {".jpg", ".jpeg", ".png"}
+PARTS = "machined-parts"
+TEST_SHARE = 0.3
+TEST_LEAST = 10
+MOST_OF_A_KIND = 100
 _DATE = "2026-01-01T00:00:00"
 
 
-class NoImages(RuntimeError):
-    """The folder doesn't hold what the demo needs; the message says what that is."""
-
-
 @dataclass(frozen=True)
-class Manifests:
-    """What was made: what it is of, and where its two manifests are."""
+class Collection:
+    """Images of one thing.
 
+    :param name: fit for a project's.
+    :param is_drawn: whether they are the demo's own.
+    :param source: where they come from, for people.
+    :param train: to learn from.
+    :param test: to be tried on.
+    """
+
+    name: str
+    is_drawn: bool
     source: str
-    train: str
-    test: str
+    train: Sequence[Sample]
+    test: Sequence[Sample]
 
 
-def prepare(data_dir: Path, folder: Path | None) -> Manifests:
-    """Put images and manifests into the bucket ``images`` of a service with this data directory."""
-    bucket = data_dir / "buckets" / BUCKET
-    bucket.mkdir(parents=True)
+def collect(folder: Path | None) -> Collection:
+    """Read the images of a folder, or draw parts.
+
+    :raises NoImages: when there are too few, or none.
+    """
     if folder is None:
-        source, lines = "parts that the demo drew: good, scratched, dented", _drawn(bucket)
-    elif manifests := sorted(folder.glob("*.manifest")):
-        source, lines = str(manifests[0]), _copied(manifests[0], bucket)
+        name, source = PARTS, "machined parts, drawn by the demo"
+        samples = drawn(normal=30, scratched=22, dented=22)
     else:
-        source, lines = str(folder), _labelled(folder, bucket)
-    train, test = _split(lines)
-    for name, chosen in (("train", train), ("test", test)):
-        (bucket / f"{name}.manifest").write_text("".join(json.dumps(line) + "\n" for line in chosen))
-    return Manifests(source, f"s3://{BUCKET}/train.manifest", f"s3://{BUCKET}/test.manifest")
+        name = re.sub(r"[^A-Za-z0-9_]+", "-", folder.resolve().name).strip("-_") or "images"
+        source, samples = folders.read(folder)
+    train, test = split(samples)
+    if left := len(samples) - len(train) - len(test):
+        source += f"; {left} images are left out, so that it stays quick"
+    return Collection(name, folder is None, source, train, test)
 
 
-def _drawn(bucket: Path) -> list[dict[str, Any]]:
-    lines = []
-    for part in parts.draw(normal=50, scratched=25, dented=25):
-        (bucket / f"{part.name}.png").write_bytes(part.image)
-        line = _line(f"{part.name}.png", "anomaly" if part.defect else "normal")
-        if part.defect and part.mask:
-            (bucket / f"{part.name}-mask.png").write_bytes(part.mask)
-            line |= _mask(f"{part.name}-mask.png", part.defect, parts.COLORS[part.defect])
-        lines.append(line)
-    return lines
+def drawn(normal: int, scratched: int, dented: int) -> list[Sample]:
+    """As many drawn parts, with their masks."""
+    samples = []
+    for part in parts.draw(normal, scratched, dented):
+        colors = {part.defect: parts.COLORS[part.defect]} if part.defect else {}
+        samples.append(Sample(f"{part.name}.png", part.image, part.defect, part.mask, colors))
+    return samples
 
 
-def _labelled(folder: Path, bucket: Path) -> list[dict[str, Any]]:
-    lines = []
-    for label in ("normal", "anomaly"):
-        files = [file for file in sorted(folder.glob(f"{label}/*")) if file.suffix.lower() in _SUFFIXES]
-        if not files:
-            raise NoImages(
-                f"{folder} has no images in {label}/: give a folder with normal/ and anomaly/, each with "
-                "JPEG or PNG files, or one with a *.manifest"
-            )
-        (bucket / label).mkdir()
-        for file in files:
-            shutil.copyfile(file, bucket / label / file.name)
-            lines.append(_line(f"{label}/{file.name}", label))
-    return lines
-
-
-def _copied(manifest: Path, bucket: Path) -> list[dict[str, Any]]:
-    shutil.copytree(manifest.parent, bucket, dirs_exist_ok=True)
-    return [json.loads(line) for line in manifest.read_text().splitlines() if line.strip()]
-
-
-def _split(lines: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Stratified by class and seeded, so that each run of the demo sees the same."""
-    classes: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
-        classes.setdefault(_class(line), []).append(line)
+def split(samples: Iterable[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """By kind and by a seed, so that each run of the demo sees the same."""
+    kinds: dict[tuple[str, ...], list[Sample]] = {}
+    for sample in samples:
+        kinds.setdefault(sample.kind, []).append(sample)
     train, test = [], []
-    for members in classes.values():
+    for members in kinds.values():
         random.Random(0).shuffle(members)
-        count = round(len(members) * TEST_SHARE)
+        del members[MOST_OF_A_KIND:]
+        count = min(max(TEST_LEAST, round(len(members) * TEST_SHARE)), len(members) // 2)
         test += members[:count]
         train += members[count:]
+    for label in ("normal", "anomaly"):
+        if (count := sum(sample.label == label for sample in (*train, *test))) < 2 * TEST_LEAST:
+            raise NoImages(
+                f"there are {count} images labelled {label}, and {2 * TEST_LEAST} are needed: one half to "
+                "learn from, and one to be tried on"
+            )
     return train, test
 
 
-def _class(line: dict[str, Any]) -> str:
-    names: Iterable[str] = (
-        value.get("class-name", "")
-        for value in line.values()
-        if isinstance(value, dict) and "class-name" in value
-    )
-    return next(iter(names), "")
+def put(s3: Any, dataset: str, samples: Iterable[Sample]) -> dict[str, Sample]:
+    """Upload a dataset and its manifest, and return its samples by their ``source-ref``."""
+    placed = {}
+    lines = []
+    for sample in samples:
+        key = f"{dataset}/{sample.name}"
+        s3.put_object(Bucket=IMAGES, Key=key, Body=sample.image)
+        line = _line(key, sample.label)
+        if sample.mask:
+            # Beside the dataset, not in it: a mask is no image to look at.
+            mask_key = f"masks/{key}.png"
+            s3.put_object(Bucket=IMAGES, Key=mask_key, Body=sample.mask)
+            line |= _mask(mask_key, sample.colors)
+        placed[line["source-ref"]] = sample
+        lines.append(json.dumps(line) + "\n")
+    s3.put_object(Bucket=IMAGES, Key=f"{dataset}.manifest", Body="".join(lines).encode())
+    return placed
 
 
 def _line(key: str, label: str) -> dict[str, Any]:
     return {
-        "source-ref": f"s3://{BUCKET}/{key}",
+        "source-ref": f"s3://{IMAGES}/{key}",
         "anomaly-label": int(label == "anomaly"),
         "anomaly-label-metadata": {
             "class-name": label,
@@ -122,13 +123,14 @@ def _line(key: str, label: str) -> dict[str, Any]:
     }
 
 
-def _mask(key: str, name: str, color: str) -> dict[str, Any]:
+def _mask(key: str, colors: dict[str, str]) -> dict[str, Any]:
+    classes = {"BACKGROUND": "#ffffff", **colors}
     return {
-        "anomaly-mask-ref": f"s3://{BUCKET}/{key}",
+        "anomaly-mask-ref": f"s3://{IMAGES}/{key}",
         "anomaly-mask-ref-metadata": {
             "internal-color-map": {
-                "0": {"class-name": "BACKGROUND", "hex-color": "#ffffff", "confidence": 1},
-                "1": {"class-name": name, "hex-color": color, "confidence": 1},
+                str(number): {"class-name": name, "hex-color": color, "confidence": 1}
+                for number, (name, color) in enumerate(classes.items())
             },
             "human-annotated": "yes",
             "type": "groundtruth/semantic-segmentation",

@@ -11,24 +11,14 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
-import boto3
-
-from airflow_provider_lookoutvision.model import teach
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
-from airflow_provider_lookoutvision.testing.service import Service
+from example_dags.demo.backends import SENDS_PER_TRY, Backends
 from example_dags.demo.local_airflow import LocalAirflow, TaskRecord
-from example_dags.demo.report import facts, say, table
+from example_dags.demo.report import NotAsPromised, facts, heading, say, table
 
 DAG_ID = "example_lookoutvision_project"
-REGION = "us-east-1"
-SENDS_PER_TRY = 2
 TASKS = {"POST": "create_project", "DELETE": "delete_project"}
-
-
-class NotAsPromised(RuntimeError):
-    """The run ended well, but it doesn't show what the demo is to show."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +33,11 @@ class Observed:
 class FirstTriesLost:
     """Loses every answer of a task's first try, and notes what each request left behind."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, backends: Backends) -> None:
         self.observed: list[Observed] = []
         self._sent: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._client: Any = teach(boto3.Session()).client(
-            "lookoutvision",
-            endpoint_url=service.endpoint_url,
-            region_name=REGION,
-            aws_access_key_id=service.access_key_id,
-            aws_secret_access_key=service.secret_access_key,
-        )
+        self._client = backends.client
 
     def __call__(self, exchange: Exchange) -> bool:
         """Whether to lose the answer of this exchange."""
@@ -66,27 +50,25 @@ class FirstTriesLost:
             return first
 
 
-def run(service: Service, airflow: LocalAirflow) -> None:
+def run(backends: Backends, airflow: LocalAirflow) -> None:
     """Run the DAG, and print what happened.
 
     :raises NotAsPromised: when it wasn't one project, by two tries with one token.
     """
-    say()
-    say("A DAG creates a project, exactly once")
-    say()
+    heading("1. A DAG creates a project, exactly once")
     facts(
         [
-            ("service", f"{service.endpoint_url}, a fresh `lookoutvision serve`"),
+            ("service", f"{backends.service.endpoint_url}, a fresh `lookoutvision serve`"),
             ("Airflow", f"{version('apache-airflow')}, `airflow dags test {DAG_ID}`, retries=1"),
             ("between", "a proxy that loses every answer of each task's first try"),
         ]
     )
     say()
-    lost = FirstTriesLost(service)
-    with LossyProxy(service.endpoint_url, lost) as proxy:
-        airflow.test_dag(DAG_ID, {"aws_default": connection(service, proxy.endpoint_url)})
-    tasks = airflow.tasks()
-    project = airflow.result("create_project")
+    lost = FirstTriesLost(backends)
+    with LossyProxy(backends.service.endpoint_url, lost) as proxy:
+        airflow.test_dag(DAG_ID, backends.connection(proxy.endpoint_url))
+    tasks = airflow.tasks(DAG_ID)
+    project = airflow.result(DAG_ID, "create_project")
     _print_requests(proxy.exchanges, lost.observed)
     _print_tasks(tasks, proxy.exchanges)
     _check(tasks, proxy.exchanges, lost.observed)
@@ -96,21 +78,6 @@ def run(service: Service, airflow: LocalAirflow) -> None:
             ("made", f"once, at {project['CreationTimestamp']}"),
         ]
     )
-    say()
-
-
-def connection(service: Service, endpoint_url: str) -> dict[str, Any]:
-    """The Amazon connection, as Airflow's JSON form has it."""
-    return {
-        "conn_type": "aws",
-        "login": service.access_key_id,
-        "password": service.secret_access_key,
-        "extra": {
-            "region_name": REGION,
-            "service_config": {"lookoutvision": {"endpoint_url": endpoint_url}},
-            "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": SENDS_PER_TRY}},
-        },
-    }
 
 
 def _print_requests(exchanges: list[Exchange], observed: list[Observed]) -> None:

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+class NotAsPromised(RuntimeError):
+    """The run ended well, but it doesn't show what the demo is to show."""
+
+
 def say(text: str = "") -> None:
     """Print a line now, also into a pipe."""
     print(text, flush=True)
+
+
+def heading(text: str) -> None:
+    """Print the title of a part."""
+    say(f"\n{text}\n")
 
 
 def facts(rows: Sequence[tuple[str, str]]) -> None:

@@ -234,6 +234,7 @@ def test_starting_and_stopping_twice_is_success(conn_id: str, capsys: pytest.Cap
 
 def test_there_is_nothing_to_stop_in_what_is_gone(conn_id: str) -> None:
     assert stopping(conn_id, model_version="99").execute(context("gone")) == {}
+    assert stopping(conn_id, model_version=None).execute(context("never started")) == {}
     assert stopping(conn_id, project_name="none", model_version="latest").execute(context("gone")) == {}
 
 

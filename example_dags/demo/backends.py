@@ -1,0 +1,105 @@
+"""What the demo's Airflow talks to: a service and an S3 of its own, each on a free port of this machine.
+
+The S3 is moto's, in this process: it forgets everything at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.testing.service import Service, running_service
+
+REGION = "us-east-1"
+IMAGES, RESULTS = "images", "results"
+SENDS_PER_TRY = 2
+_OTHERS = ("AIRFLOW", "AWS_", "BOTO_", "LOOKOUTVISION_", "HTTP_PROXY", "ALL_PROXY")
+
+
+@dataclass(frozen=True)
+class Backends:
+    """The two, and clients of them."""
+
+    service: Service
+    s3_url: str
+
+    @property
+    def client(self) -> Any:
+        """A client of the service, to look on with."""
+        return teach(boto3.Session()).client(
+            "lookoutvision", endpoint_url=self.service.endpoint_url, **self._credentials
+        )
+
+    @property
+    def s3(self) -> Any:
+        """A client of the S3."""
+        return boto3.Session().client("s3", endpoint_url=self.s3_url, **self._credentials)
+
+    def connection(self, endpoint_url: str | None = None) -> dict[str, Any]:
+        """The Amazon connection, as Airflow's JSON form has it.
+
+        :param endpoint_url: where the service is; by default where it really is.
+        """
+        return {
+            "conn_type": "aws",
+            "login": self.service.access_key_id,
+            "password": self.service.secret_access_key,
+            "extra": {
+                "region_name": REGION,
+                "service_config": {
+                    "lookoutvision": {"endpoint_url": endpoint_url or self.service.endpoint_url},
+                    "s3": {"endpoint_url": self.s3_url},
+                },
+                "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": SENDS_PER_TRY}},
+            },
+        }
+
+    @property
+    def _credentials(self) -> dict[str, str]:
+        return {
+            "region_name": REGION,
+            "aws_access_key_id": self.service.access_key_id,
+            "aws_secret_access_key": self.service.secret_access_key,
+        }
+
+
+def leave_settings_of_others() -> None:
+    """Forget what the caller's shell sets for Airflow, AWS or the service: it must not lead to a real one."""
+    for name in [name for name in os.environ if name.upper().startswith(_OTHERS)]:
+        del os.environ[name]
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+
+
+@contextmanager
+def running_backends(folder: Path) -> Iterator[Backends]:
+    """A service and an S3 with empty buckets, inside the block.
+
+    :raises ServiceFailed: when the service doesn't start.
+    """
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else it tells of every request
+    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    moto.start()
+    try:
+        s3_url = "http://{}:{}".format(*moto.get_host_and_port())
+        flags = ("--buckets", "s3", "--s3-endpoint-url", s3_url)
+        environ = {
+            "AWS_ACCESS_KEY_ID": "service",
+            "AWS_SECRET_ACCESS_KEY": "service",
+            "AWS_DEFAULT_REGION": REGION,
+        }
+        with running_service(folder, flags, environ) as service:
+            backends = Backends(service, s3_url)
+            for bucket in (IMAGES, RESULTS):
+                backends.s3.create_bucket(Bucket=bucket)
+            yield backends
+    finally:
+        moto.stop()

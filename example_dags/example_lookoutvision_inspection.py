@@ -1,0 +1,99 @@
+"""From labelled images to verdicts: train a model, host it, look at images it hasn't seen, tidy up.
+
+The whole way in one DAG, to read and to try out. What has been set up is torn down whatever becomes of the
+work between: no model stays hosted because a task failed. The verdicts, masks and the model's evaluation stay
+in their buckets. In production the parts live apart: ``example_lookoutvision_train``,
+``example_lookoutvision_promote`` and ``example_lookoutvision_batch``.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_lookoutvision.operators.lookoutvision import (
+    LookoutVisionCreateDatasetOperator,
+    LookoutVisionCreateModelOperator,
+    LookoutVisionCreateProjectOperator,
+    LookoutVisionDeleteProjectOperator,
+    LookoutVisionDetectAnomaliesOperator,
+    LookoutVisionStartModelOperator,
+    LookoutVisionStopModelOperator,
+)
+
+with DAG(
+    dag_id="example_lookoutvision_inspection",
+    schedule=None,
+    params={
+        "aws_conn_id": "aws_default",
+        "project_name": "machined-parts",
+        "train_manifest": "s3://images/train.manifest",
+        "test_manifest": "s3://images/test.manifest",
+        "evaluation": "s3://results/evaluation/",
+        "images": "s3://images/test/",
+        "verdicts": "s3://results/verdicts.jsonl",
+        "masks": "s3://results/masks/",
+    },
+    default_args={
+        "aws_conn_id": "{{ params.aws_conn_id }}",
+        "retries": 1,
+        "retry_delay": timedelta(seconds=1),
+    },
+    tags=["example", "lookoutvision"],
+) as dag:
+    create_project = LookoutVisionCreateProjectOperator(
+        task_id="create_project",
+        project_name="{{ params.project_name }}",
+    ).as_setup()
+    # The name comes from the parameters, not from create_project: what takes a setup's output depends on it,
+    # and stop_model is to depend on start_model alone.
+    train_dataset = LookoutVisionCreateDatasetOperator(
+        task_id="create_train_dataset",
+        project_name="{{ params.project_name }}",
+        dataset_type="train",
+        manifest="{{ params.train_manifest }}",
+        waiter_delay=1,
+    )
+    test_dataset = LookoutVisionCreateDatasetOperator(
+        task_id="create_test_dataset",
+        project_name="{{ params.project_name }}",
+        dataset_type="test",
+        manifest="{{ params.test_manifest }}",
+        waiter_delay=1,
+    )
+    create_model = LookoutVisionCreateModelOperator(
+        task_id="create_model",
+        project_name="{{ params.project_name }}",
+        output_location="{{ params.evaluation }}",
+        waiter_delay=1,
+    )
+    start_model = LookoutVisionStartModelOperator(
+        task_id="start_model",
+        project_name="{{ params.project_name }}",
+        model_version=create_model.output["ModelVersion"],
+        waiter_delay=1,
+    ).as_setup()
+    detect = LookoutVisionDetectAnomaliesOperator(
+        task_id="detect_anomalies",
+        project_name="{{ params.project_name }}",
+        model_version=start_model.output["ModelVersion"],
+        prefix="{{ params.images }}",
+        results="{{ params.verdicts }}",
+        store_masks="{{ params.masks }}",
+        fail_if_empty=True,
+    )
+    stop_model = LookoutVisionStopModelOperator(
+        task_id="stop_model",
+        project_name="{{ params.project_name }}",
+        model_version=start_model.output["ModelVersion"],
+        waiter_delay=1,
+    ).as_teardown(setups=start_model)
+    delete_project = LookoutVisionDeleteProjectOperator(
+        task_id="delete_project",
+        project_name="{{ params.project_name }}",
+        cascade=True,
+    ).as_teardown(setups=create_project)
+
+    create_project >> [train_dataset, test_dataset] >> create_model >> start_model
+    start_model >> detect >> stop_model >> delete_project
