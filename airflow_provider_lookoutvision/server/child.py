@@ -1,11 +1,12 @@
 """A child process that does long work: the leader of a process group of its own, so that all of it ends.
 
-It says what it has to say on its standard output, a JSON object a line, and ends when its standard input
-does. What it prints otherwise goes to this process's standard error.
+It says what it has to say on its standard output, a JSON object a line; what it prints otherwise goes to this
+process's standard error. When its standard input ends its parent has gone, and it ends with all its group.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import queue
@@ -15,21 +16,28 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from airflow_provider_lookoutvision.server.settings import Settings, as_environ
 
+_CAUSES: Mapping[int, str] = {
+    signal.SIGKILL: "the machine's memory is full",
+    signal.SIGBUS: "the disk is full",
+}
+
 
 class Child:
-    """``python -m <module> <argument>``, running inside a ``with`` block and killed at its end.
+    """A process that does a module's ``main``, inside a ``with`` block and killed at its end.
 
+    :param module: whose ``main`` gets the folder and a text stream for its messages.
     :param configuration: settings that the child finds in its environment.
     """
 
-    def __init__(self, module: str, argument: str, configuration: Settings) -> None:
+    def __init__(self, module: str, folder: Path, configuration: Settings) -> None:
         self._process = subprocess.Popen(  # noqa: S603 (our own command)
-            [sys.executable, "-m", module, argument],
+            [sys.executable, "-m", __name__, module, str(folder)],
             env={**os.environ, **as_environ(configuration)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -69,7 +77,8 @@ class Child:
         status = self._process.wait()
         if status >= 0:
             return f"exit status {status}"
-        return signal.Signals(-status).name
+        name = signal.Signals(-status).name
+        return f"{name}, as when {_CAUSES[-status]}" if -status in _CAUSES else name
 
     def _listen(self) -> None:
         assert self._process.stdout is not None  # noqa: S101 (a pipe was asked for)
@@ -77,3 +86,22 @@ class Child:
             with suppress(ValueError):  # a line cut short by its death
                 self._messages.put(json.loads(line))
         self._messages.put(None)
+
+
+def _work(module: str, folder: str) -> int:
+    # Before anything large is imported: who dies at once leaves no child behind that imports for seconds.
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    # What a library prints goes to the log, not between the messages.
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return int(importlib.import_module(module).main(Path(folder), output))
+
+
+def _end_with_the_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(_work(*sys.argv[1:]))

@@ -29,7 +29,7 @@ from airflow_provider_lookoutvision.server.models import (
     ModelStatus,
     resource_id,
 )
-from airflow_provider_lookoutvision.server.pool import Plan, Pool
+from airflow_provider_lookoutvision.server.pool import Plan, Pool, stopped
 from airflow_provider_lookoutvision.server.schema import model_artifacts, models, projects
 from airflow_provider_lookoutvision.server.settings import Settings
 
@@ -54,6 +54,8 @@ class Fleet:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings, self._database = settings, database
         self._pools: dict[_Hosting, Pool] = {}
+        self._wanted: frozenset[_Hosting] = frozenset()
+        self._looks = 0
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -85,22 +87,30 @@ class Fleet:
         """The members of DetectAnomalies' answer."""
         hosting = _Hosting(inference.model_id, inference.hosting)
         if hosting not in self._pools:  # this process has just begun, or another one started the model
-            self.wake()
-            try:
-                async with asyncio.timeout(_FIND_SECONDS):
-                    while hosting not in self._pools:  # noqa: ASYNC110 (rare, and short)
-                        await asyncio.sleep(0.05)
-            except TimeoutError:
-                raise InternalServerException(
-                    f"The model {inference.resource_id} is not ready here yet", RetryAfterSeconds=1
-                ) from None
+            await self._find(hosting, inference.resource_id)
         answer = await self._pools[hosting].detect(inference.image)
         mask = {"AnomalyMask": answer.mask} if answer.mask else {}
         return {"DetectAnomalyResult": {**answer.members, **mask}}
 
+    async def _find(self, hosting: _Hosting, name: str) -> None:
+        looks = self._looks
+        self.wake()
+        try:
+            async with asyncio.timeout(_FIND_SECONDS):
+                while hosting not in self._pools:
+                    # The first of two looks may have begun before the model was hosted.
+                    if self._looks > looks + 1 and hosting not in self._wanted:
+                        raise stopped(name)
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise InternalServerException(
+                f"The model {name} is not ready here yet", RetryAfterSeconds=1
+            ) from None
+
     async def _reconcile(self) -> None:
         rows = await anyio.to_thread.run_sync(self._in_service)
         wanted = {_Hosting(row.id, row.hosting): row for row in rows}
+        self._wanted = frozenset(wanted)
         for hosting in [hosting for hosting in self._pools if hosting not in wanted]:
             await self._pools.pop(hosting).close()
         for hosting, row in wanted.items():
@@ -113,11 +123,14 @@ class Fleet:
             else:
                 self._pools[hosting].tend()
                 await self._tell(hosting, row)
+        self._looks += 1
 
     async def _open(self, hosting: _Hosting, row: sa.Row[Any]) -> None:
         artifact = await anyio.to_thread.run_sync(self._artifact, hosting.model_id)
         if artifact is None:
-            return  # deleted since
+            fault = f"{SERVICE_FAULT}what its training made is gone from the database: train it anew"
+            await self._turn(hosting, row, ModelStatus.HOSTING_FAILED, fault, undoes=True)
+            return
         most = row.max_units or row.min_units
         plan = Plan(
             resource_id(row.name, row.version),
@@ -150,7 +163,7 @@ class Fleet:
         *,
         undoes: bool = False,
     ) -> None:
-        def write() -> None:
+        def write() -> bool:
             this = sa.and_(
                 models.c.id == hosting.model_id,
                 models.c.hosting == hosting.number,
@@ -164,9 +177,10 @@ class Fleet:
                     # The same token may start it again.
                     identity = resource_id(row.name, row.version)
                     idempotency.forget(connection, row.account_id, row.region, "StartModel", identity)
+            return bool(changed.rowcount)
 
-        await anyio.to_thread.run_sync(write)
-        log.info("a model is " + status, extra={"model": resource_id(row.name, row.version)})
+        if await anyio.to_thread.run_sync(write):
+            log.info("a model is " + status, extra={"model": resource_id(row.name, row.version)})
 
     def _in_service(self) -> list[sa.Row[Any]]:
         query = (

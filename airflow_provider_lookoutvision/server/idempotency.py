@@ -15,8 +15,9 @@ SUPERSEDED  deleted a resource, created again since   8 hours after the creation
 FAILED      began work that failed later              it is used again: then it begins the work anew
 =========== ========================================= ====================================================
 
-The token of a start is forgotten when the model is stopped, and that of a stop when it is started again:
-clients use one constant token for each, day after day.
+The token of a start is forgotten when the model is stopped, and that of a stop when it is started again, or
+when the same token starts another model: clients use one constant token for both, day after day, and with
+``latest`` for one model after another.
 
 GONE and SUPERSEDED refuse, so that a delayed duplicate neither brings a deleted resource back nor deletes
 its successor.
@@ -91,13 +92,21 @@ def spend(connection: sa.Connection, account_id: str, region: str, operation: st
     )
 
 
-def forget(connection: sa.Connection, account_id: str, region: str, operation: str, resource_id: str) -> None:
-    """Forget the tokens of an operation on a resource: what they did is over."""
+def forget(
+    connection: sa.Connection,
+    account_id: str,
+    region: str,
+    operation: str,
+    resource_id: str,
+    token: str | None = None,
+) -> None:
+    """Forget the tokens of an operation on a resource, and this one on any: what they did is over."""
     columns = client_tokens.c
+    over = columns.resource_id == resource_id
     connection.execute(
         client_tokens.delete()
-        .where(columns.account_id == account_id, columns.region == region)
-        .where(columns.operation == operation, columns.resource_id == resource_id)
+        .where(columns.account_id == account_id, columns.region == region, columns.operation == operation)
+        .where(over if token is None else sa.or_(over, columns.token == token))
     )
 
 
@@ -166,8 +175,8 @@ def _repeat(known: sa.Row[Any], digest: str) -> bytes:
 
 def _remember_resource(call: Call) -> None:
     if call.effect.undoes:
-        caller = call.caller
-        forget(call.connection, caller.account_id, caller.region, call.effect.undoes, call.effect.resource_id)
+        who = call.caller.account_id, call.caller.region
+        forget(call.connection, *who, call.effect.undoes, call.effect.resource_id, call.token)
     if call.effect.created:
         _turn(call, [TokenState.DELETED], TokenState.SUPERSEDED)
     elif call.effect.deleted:

@@ -153,6 +153,9 @@ def delete_model(call: Call, *, project_name: str, model_version: str) -> dict[s
 
     It is gone before the answer. A training process that is under way finds its job gone and ends.
     """
+    model = find_model(call, project_name, model_version)
+    # The job before its model, as the trainer does it: crosswise, they would wait for each other.
+    call.connection.execute(queue.delete().where(queue.c.kind == TRAIN_JOB, queue.c.subject_id == model.id))
     model = find_model(call, project_name, model_version, lock=True)
     if model.status in IN_SERVICE:
         raise wrong_state(model, project_name, "stop it before it is deleted")
@@ -283,7 +286,6 @@ def _delete_failed(call: Call, project_id: int, failed: str) -> None:
 
 
 def _delete(connection: sa.Connection, model_id: int) -> None:
-    connection.execute(queue.delete().where(queue.c.kind == TRAIN_JOB, queue.c.subject_id == model_id))
     for part in (training_entries, model_artifacts, model_tags):
         connection.execute(part.delete().where(part.c.model_id == model_id))
     connection.execute(table.delete().where(table.c.id == model_id))

@@ -102,8 +102,8 @@ class _Replica:
 class Pool:
     """The replicas of one hosted model.
 
-    ``fault`` tells why its model can't be loaded, if it can't; ``failed_starts`` counts the replicas that
-    have ended before they were ready, since one was.
+    ``fault`` tells why its model can't be loaded, if it never could; ``failed_starts`` counts the replicas
+    that have ended before they were ready, since one was.
 
     :param changed: called when a replica has become ready, or a fault has been found.
     """
@@ -116,6 +116,7 @@ class Pool:
         self._waiting: deque[Request] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting = 0
+        self._was_ready = False
         self._seconds_an_image = 0.1
         self._busy_at = time.monotonic()
         self._closed = False
@@ -141,7 +142,7 @@ class Pool:
         :raises InternalServerException: when replicas die of it, or none answers in time.
         """
         if self._closed:
-            raise self._stopped()
+            raise stopped(self._plan.name)
         if len(self._waiting) >= self._plan.queue_per_unit * self._plan.max_units:
             seconds = math.ceil(len(self._waiting) * self._seconds_an_image / max(1, self.units))
             raise ThrottlingException(
@@ -156,12 +157,13 @@ class Pool:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await request.answer
         except TimeoutError:
-            if request in self._waiting:
-                self._waiting.remove(request)
             raise InternalServerException(
                 f"The model {self._plan.name} has not answered within {ANSWER_SECONDS:g} seconds",
                 RetryAfterSeconds=1,
             ) from None
+        finally:
+            if request in self._waiting:  # whoever asked has gone
+                self._waiting.remove(request)
         if "invalid" in answer.members:
             raise ValidationException(f"Body can't be used: {answer.members['invalid']}")
         if "error" in answer.members:
@@ -191,11 +193,11 @@ class Pool:
         """End every replica; who still waits is told that the model has been stopped."""
         self._closed = True
         for request in self._waiting:
-            _settle(request, self._stopped())
+            _settle(request, stopped(self._plan.name))
         self._waiting.clear()
         for replica in self._replicas:
             for request in replica.requests:
-                _settle(request, self._stopped())
+                _settle(request, stopped(self._plan.name))
             replica.kill()
         for task in list(self._tasks):
             task.cancel()
@@ -216,8 +218,9 @@ class Pool:
                 self._busy_at = time.monotonic()
                 self._start()
 
-    def _start(self, pause: float = 0.0) -> None:
+    def _start(self) -> None:
         self._starting += 1
+        pause = min(2.0**self.failed_starts - 1, _LONGEST_PAUSE_SECONDS)
         task = asyncio.get_running_loop().create_task(self._live(pause))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -228,7 +231,11 @@ class Pool:
         try:
             try:
                 await asyncio.sleep(pause)
-                replica = _Replica(await self._spawn())
+                spawning = asyncio.ensure_future(self._spawn())
+                try:
+                    await asyncio.shield(spawning)
+                finally:  # what has been born is to be ended, even if this is cancelled meanwhile
+                    replica = _Replica(await spawning)
             finally:
                 self._starting -= 1
             self._replicas.append(replica)
@@ -236,6 +243,8 @@ class Pool:
             await self._listen(replica)
         except OSError as error:
             log.error("a replica can't be started", extra={"model": self._plan.name, "reason": str(error)})
+        except Exception:  # whatever it was, who waits for this replica must not wait for ever
+            log.exception("a replica is given up", extra={"model": self._plan.name})
         finally:
             if replica is not None:
                 replica.kill()
@@ -255,11 +264,13 @@ class Pool:
         with suppress(asyncio.IncompleteReadError, TimeoutError):
             async with asyncio.timeout(_START_SECONDS):
                 first = await frames.read_answer(replica.process.stdout)
-            if "fault" in first.members:
-                self.fault = str(first.members["fault"])
-                self._changed()
+            if fault := first.members.get("fault"):
+                log.error("a replica can't be used", extra={"model": self._plan.name, "reason": fault})
+                if not self._was_ready:  # else it isn't the model's fault, and may pass
+                    self.fault = str(fault)
+                    self._changed()
                 return
-            replica.ready = True
+            replica.ready = self._was_ready = True
             self.failed_starts = 0
             log.info("an inference unit is ready", extra={"model": self._plan.name, "units": self.units})
             self._changed()
@@ -293,16 +304,15 @@ class Pool:
             log.error("an inference unit ended", extra={"model": self._plan.name, "exit_status": status})
         working = sum(not replica.retired for replica in self._replicas) + self._starting
         if working < self._plan.min_units:
-            pause = min(2.0**self.failed_starts - 1, _LONGEST_PAUSE_SECONDS)
-            self._start(pause)
+            self._start()
         self._dispatch()
 
-    def _stopped(self) -> ConflictException:
-        return ConflictException(
-            f"The model {self._plan.name} has been stopped",
-            resource_id=self._plan.name,
-            resource_type=ResourceType.MODEL,
-        )
+
+def stopped(name: str) -> ConflictException:
+    """The refusal of an image for a model that has been stopped meanwhile."""
+    return ConflictException(
+        f"The model {name} has been stopped", resource_id=name, resource_type=ResourceType.MODEL
+    )
 
 
 def _settle(request: Request, error: Exception) -> None:

@@ -83,6 +83,7 @@ class Trainer:
     def run(self, job: Job) -> None:
         """Do a claimed job to its end, good or bad."""
         lease = Lease(self.database, job)
+        self.tidy()
         with lease.kept():
             try:
                 self._train(job, lease)
@@ -90,6 +91,8 @@ class Trainer:
                 self._fail(job, f"{INVALID_INPUT}{error}")
             except ServiceFault as error:
                 self._fail(job, f"{SERVICE_FAULT}{error}")
+            except OSError as error:
+                self._fail(job, f"{SERVICE_FAULT}the data directory can't be used: {error.strerror}")
             except BlobError as error:
                 if error.input or job.is_last_attempt:
                     self._fail(job, f"{INVALID_INPUT if error.input else SERVICE_FAULT}{error}")
@@ -102,11 +105,22 @@ class Trainer:
 
     def give_up(self, job: Job) -> None:
         """End a job whose workers, or whose database, failed each time."""
+        self.tidy()
         self._fail(
             job,
             f"{SERVICE_FAULT}the training was begun {job.attempts - 1} times, and never came to its end. The "
             "service's log may tell why; trying again is safe",
         )
+
+    def tidy(self) -> None:
+        """Delete the folders that dead workers have left."""
+        left = list(self._root.iterdir()) if self._root.is_dir() else []
+        with self.database.read() as connection:
+            rows = connection.execute(sa.select(jobs.c.id, jobs.c.attempts))
+            alive = {f"{row.id}-{row.attempts}" for row in rows}
+        for path in left:
+            if path.name not in alive:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _train(self, job: Job, lease: Lease) -> None:
         model, train, test = self._read(job, lease)
@@ -192,7 +206,7 @@ class Trainer:
         """Run a child until it has ended, and tell how far it is."""
         deadline = time.monotonic() + self.settings.max_training_hours * 3600
         told = ""
-        with Child(_CHILD, str(work), self.settings) as child:
+        with Child(_CHILD, work, self.settings) as child:
             over = False
             while not over:
                 messages, over = child.messages(_TELL_SECONDS)
@@ -221,22 +235,17 @@ class Trainer:
 
     @contextmanager
     def _scratch(self, job: Job) -> Iterator[Path]:
-        """A folder for this attempt, deleted after it. Those that dead workers have left go first."""
-        root = self.settings.data_dir / "training"
-        root.mkdir(exist_ok=True)
-        left = [path for path in root.iterdir() if path.is_dir()]
-        with self.database.read() as connection:
-            rows = connection.execute(sa.select(jobs.c.id, jobs.c.attempts))
-            alive = {f"{row.id}-{row.attempts}" for row in rows}
-        for path in left:
-            if path.name not in alive:
-                shutil.rmtree(path, ignore_errors=True)
-        folder = root / f"{job.id}-{job.attempts}"
-        folder.mkdir(mode=0o700)
+        """A folder for this attempt, deleted after it."""
+        folder = self._root / f"{job.id}-{job.attempts}"
+        folder.mkdir(mode=0o700, parents=True)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _root(self) -> Path:
+        return self.settings.data_dir / "training"
 
     def _fail(self, job: Job, message: str) -> None:
         with Lease(self.database, job).finish() as connection:

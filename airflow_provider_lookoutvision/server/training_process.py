@@ -1,18 +1,14 @@
 """The child process that trains one model: it copies the images, learns, and tries what it learnt.
 
-It reads what to do from ``task.json`` in the folder that it is given, says on its standard output, a JSON
-object a line, how far it is and how it ended, and leaves the model and ``outcome.json`` in the folder. When
-its standard input ends its worker has gone, and it ends with all its process group.
+It reads what to do from ``task.json`` in the folder that it is given, says in messages, a JSON object a line,
+how far it is and how it ended, and leaves the model and ``outcome.json`` in the folder. ``child`` starts it,
+and ends it when its worker has gone.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -53,7 +49,6 @@ class Task:
 
 def main(folder: Path, output: TextIO) -> int:
     """Do the task in ``folder``."""
-    threading.Thread(target=_end_with_the_worker, daemon=True).start()
 
     def say(**message: Any) -> None:
         output.write(json.dumps(message) + "\n")
@@ -70,6 +65,8 @@ def main(folder: Path, output: TextIO) -> int:
         say(invalid=str(error))
     except (BlobError, engine.EngineError) as error:
         say(fault=str(error))
+    except OSError as error:
+        say(fault=f"the data directory can't be used: {error.strerror or error}")
     else:
         say(trained=True)
     return 0
@@ -204,16 +201,3 @@ def _outcome(evaluation: engine.Evaluation) -> dict[str, Any]:
         "classes": classes,
         "predictions": evaluation.predictions,
     }
-
-
-def _end_with_the_worker() -> None:
-    while os.read(0, 4096):
-        pass
-    os.killpg(0, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    # What a library prints goes to the log, not between the messages.
-    messages = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    sys.exit(main(Path(sys.argv[1]), messages))

@@ -45,9 +45,12 @@ class Worker:
     def run(self) -> None:
         """Work until ``stop``."""
         store, stopping = blobs.store(self._settings), self._stopping.is_set
+        trainer = Trainer(self._database, store, self._settings, stopping)
+        with suppress(OSError, sa.exc.SQLAlchemyError):
+            trainer.tidy()
         crews: list[tuple[int, Doer]] = [
             (self._settings.import_workers, Importer(self._database, store, self._settings, stopping)),
-            (self._settings.training_workers, Trainer(self._database, store, self._settings, stopping)),
+            (self._settings.training_workers, trainer),
         ]
         threads = [
             threading.Thread(target=self._loop, args=(doer,), name=f"{doer.kinds[0]}-{number}")

@@ -1,0 +1,295 @@
+"""The inference units of one hosted model: queue, scaling, deaths; with units that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from dataset_lab import is_alive
+from studio_processes import processes
+
+from airflow_provider_lookoutvision.server import pool as pool_module
+from airflow_provider_lookoutvision.server.errors import (
+    ConflictException,
+    InternalServerException,
+    ThrottlingException,
+    ValidationException,
+)
+from airflow_provider_lookoutvision.server.pool import Plan, Pool
+
+
+@pytest.fixture(autouse=True)
+def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_MODULE", "stand_in_replica")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    """In an event loop as the service has it."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario)
+
+
+class Gate:
+    """What requests wait for, until it is opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "gate")
+
+    def open(self) -> None:
+        Path(self.path).touch()
+
+
+def image(**told: Any) -> bytes:
+    return json.dumps(told).encode()
+
+
+@asynccontextmanager
+async def running(
+    tmp_path: Path, units: int = 1, most: int = 0, queue: int = 4, artifact: bytes = b"{}", ready: bool = True
+) -> AsyncIterator[Pool]:
+    pool = Pool(Plan("p/1", artifact, tmp_path, units, max(units, most), 1, queue), lambda: None)
+    try:
+        if ready:
+            await reaches(lambda: pool.ready)
+        yield pool
+    finally:
+        pids = pids_of(pool)
+        await pool.close()
+        assert [pid for pid in pids if is_alive(pid)] == []
+
+
+def pids_of(pool: Pool) -> list[int]:
+    return [replica.process.pid for replica in pool._replicas]
+
+
+async def reaches(enough: Callable[[], Any]) -> None:
+    async with asyncio.timeout(30):
+        while not enough():  # noqa: ASYNC110 (what is waited for is another process)
+            await asyncio.sleep(0.01)
+
+
+async def by(pool: Pool, **told: Any) -> int:
+    """Who answered."""
+    return int((await pool.detect(image(**told))).members["by"])
+
+
+def test_the_units_share_the_work(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, units=3) as pool:
+            assert pool.units == 3
+            gate = Gate(tmp_path)
+            answers = [asyncio.create_task(by(pool, gate=gate.path)) for _ in range(6)]
+            await reaches(lambda: all(len(replica.requests) == 2 for replica in pool._replicas))
+            gate.open()
+            assert sorted(await asyncio.gather(*answers)) == sorted(pids_of(pool) * 2)
+
+    run(scenario())
+
+
+def test_a_full_queue_refuses_and_tells_when_to_come_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, queue=3) as pool:
+            gate = Gate(tmp_path)
+            # Two are with the unit, three wait.
+            answers = [asyncio.create_task(by(pool, gate=gate.path)) for _ in range(5)]
+            await reaches(lambda: len(pool._waiting) == 3)
+            for _ in range(3):
+                with pytest.raises(ThrottlingException) as caught:
+                    await pool.detect(image())
+                assert caught.value.members["QuotaCode"] == "queue_per_unit"
+                assert 1 <= int(caught.value.members["RetryAfterSeconds"]) <= 60
+            gate.open()
+            assert len(await asyncio.gather(*answers)) == 5
+            assert await by(pool)
+
+    run(scenario())
+
+
+def test_who_gives_up_leaves_the_queue(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, queue=1) as pool:
+            gate = Gate(tmp_path)
+            answers = [asyncio.create_task(by(pool, gate=gate.path)) for _ in range(3)]
+            await reaches(lambda: pool._waiting)
+            for answer in answers:
+                answer.cancel()
+            await asyncio.gather(*answers, return_exceptions=True)
+            assert not pool._waiting
+            gate.open()
+            # What was asked first is answered to nobody, and this to who asked it.
+            assert (await pool.detect(image(answer={"mine": 1}))).members == {"mine": 1}
+
+    run(scenario())
+
+
+def test_units_are_added_while_requests_wait_and_taken_away_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_IDLE_SECONDS", 0.0)
+
+    async def scenario() -> None:
+        async with running(tmp_path, units=1, most=3) as pool:
+            gate = Gate(tmp_path)
+            answers = [asyncio.create_task(by(pool, gate=gate.path)) for _ in range(12)]
+            await reaches(lambda: pool.units == 3)
+            # No more than the most, however many wait.
+            assert (len(pool._replicas), pool._starting, bool(pool._waiting)) == (3, 0, True)
+            gate.open()
+            assert set(await asyncio.gather(*answers)) == set(pids_of(pool))
+            while len(pool._replicas) > 1:
+                pool.tend()
+                await asyncio.sleep(0.01)
+            for _ in range(3):
+                pool.tend()
+            # The least stay.
+            assert (pool.units, await by(pool)) == (1, pids_of(pool)[0])
+
+    run(scenario())
+
+
+def test_a_unit_that_dies_is_replaced_and_its_request_done_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, units=2) as pool:
+            before = set(pids_of(pool))
+            once = str(tmp_path / "once")
+            other = asyncio.create_task(by(pool, sleep=0.2))
+            assert await by(pool, die=1, once=once)
+            assert await other
+            await reaches(lambda: pool.units == 2)
+            assert len(before & set(pids_of(pool))) == 1
+            # Killed from outside, it is no different.
+            killed = set(pids_of(pool))
+            for pid in killed:
+                os.killpg(pid, signal.SIGKILL)
+            await reaches(lambda: not killed & set(pids_of(pool)))
+            assert await by(pool)
+            await reaches(lambda: pool.units == 2)
+
+    run(scenario())
+
+
+def test_an_image_that_kills_two_units_kills_no_third(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, units=2) as pool:
+            with pytest.raises(InternalServerException, match="Two inference units of the model p/1 ended"):
+                await pool.detect(image(die=1))
+            await reaches(lambda: pool.units == 2)
+            assert await by(pool)
+
+    run(scenario())
+
+
+def test_a_unit_that_talks_nonsense_is_replaced(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as pool:
+            [before] = pids_of(pool)
+            assert await by(pool, garbage=1, once=str(tmp_path / "once")) != before
+            assert not is_alive(before)
+
+    run(scenario())
+
+
+def test_a_unit_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "ANSWER_SECONDS", 0.3)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as pool:
+            [before] = pids_of(pool)
+            with pytest.raises(InternalServerException, match="has not answered within"):
+                await pool.detect(image(gate="/nothing"))
+            pool.tend()
+            await reaches(lambda: pool.ready and pids_of(pool) != [before])
+            assert not is_alive(before)
+            monkeypatch.setattr(pool_module, "ANSWER_SECONDS", 30.0)
+            assert await by(pool)
+
+    run(scenario())
+
+
+def test_what_the_units_find_at_fault(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as pool:
+            with pytest.raises(ValidationException, match="Body can't be used: it is no image"):
+                await pool.detect(image(answer={"invalid": "it is no image"}))
+            with pytest.raises(InternalServerException, match="met an error with this image"):
+                await pool.detect(image(answer={"error": "ZeroDivisionError"}))
+            assert await by(pool)
+
+    run(scenario())
+
+
+def test_a_model_that_can_not_be_loaded(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, artifact=image(fault="it is damaged"), ready=False) as pool:
+            await reaches(lambda: pool.fault)
+            assert (pool.fault, pool.ready) == ("it is damaged", False)
+
+    run(scenario())
+
+
+def test_units_that_die_before_they_are_ready_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_LONGEST_PAUSE_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        async with running(tmp_path, artifact=image(die=1), ready=False) as pool:
+            await reaches(lambda: pool.failed_starts >= 3)
+            assert pool.fault is None
+
+    run(scenario())
+
+
+def test_a_fault_after_the_model_was_loaded_is_not_the_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_LONGEST_PAUSE_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as pool:
+            # The disk is full for a while, say: units can't start, and later can again.
+            object.__setattr__(pool._plan, "artifact", image(fault="No space left on device"))
+            for pid in pids_of(pool):
+                os.killpg(pid, signal.SIGKILL)
+            await reaches(lambda: pool.failed_starts >= 2)
+            assert pool.fault is None
+            object.__setattr__(pool._plan, "artifact", b"{}")
+            assert await by(pool)
+            assert pool.failed_starts == 0
+
+    run(scenario())
+
+
+def test_who_waits_when_the_model_is_stopped_is_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as pool:
+            answers = [asyncio.create_task(pool.detect(image(gate="/nothing"))) for _ in range(4)]
+            await reaches(lambda: len(pool._waiting) == 2)
+            await pool.close()
+            for answer in answers:
+                with pytest.raises(ConflictException, match="has been stopped"):
+                    await answer
+            with pytest.raises(ConflictException, match="has been stopped"):
+                await pool.detect(image())
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 5, 20])
+def test_a_pool_that_is_closed_while_it_starts_leaves_nothing(steps: int, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, units=2, ready=False):
+            for _ in range(steps):
+                await asyncio.sleep(0.002)
+
+    run(scenario())
+    assert processes("stand_in_replica", str(tmp_path)) == []

@@ -1,0 +1,291 @@
+"""Trainings that fail, are killed or cancelled: each comes to its end, tells why and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+import sqlalchemy as sa
+from dataset_lab import is_alive, queued, until
+from drawn_parts import drawn, encoded
+from manifest_lines import line, manifest, masked
+from model_lab import ModelLab, Studio
+from moto.server import ThreadedMotoServer
+from PIL import Image
+from services import NewService, storage_of
+from studio_processes import paused, processes, trainers, worker_of
+
+from airflow_provider_lookoutvision.server.schema import jobs, training_entries
+from airflow_provider_lookoutvision.testing.service import Service, running_service
+
+pytest_plugins = ["model_lab"]
+
+
+def failure(lab: ModelLab, **more: Any) -> str:
+    """The StatusMessage of a training that fails and leaves nothing."""
+    described = lab.train(**more)
+    assert described["Status"] == "TRAINING_FAILED"
+    nothing_is_left(lab)
+    return str(described["StatusMessage"])
+
+
+def nothing_is_left(lab: ModelLab) -> None:
+    studio = lab.studio
+    until(lambda: queued(studio.storage, lab.account), lambda left: not left)
+    with studio.storage.database.read() as connection:
+        count = sa.select(sa.func.count()).select_from(training_entries)
+        assert connection.execute(count).scalar_one() == 0
+    root = studio.service.data_dir / "training"
+    until(lambda: list(root.iterdir()) if root.exists() else [], lambda left: not left)
+    until(lambda: trainers(studio), lambda left: not left)
+
+
+def test_too_few_images(simple: ModelLab) -> None:
+    simple.dataset(
+        [*simple.lines(normal=19, scratched=2), line("unlabelled.jpg", None, bucket=simple.bucket)]
+    )
+    single = "a training dataset without a test dataset needs at least"
+    assert failure(simple) == (
+        f"Invalid input: {single} 20 images labelled normal, and has 19; "
+        f"{single} 10 images labelled anomaly, and has 2"
+    )
+
+
+def test_every_bad_image_and_mask_among_many_is_named(simple: ModelLab) -> None:
+    simple.dataset(simple.lines(normal=20, scratched=20, masks=True))
+    unknown = Image.new("RGB", (64, 64), "white")
+    unknown.paste((1, 2, 3), (0, 0, 8, 8))
+    bad = {
+        "normal-3.jpg": (b"GIF89a and so on", "the file is neither a JPEG nor a PNG"),
+        "normal-4.jpg": (drawn(4)[0][:-400], "cut short"),
+        "normal-5.jpg": (encoded(Image.new("RGB", (63, 64)), "PNG"), "the image has 63 x 64 pixels"),
+        "normal-6.jpg": (b"", "the file is neither a JPEG nor a PNG"),
+        "masks/scratched-0.jpg": (
+            encoded(unknown, "PNG"),
+            "the mask holds #010203, which is no class's colour",
+        ),
+        "masks/scratched-1.jpg": (encoded(unknown, "JPEG"), "the mask is not a PNG"),
+        "masks/scratched-2.jpg": (encoded(Image.new("RGB", (65, 64)), "PNG"), "the mask has 65 x 64 pixels"),
+    }
+    for key, (content, _) in bad.items():
+        simple.write(key, content)
+    told = failure(simple)
+    assert told.startswith("Invalid input: images cannot be used: ")
+    named = dict(part.split(": ", 1) for part in told.split("s3://")[1:] if ": " in part)
+    assert set(named) == {f"{simple.bucket}/{key.removeprefix('masks/')}" for key in bad}
+    for key, (_, reason) in bad.items():
+        assert reason in named[f"{simple.bucket}/{key.removeprefix('masks/')}"]
+
+
+def test_images_of_another_size_are_named(simple: ModelLab) -> None:
+    simple.small_datasets()
+    simple.put_image("normal-107.jpg", 107, side=72)
+    assert failure(simple) == (
+        f"Invalid input: all images must have the same size: s3://{simple.bucket}/normal-107.jpg: it has "
+        "72 x 72 pixels, most have 64 x 64"
+    )
+
+
+def test_images_that_are_missing_are_named_and_the_token_tries_again(simple: ModelLab) -> None:
+    lines = simple.lines(normal=10)
+    more = [f"none-{number}.jpg" for number in range(11)]
+    simple.dataset([*lines, *(line(key, bucket=simple.bucket) for key in more)])
+    simple.dataset(simple.lines(normal=10, scratched=10, first=100), "test")
+    with (simple.folder / "normal-9.jpg").open("wb") as file:
+        file.truncate((8 << 20) + 1)
+    told = failure(simple, ClientToken="t")
+    assert told.startswith(
+        f"Invalid input: s3://{simple.bucket}/normal-9.jpg has 8388609 bytes; the most is "
+    )
+    assert f"s3://{simple.bucket}/none-8.jpg does not exist" in told
+    # Ten are named, and the rest counted.
+    assert told.count("does not exist") == 9
+    assert told.endswith("; and 2 more")
+    for number, key in enumerate(["normal-9.jpg", *more], start=50):
+        simple.put_image(key, number)
+    described = simple.train(ClientToken="t")
+    assert (described["ModelVersion"], described["Status"]) == ("2", "TRAINED")
+    assert simple.versions() == ["2"]
+
+
+def test_colours_that_contradict_each_other(simple: ModelLab) -> None:
+    lines = simple.lines(normal=20, scratched=20, masks=True)
+    colors = {"1": {"class-name": "scratch", "hex-color": "#00ff00"}}
+    simple.dataset([*lines, masked("other.jpg", bucket=simple.bucket, colors=colors)])
+    assert failure(simple) == (
+        "Invalid input: the masks paint 'scratch' as #2CA02C and, for s3://"
+        f"{simple.bucket}/other.jpg, as #00FF00: a class has one colour in all of them"
+    )
+
+
+def test_a_training_has_the_rights_of_the_key_that_asked_for_it(simple: ModelLab, account: str) -> None:
+    simple.small_datasets()
+    limited = simple.studio.client(account, buckets=["output-*"])
+    output = {"S3Location": {"Bucket": "output-1", "Prefix": ""}}
+    limited.create_model(**simple.of, OutputConfig=output)
+    told = simple.ended()["StatusMessage"]
+    assert told.startswith(f"Invalid input: the access key may not use the bucket of s3://{simple.bucket}/")
+    nothing_is_left(simple)
+
+
+def test_an_output_bucket_that_may_be_used_no_more(simple: ModelLab) -> None:
+    simple.small_datasets()
+    with paused(simple.studio):
+        simple.create()
+        with simple.studio.storage.database.write() as connection:
+            connection.execute(jobs.update().values(allowed_buckets=["other"]))
+    described = simple.ended()
+    assert described["StatusMessage"] == (
+        f"Invalid input: the access key may not use the bucket of s3://{simple.bucket}/"
+    )
+
+
+# Killed, cancelled, full.
+
+
+def trainer_of(lab: ModelLab, but: int = 0) -> int:
+    """The training process, once there is one (other than ``but``)."""
+    return until(lambda: [pid for pid in trainers(lab.studio) if pid != but], lambda found: len(found) == 1)[
+        0
+    ]
+
+
+def test_a_model_that_is_deleted_in_training_is_cancelled(lab: ModelLab, studio: Studio) -> None:
+    lab.small_datasets()
+    lab.create()
+    process = trainer_of(lab)
+    lab.client.delete_model(**lab.of, ModelVersion="1")
+    until(lambda: is_alive(process), lambda alive: not alive)
+    nothing_is_left(lab)
+    assert lab.versions() == []
+    # What was occupied is free.
+    with paused(studio):
+        assert [lab.create()["ModelVersion"] for _ in range(2)] == ["2", "3"]
+        for version in ("2", "3"):
+            lab.client.delete_model(**lab.of, ModelVersion=version)
+
+
+def test_a_killed_training_process_is_replaced_once(simple: ModelLab) -> None:
+    lab = simple
+    lab.small_datasets()
+    lab.create(ClientToken="t")
+    first = trainer_of(lab)
+    os.killpg(first, signal.SIGKILL)
+    os.killpg(trainer_of(lab, but=first), signal.SIGKILL)
+    described = lab.ended()
+    assert described["Status"] == "TRAINING_FAILED"
+    assert described["StatusMessage"] == (
+        "Service fault: the training process ended 2 times, the last time by SIGKILL, "
+        "as when the machine's memory is full"
+    )
+    nothing_is_left(lab)
+    lab.create(ClientToken="t")
+    os.killpg(trainer_of(lab), signal.SIGKILL)
+    assert lab.ended("2")["Status"] == "TRAINED"
+    nothing_is_left(lab)
+
+
+def test_whatever_is_killed_the_training_ends(new_service: NewService) -> None:
+    service = new_service()
+    with storage_of(service) as storage:
+        lab = Studio(service, storage).lab()
+        lab.small_datasets()
+        lab.create()
+        process, worker = trainer_of(lab), worker_of(lab.studio)
+        # The worker alone: another takes its place, and the training process has gone with it.
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: is_alive(process), lambda alive: not alive)
+        process, worker = trainer_of(lab, but=process), worker_of(lab.studio)
+        # The service too, as when the power fails.
+        os.kill(worker, signal.SIGKILL)
+        service.kill()
+        until(lambda: is_alive(process), lambda alive: not alive)
+        service.start()
+        with storage.database.write() as connection:  # fifteen seconds later
+            connection.execute(jobs.update().values(leased_until=0))
+        assert lab.ended()["Status"] == "TRAINED"
+        nothing_is_left(lab)
+        # In an orderly way: it is given back, and not counted as tried.
+        lab.create()
+        process = trainer_of(lab)
+        service.stop()
+        assert not is_alive(process)
+        assert [(job.attempts, job.owner) for job in queued(storage)] == [(0, None)]
+
+
+def test_a_folder_that_can_not_be_written(simple: ModelLab) -> None:
+    simple.small_datasets()
+    root = simple.studio.service.data_dir / "training"
+    if root.exists():
+        root.rmdir()
+    root.write_text("in the way")
+    try:
+        told = simple.train()["StatusMessage"]
+        assert told == "Service fault: the data directory can't be used: Not a directory"
+        assert queued(simple.studio.storage, simple.account) == []
+    finally:
+        root.unlink()
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[tuple[Any, Service]]:
+    """A client of S3, and a service whose buckets are there."""
+    aws = {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+    )
+    flags = ["--buckets", "s3", "--s3-endpoint-url", endpoint]
+    with running_service(flags=flags, environ={**aws, "AWS_MAX_ATTEMPTS": "1"}) as service:
+        yield client, service
+    server.stop()
+    client.close()
+
+
+def test_a_training_from_s3_and_a_bucket_that_vanishes(s3: tuple[Any, Service]) -> None:
+    client, service = s3
+    for bucket in ("factory", "results"):
+        client.create_bucket(Bucket=bucket)
+    with storage_of(service) as storage:
+        lab = Studio(service, storage).lab()
+        object.__setattr__(lab, "folder", lab.folder.parent / "factory")
+        lab.folder.mkdir()
+        parts = {"train": lab.lines(normal=10), "test": lab.lines(normal=10, scratched=10, first=100)}
+        for kind, lines in parts.items():
+            client.put_object(Bucket="factory", Key=f"{kind}.manifest", Body=manifest(*lines))
+            source = {"GroundTruthManifest": {"S3Object": {"Bucket": "factory", "Key": f"{kind}.manifest"}}}
+            for path in lab.folder.iterdir():
+                client.put_object(Bucket="factory", Key=path.name, Body=path.read_bytes())
+            lab.client.create_dataset(**lab.of, DatasetType=kind, DatasetSource=source)
+        until(
+            lambda: lab.client.describe_project(**lab.of)["ProjectDescription"]["Datasets"],
+            lambda found: {dataset["Status"] for dataset in found} == {"CREATE_COMPLETE"},
+        )
+        assert lab.train(OutputConfig={"S3Location": {"Bucket": "none", "Prefix": ""}})["StatusMessage"] == (
+            "Invalid input: s3://none/ does not exist"
+        )
+        output = {"S3Location": {"Bucket": "results", "Prefix": "out/"}}
+        lab.create(OutputConfig=output)
+        trainer_of(lab)
+        client.delete_bucket(Bucket="results")
+        described = lab.ended()
+        assert (described["Status"], described["StatusMessage"]) == (
+            "TRAINING_FAILED",
+            "Invalid input: s3://results/out/EvaluationManifest-p-2.json does not exist",
+        )
+        nothing_is_left(lab)
+    assert processes("server.training_process", str(service.data_dir)) == []
