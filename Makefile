@@ -43,7 +43,7 @@ constraints: $(INSTALLED) ## write constraints.txt anew, with the newest version
 	    --output-file constraints.txt pyproject.toml
 
 clean: ## remove the virtual environment, what was built, and the tools' caches
-	rm -rf $(VENV) .venv-boto3-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-boto3-* .venv-anomalib-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from airflow_provider_lookoutvision.engine import backbone, patches, supervised
-from airflow_provider_lookoutvision.engine.backbone import CHANNELS, STRIDE
+from airflow_provider_lookoutvision.engine import backbone, images, patches, supervised
+from airflow_provider_lookoutvision.engine.backbone import STRIDE, SUMMARIES
 from airflow_provider_lookoutvision.engine.calibration import Stack
 from airflow_provider_lookoutvision.engine.errors import UnusableArtifact
 from airflow_provider_lookoutvision.engine.heads import Heads
@@ -23,21 +23,33 @@ from airflow_provider_lookoutvision.engine.masks import AnomalyClass
 from airflow_provider_lookoutvision.engine.patches import MemoryBank
 from airflow_provider_lookoutvision.engine.supervised import ImageHead, PatchHead
 
-FORMAT = 1
+FORMAT = 2
 JSON, NUMBERS = "model.json", "model.npz"
 _MAX_BYTES = 256 * 1024 * 1024
 _MAX_SIDE = 8192
-_KEYS = {"format", "backbone", "size", "classes", "offset", "supervised", "calibrated", "intercept", "image"}
+_KEYS = {
+    "format",
+    "backbone",
+    "image_size",
+    "size",
+    "classes",
+    "offset",
+    "supervised",
+    "calibrated",
+    "intercept",
+    "images",
+}
 
-# Names of the arrays and their dimensions: a number must agree, a letter must agree wherever it is used.
+# Names of the arrays and their dimensions: a number must agree, a word must agree wherever it is used.
 _BANK = {"bank": ("b", patches.DIMENSIONS), "mean": ("h",), "scale": ("h",), "coefficients": ("c",)}
-_SUPERVISED = {
+_IMAGE_HEADS = tuple(f"image.{place}" for place in range(len(SUMMARIES)))
+_SUPERVISED: dict[str, tuple[str | int, ...]] = {
     "patch.weights": ("k", supervised.DIMENSIONS),
     "patch.bias": ("k",),
-    "image.mean": (CHANNELS[2],),
-    "image.scale": (CHANNELS[2],),
-    "image.vectors": ("v", CHANNELS[2]),
-    "image.coefficients": ("v",),
+    **{f"{head}.mean": (length,) for head, length in zip(_IMAGE_HEADS, SUMMARIES, strict=True)},
+    **{f"{head}.scale": (length,) for head, length in zip(_IMAGE_HEADS, SUMMARIES, strict=True)},
+    **{f"{head}.vectors": (head, length) for head, length in zip(_IMAGE_HEADS, SUMMARIES, strict=True)},
+    **{f"{head}.coefficients": (head,) for head in _IMAGE_HEADS},
 }
 
 
@@ -45,12 +57,14 @@ _SUPERVISED = {
 class Model:
     """Everything that detection needs.
 
-    `size` is the working width and height; `classes` is empty when there were no masks; `offset` is added to
+    `image_size` is the width and height of the images it was trained on, upright, and `size` that of what the
+    network sees of them; `classes` is empty when there were no masks; `offset` is added to
     the logits of the classes before a pixel is given to one or to the background.
     """
 
     heads: Heads
     stack: Stack
+    image_size: tuple[int, int]
     size: tuple[int, int]
     classes: tuple[AnomalyClass, ...]
     offset: float
@@ -68,24 +82,24 @@ def save(folder: Path, model: Model) -> None:
     described: dict[str, Any] = {
         "format": FORMAT,
         "backbone": backbone.NAME,
+        "image_size": list(model.image_size),
         "size": list(model.size),
         "classes": [{"name": anomaly.name, "color": anomaly.color} for anomaly in model.classes],
         "offset": model.offset,
         "supervised": fit.patch is not None,
         "calibrated": stack.calibrated,
         "intercept": stack.intercept,
-        "image": None,
+        "images": [{"intercept": head.intercept, "gamma": head.gamma} for head in fit.images],
     }
-    if fit.patch is not None and fit.image is not None:
-        arrays |= {
-            "patch.weights": fit.patch.weights,
-            "patch.bias": fit.patch.bias,
-            "image.mean": fit.image.mean,
-            "image.scale": fit.image.scale,
-            "image.vectors": fit.image.vectors,
-            "image.coefficients": fit.image.coefficients,
-        }
-        described["image"] = {"intercept": fit.image.intercept, "gamma": fit.image.gamma}
+    if fit.patch is not None:
+        arrays |= {"patch.weights": fit.patch.weights, "patch.bias": fit.patch.bias}
+        for name, head in zip(_IMAGE_HEADS, fit.images, strict=True):
+            arrays |= {
+                f"{name}.mean": head.mean,
+                f"{name}.scale": head.scale,
+                f"{name}.vectors": head.vectors,
+                f"{name}.coefficients": head.coefficients,
+            }
     with (folder / NUMBERS).open("wb") as file:
         np.savez(
             file, allow_pickle=False, **{name: array.astype(np.float32) for name, array in arrays.items()}
@@ -126,13 +140,13 @@ def _numbers(path: Path, described: dict[str, Any]) -> dict[str, NDArray[np.floa
             raise UnusableArtifact("the model's numbers are not the ones that this version knows")
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in wanted}
-    letters: dict[str, int] = {}
+    words: dict[str, int] = {}
     for name, shape in wanted.items():
         array = arrays[name]
         fits = array.dtype == np.float32 and array.ndim == len(shape) and array.size > 0
         for dimension, length in zip(shape, array.shape, strict=False):
             fits &= length == (
-                letters.setdefault(dimension, length) if isinstance(dimension, str) else dimension
+                words.setdefault(dimension, length) if isinstance(dimension, str) else dimension
             )
         if not fits or not np.isfinite(array).all():
             raise UnusableArtifact(
@@ -141,26 +155,38 @@ def _numbers(path: Path, described: dict[str, Any]) -> dict[str, NDArray[np.floa
     return arrays
 
 
+def _size(described: Any) -> tuple[int, int]:
+    width, height = described
+    if type(width) is not int or type(height) is not int:
+        raise UnusableArtifact(f"the model's {described} is not a width and a height")
+    return width, height
+
+
 def _model(described: dict[str, Any], arrays: dict[str, NDArray[np.float32]]) -> Model:
     if described["backbone"] != backbone.NAME:
         raise UnusableArtifact(f"the model needs the network {described['backbone']!r}; train it anew")
-    width, height = (int(length) for length in described["size"])
-    if any(length % STRIDE or not 0 < length <= _MAX_SIDE for length in (width, height)):
-        raise UnusableArtifact(f"the model's working size {width} x {height} is not possible")
+    image_size, size = _size(described["image_size"]), _size(described["size"])
+    if not all(images.MIN_SIDE <= length <= images.MAX_SIDE for length in image_size):
+        raise UnusableArtifact(f"no image has the model's {image_size[0]} x {image_size[1]} pixels")
+    if any(length % STRIDE or not 0 < length <= _MAX_SIDE for length in size):
+        raise UnusableArtifact(f"the model's working size {size[0]} x {size[1]} is not possible")
     classes = tuple(AnomalyClass(str(entry["name"]), str(entry["color"])) for entry in described["classes"])
-    patch = image = None
+    patch = None
+    heads: tuple[ImageHead, ...] = ()
     if described["supervised"]:
         patch = PatchHead(arrays["patch.weights"], arrays["patch.bias"])
         if len(patch.bias) != (len(classes) or 1):
             raise UnusableArtifact("the model has not one patch head for each class")
-        kernel = described["image"]
-        image = ImageHead(
-            arrays["image.mean"],
-            arrays["image.scale"],
-            arrays["image.vectors"],
-            arrays["image.coefficients"],
-            float(kernel["intercept"]),
-            float(kernel["gamma"]),
+        heads = tuple(
+            ImageHead(
+                arrays[f"{name}.mean"],
+                arrays[f"{name}.scale"],
+                arrays[f"{name}.vectors"],
+                arrays[f"{name}.coefficients"],
+                float(kernel["intercept"]),
+                float(kernel["gamma"]),
+            )
+            for name, kernel in zip(_IMAGE_HEADS, described["images"], strict=True)
         )
     stack = Stack(
         arrays["mean"].astype(np.float64),
@@ -169,14 +195,14 @@ def _model(described: dict[str, Any], arrays: dict[str, NDArray[np.float32]]) ->
         float(described["intercept"]),
         bool(described["calibrated"]),
     )
-    if len(stack.mean) not in ((4,) if described["supervised"] and stack.calibrated else (1,)) or len(
-        stack.coefficients
-    ) != len(stack.mean):
+    scores = 3 + len(heads) if patch is not None and stack.calibrated else 1
+    if not len(stack.mean) == len(stack.coefficients) == scores:
         raise UnusableArtifact("the model's calibration does not fit its heads")
     return Model(
-        Heads(MemoryBank(arrays["bank"]), patch, image),
+        Heads(MemoryBank(arrays["bank"]), patch, heads),
         stack,
-        (width, height),
+        image_size,
+        size,
         classes,
         float(described["offset"]),
     )

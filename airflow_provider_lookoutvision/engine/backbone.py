@@ -8,7 +8,6 @@ upon.
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +22,10 @@ from airflow_provider_lookoutvision.engine.images import Pixels
 STRIDE = 32
 LEVELS = ("fine", "middle", "coarse")
 CHANNELS = (40, 112, 320)
+# Of the summary: the texture's part and the content's.
+SUMMARIES = (144, 320)
 # Changes when the graph does: models remember which features they were trained on.
-NAME = f"efficientnet-lite0-{weights.SHA256[:12]}-1"
+NAME = f"efficientnet-lite0-{weights.SHA256[:12]}-2"
 
 Array = NDArray[np.float32]
 
@@ -32,12 +33,13 @@ Array = NDArray[np.float32]
 @dataclass(frozen=True)
 class Features:
     """The maps of one image, each `rows x columns x channels`: `fine` has twice the rows and columns of
-    `middle`, and that twice those of `coarse`.
+    `middle`, and that twice those of `coarse`; and its summary, 464 numbers.
     """
 
     fine: Array
     middle: Array
     coarse: Array
+    summary: Array
 
 
 def default_cache() -> Path:
@@ -46,7 +48,7 @@ def default_cache() -> Path:
 
 
 def graph(cache: Path | None = None) -> onnx.ModelProto:
-    """The network with its three feature maps as outputs.
+    """The network with its three feature maps and the summary as outputs.
 
     :param cache: folder to keep it in; the user's cache folder when None
     :raises UnusableBackbone: the weights are not installed or not the ones expected
@@ -58,7 +60,7 @@ def graph(cache: Path | None = None) -> onnx.ModelProto:
         # A cache is never trusted: a file that was cut short or changed is made again.
         if hashlib.sha256(body).digest() == digest:
             return onnx.load_from_string(body)
-    model = network.build(weights.read(weights.find()), LEVELS)
+    model = network.build(weights.read(weights.find()))
     body = model.SerializeToString()
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
@@ -90,6 +92,7 @@ class Backbone:
         self._session = session(graph(cache), threads)
 
     def features(self, pixels: Pixels) -> Features:
-        """The feature maps of an image whose sides are multiples of 32."""
-        maps: Sequence[Array] = self._session.run(LEVELS, {network.IMAGE: pixels})
-        return Features(*(np.ascontiguousarray(level[0].transpose(1, 2, 0)) for level in maps))
+        """The feature maps and the summary of an image whose sides are multiples of 32."""
+        *maps, summary = self._session.run((*LEVELS, network.SUMMARY), {network.IMAGE: pixels})
+        fine, middle, coarse = (np.ascontiguousarray(level[0].transpose(1, 2, 0)) for level in maps)
+        return Features(fine, middle, coarse, summary[0])

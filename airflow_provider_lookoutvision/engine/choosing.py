@@ -15,12 +15,13 @@ from airflow_provider_lookoutvision.engine.backbone import Backbone
 from airflow_provider_lookoutvision.engine.dataset import Dataset
 from airflow_provider_lookoutvision.engine.heads import Lessons
 from airflow_provider_lookoutvision.engine.scales import Views
-from airflow_provider_lookoutvision.engine.store import FeatureStore
+from airflow_provider_lookoutvision.engine.store import FeatureStore, row_bytes
 from airflow_provider_lookoutvision.engine.validation import Validation
 
 # Beyond these, more images change the choice of a recipe little, and more views the heads.
 SAMPLE = 160
 _VIEWED_IMAGES = 400
+_VIEWED_BYTES = 1536 * 1024 * 1024
 # Few images are split more than once: one way to deal them into folds says little.
 _FEW_IMAGES = 100
 # A larger size costs time at every detection: it has to be clearly better, or the smaller one clearly bad.
@@ -80,8 +81,7 @@ class Workshop:
 
         :param until: the fraction of the whole training that is then done
         """
-        views = scales.VIEWS if recipe.views == "all" and len(dataset.images) <= _VIEWED_IMAGES else 1
-        store, lessons = self._look(dataset, recipe.side, views, until - 0.1, stack)
+        store, lessons = self._look(dataset, recipe, until - 0.1, stack)
         return self._validate(store, lessons, recipe, until)
 
     def choose(self, dataset: Dataset, until: float, stack: ExitStack) -> tuple[Study, tuple[Trial, ...]]:
@@ -92,12 +92,11 @@ class Workshop:
             return self.study(dataset, Recipe(side, "plain"), until, stack), ()
         share = until / (len(sides) + 1)
         keep = ExitStack()
-        store, lessons = self._look(dataset, sides[0], scales.VIEWS, share, keep)
-        tried = [
-            self._validate(store, lessons, Recipe(sides[0], "all"), 1.5 * share),
-            self._validate(store.plain(), lessons, Recipe(sides[0], "plain"), 2 * share),
-        ]
-        turned, plain = tried
+        every, only = Recipe(sides[0], "all"), Recipe(sides[0], "plain")
+        store, lessons = self._look(dataset, every, share, keep)
+        turned = self._validate(store, lessons, every, 1.5 * share)
+        plain = self._validate(store.plain(), lessons, only, 2 * share)
+        tried = [turned, plain]
         best = plain if plain.trial.loss < turned.trial.loss * _FAR_BETTER else turned
         for place, side in enumerate(sides[1:], start=2):
             if best.trial.loss < _GOOD:
@@ -115,9 +114,11 @@ class Workshop:
         return best, tuple(study.trial for study in tried)
 
     def _look(
-        self, dataset: Dataset, side: int, views: int, until: float, stack: ExitStack
+        self, dataset: Dataset, recipe: Recipe, until: float, stack: ExitStack
     ) -> tuple[FeatureStore, Lessons]:
-        size = scales.working_size(dataset.width, dataset.height, side)
+        size, count = scales.working_size(dataset.width, dataset.height, recipe.side), len(dataset.images)
+        fits = count <= _VIEWED_IMAGES and scales.VIEWS * count * row_bytes(size) <= _VIEWED_BYTES
+        views = scales.VIEWS if recipe.views == "all" and fits else 1
         tick = self.stage(until, f"looking at images at {size[0]} x {size[1]}")
         store = FeatureStore(self.backbone, dataset.images, size, views, tick, self.scratch)
         return stack.enter_context(store), dataset.lessons(size)

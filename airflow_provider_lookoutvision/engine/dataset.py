@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from airflow_provider_lookoutvision.engine import images, masks
 from airflow_provider_lookoutvision.engine.errors import UnusableDataset, UnusableImage
 from airflow_provider_lookoutvision.engine.heads import Lessons
-from airflow_provider_lookoutvision.engine.masks import AnomalyClass
+from airflow_provider_lookoutvision.engine.masks import AnomalyClass, Coverage
 from airflow_provider_lookoutvision.engine.store import Source, read
-from airflow_provider_lookoutvision.engine.supervised import FINER, Coverage
+from airflow_provider_lookoutvision.engine.supervised import FINER
 
 Label = Literal["normal", "anomaly"]
 MIN_NORMAL = 4
@@ -72,7 +72,7 @@ class Dataset:
                 mask = self.masks[index]
                 if mask is not None:
                     painted = masks.decode(read(mask), self.classes, self.width, self.height)
-                    coverage[index] = masks.coverage(painted, len(self.classes), rows, columns)
+                    coverage[index] = masks.coverage(painted, rows, columns)
         return Lessons(self.anomalous, coverage, len(self.classes) if coverage else 1)
 
 

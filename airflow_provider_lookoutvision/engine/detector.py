@@ -17,9 +17,11 @@ from PIL import Image
 
 from airflow_provider_lookoutvision.engine import artifact, backbone, calibration, images, network, supervised
 from airflow_provider_lookoutvision.engine.artifact import Model
-from airflow_provider_lookoutvision.engine.backbone import CHANNELS
+from airflow_provider_lookoutvision.engine.backbone import CHANNELS, SUMMARIES
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass, ClassMask
 from airflow_provider_lookoutvision.engine.store import Array
+
+_BAND = 256
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Detection:
         looks; higher is worse, and 0.5 is no boundary
     :param class_mask: `height x width` of the image, upright; 0 is background, 1 the first class; None
         without masks
+    :param image_size: width and height of the image, upright
     :param areas: of each class and of "background", the part of the image, in all 1; None without masks
     """
 
@@ -41,11 +44,16 @@ class Detection:
     probability: float
     score_map: Array
     class_mask: ClassMask | None
+    image_size: tuple[int, int]
     areas: dict[str, float] | None
 
 
 class Detector:
-    """A loaded model. Safe to share between threads."""
+    """A loaded model.
+
+    Safe to share between threads, which is also how to make the most of it: one image is decoded while
+    another is in the network.
+    """
 
     def __init__(self, model: Model, cache: Path | None = None, threads: int | None = None) -> None:
         self._model = model
@@ -58,12 +66,17 @@ class Detector:
         return self._model.classes
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Width and height, upright, of the images that it was trained on."""
+        return self._model.image_size
+
+    @property
     def calibrated(self) -> bool:
         """Whether probabilities were learnt from labelled anomalies."""
         return self._model.stack.calibrated
 
     def detect(self, content: bytes) -> Detection:
-        """Look at one JPEG or PNG.
+        """Look at one JPEG or PNG, whether or not it has the size of those that were learnt from.
 
         :raises UnusableImage: it is not a whole JPEG or PNG with sides of 64 to 4096 pixels
         """
@@ -73,16 +86,22 @@ class Detector:
         logits = answer.get("logits")
         if logits is not None:
             logits = logits[0].transpose(1, 2, 0)
-        scores = self._model.heads.combine(answer["distances"], logits, answer["pooled"].ravel())
+        scores = self._model.heads.combine(answer["distances"], logits, answer[network.SUMMARY][0])
         stack = self._model.stack
         probability = float(stack.probability(scores[None, : len(stack.mean)])[0])
         anomalous, confidence = calibration.verdict(probability)
         mask = areas = None
         if logits is not None and self._model.classes:
-            mask = _class_mask(logits + self._model.offset, picture.width, picture.height)
+            mask = class_mask(logits + self._model.offset, picture.width, picture.height)
             areas = self._areas(mask)
         return Detection(
-            anomalous, confidence, probability, self._score_map(answer["distances"], logits), mask, areas
+            is_anomalous=anomalous,
+            confidence=confidence,
+            probability=probability,
+            score_map=self._score_map(answer["distances"], logits),
+            class_mask=mask,
+            image_size=(picture.width, picture.height),
+            areas=areas,
         )
 
     def _score_map(self, distances: Array, logits: Array | None) -> Array:
@@ -94,8 +113,8 @@ class Detector:
 
     def _areas(self, mask: ClassMask) -> dict[str, float]:
         names = ["background", *(anomaly.name for anomaly in self._model.classes)]
-        counts = np.bincount(mask.ravel(), minlength=len(names)) / mask.size
-        return dict(zip(names, counts.tolist(), strict=True))
+        counts = [np.count_nonzero(mask == index) for index in range(len(names))]
+        return {name: count / mask.size for name, count in zip(names, counts, strict=True)}
 
 
 def load(folder: Path, *, cache: Path | None = None, threads: int | None = None) -> Detector:
@@ -113,20 +132,22 @@ def _logistic(values: NDArray[Any]) -> Array:
     return result
 
 
-def _class_mask(logits: Array, width: int, height: int) -> ClassMask:
-    planes = [
-        np.asarray(
-            Image.fromarray(np.ascontiguousarray(logits[..., index])).resize(
-                (width, height), Image.Resampling.BILINEAR
-            )
-        )
-        for index in range(logits.shape[2])
-    ]
-    mask = (planes[0] > 0).astype(np.uint8)
-    highest = planes[0]
-    for index, plane in enumerate(planes[1:], start=2):
-        mask[(plane > highest) & (plane > 0)] = index
-        highest = np.maximum(highest, plane)
+def class_mask(logits: Array, width: int, height: int) -> ClassMask:
+    """The class with the highest logit of each pixel of the image, where that is positive."""
+    rows, columns, classes = logits.shape
+    planes = [Image.fromarray(np.ascontiguousarray(logits[..., index])) for index in range(classes)]
+    mask = np.empty((height, width), np.uint8)
+    # In bands: as floats, a large mask of many classes would take gigabytes.
+    for top in range(0, height, _BAND):
+        band = mask[top : top + _BAND]
+        box = (0, top * rows / height, columns, (top + len(band)) * rows / height)
+        highest = np.zeros(band.shape, np.float32)
+        band[:] = 0
+        for index, plane in enumerate(planes, start=1):
+            values = np.asarray(plane.resize((width, len(band)), Image.Resampling.BILINEAR, box))
+            higher = values > highest
+            band[higher] = index
+            np.maximum(values, highest, out=highest)
     return mask
 
 
@@ -166,8 +187,7 @@ def _graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
     lengths = node("ReduceSumSquare", [rows], "patches.lengths", axes=[2], keepdims=0)
     squares = node("Relu", [node("Add", [lengths, nearest], "bank.squares")], "bank.positive")
     node("Sqrt", [squares], "distances")
-    node("ReduceMean", ["coarse"], "pooled", axes=[2, 3], keepdims=0)
-    outputs: dict[str, list[int | None]] = {"distances": [None, None], "pooled": [1, CHANNELS[2]]}
+    outputs: dict[str, list[int | None]] = {"distances": [None, None], network.SUMMARY: [1, sum(SUMMARIES)]}
     if model.heads.patch is not None:
         head, parts, start = model.heads.patch, [], 0
         for factor, level, channels in zip((1, 2, 4), backbone.LEVELS, CHANNELS, strict=True):

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from airflow_provider_lookoutvision.engine import patches, supervised
 from airflow_provider_lookoutvision.engine.backbone import Features
+from airflow_provider_lookoutvision.engine.masks import Coverage
 from airflow_provider_lookoutvision.engine.patches import MemoryBank
 from airflow_provider_lookoutvision.engine.store import Array, FeatureStore
-from airflow_provider_lookoutvision.engine.supervised import Coverage, ImageHead, PatchHead
+from airflow_provider_lookoutvision.engine.supervised import ImageHead, PatchHead
 
 BANK_PATCHES, SAMPLED_PATCHES = 1500, 12_000
 # Defects of two sizes: a speck, and what takes up a part of the image.
@@ -21,24 +22,25 @@ SPECK, PART = 0.01, 0.1
 
 @dataclass(frozen=True)
 class Heads:
-    """The memory bank and, where there were labelled anomalies, the two supervised heads."""
+    """The memory bank and, where there were labelled anomalies, the patch head and the two image heads."""
 
     bank: MemoryBank
     patch: PatchHead | None
-    image: ImageHead | None
+    images: tuple[ImageHead, ...]
 
     def scores(self, features: Features) -> tuple[Array, Array | None]:
         """The image's score by each head, and the class logits of its patches, `rows x columns x classes`."""
         logits = None if self.patch is None else self.patch.logits(features)
-        return self.combine(self.bank.distances(features), logits, supervised.pool(features)), logits
+        return self.combine(self.bank.distances(features), logits, features.summary), logits
 
-    def combine(self, distances: Array, logits: Array | None, pooled: Array) -> Array:
+    def combine(self, distances: Array, logits: Array | None, summary: Array) -> Array:
         """The image's score by each head, from what the heads made of its patches."""
         scores = [patches.worst(distances)]
-        if logits is not None and self.image is not None:
+        if logits is not None:
             defective = supervised.any_class(logits)
             scores += [patches.worst(defective, SPECK), patches.worst(defective, PART)]
-            scores.append(float(self.image.score(pooled[None])[0]))
+            parts = zip(self.images, supervised.split(summary), strict=True)
+            scores += [float(head.score(part[None])[0]) for head, part in parts]
         return np.array(scores, np.float32)
 
 
@@ -67,9 +69,9 @@ def fit(
     normal = members[~lessons.anomalous[members]]
     bank = patches.fit(store, normal, BANK_PATCHES, SAMPLED_PATCHES, generator)
     if not supervise:
-        return Heads(bank, None, None)
+        return Heads(bank, None, ())
     patch = supervised.fit_patch_head(
         store, members, lessons.anomalous, lessons.coverage, lessons.classes, bank, generator
     )
-    image = supervised.fit_image_head(store, members, lessons.anomalous, generator)
-    return Heads(bank, patch, image)
+    images = supervised.fit_image_heads(store, members, lessons.anomalous, generator)
+    return Heads(bank, patch, images)

@@ -1,31 +1,40 @@
 """Turns bytes into pixels, refusing what is not a plain, whole JPEG or PNG of a permitted size.
 
 The type is decided by the content. The size is read from the header, and refused, before any pixel is
-decoded, and the chunks of a PNG are walked before anything inflates them: neither a picture that claims a
-billion pixels nor one with gigabytes of text costs memory. Every mode becomes 8-bit RGB, turned upright as
-its EXIF orientation says: transparent pixels are laid on white, 16-bit greys are scaled to 8.
+decoded, and what is not needed to draw the picture is dropped unread: neither a picture that claims a billion
+pixels nor one with gigabytes of text costs memory. Every mode becomes 8-bit RGB, turned upright as its EXIF
+orientation says: transparent pixels are laid on white, 16-bit greys are scaled to 8. A picture is made small
+before it is made RGB, so that a large one is never in memory more than twice.
 """
 
 import io
-import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
+from airflow_provider_lookoutvision.engine import containers
 from airflow_provider_lookoutvision.engine.errors import UnusableImage
 
 MIN_SIDE, MAX_SIDE = 64, 4096
 MAX_BYTES = 64 * 1024 * 1024
-_MAX_CHUNKS = 100_000
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
-# What is needed to draw a picture; text, profiles and the like are dropped before Pillow sees them.
-_DRAWING_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND"}
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I"}
+# How to turn upright what is stored in each EXIF orientation.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ON_THEIR_SIDE = {5, 6, 7, 8}
 
 Pixels = NDArray[np.uint8]
 
@@ -49,20 +58,15 @@ def opened(content: bytes, *, min_side: int = MIN_SIDE, max_side: int = MAX_SIDE
     """
     if len(content) > MAX_BYTES:
         raise UnusableImage(f"the file has {len(content)} bytes, more than {MAX_BYTES}; make it smaller")
-    if content.startswith(_PNG):
-        kind, content = "PNG", _only_drawing_chunks(content)
-    elif content.startswith(_JPEG):
-        kind = "JPEG"
-    else:
-        raise UnusableImage("the file is neither a JPEG nor a PNG, whatever its name says; convert it to one")
+    content = containers.only_drawing(content)
+    kind: type[ImageFile.ImageFile] = PngImageFile if content.startswith(containers.PNG) else JpegImageFile
     try:
-        with warnings.catch_warnings():
-            # The limits below are stricter than the ones Pillow warns about.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=[kind])
+        # Not Image.open: it warns about sizes that are refused below, and to silence that is to change a
+        # state of the whole process, which threads share.
+        image = kind(io.BytesIO(content))
     except Exception as error:
         raise UnusableImage(
-            f"the header of the {kind} cannot be read ({error}); save the image anew"
+            f"the header of the {kind.format} cannot be read ({error}); save the image anew"
         ) from error
     width, height = image.size
     if not (min_side <= width <= max_side and min_side <= height <= max_side):
@@ -79,7 +83,7 @@ def size(content: bytes) -> tuple[int, int]:
     """
     image = opened(content)
     width, height = image.size
-    return (height, width) if _lies_on_its_side(image) else (width, height)
+    return (height, width) if _orientation(image) in _ON_THEIR_SIDE else (width, height)
 
 
 def decode(content: bytes, width: int | None = None, height: int | None = None) -> Picture:
@@ -88,18 +92,19 @@ def decode(content: bytes, width: int | None = None, height: int | None = None) 
     :raises UnusableImage: the content is not a whole JPEG or PNG with sides of 64 to 4096 pixels
     """
     image = opened(content)
-    original = image.size
-    turned = _lies_on_its_side(image)
-    if turned:
-        original = (original[1], original[0])
+    lying, orientation = image.size, _orientation(image)
+    original = lying[::-1] if orientation in _ON_THEIR_SIDE else lying
     if width is not None and height is not None:
+        lying = (height, width) if orientation in _ON_THEIR_SIDE else (width, height)
         # A JPEG can be decoded at a half, a quarter or an eighth of its size for less than the whole costs.
-        image.draft("RGB", (height, width) if turned else (width, height))
+        image.draft("RGB", lying)
     _load(image)
-    upright = ImageOps.exif_transpose(image)
-    rgb = _rgb(upright)
-    if width is not None and height is not None and rgb.size != (width, height):
-        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    plain = _resizable(image)
+    if plain.size != lying:
+        plain = plain.resize(lying, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    rgb = _rgb(plain)
+    if orientation in _TURNS:
+        rgb = rgb.transpose(_TURNS[orientation])
     return Picture(np.asarray(rgb), *original)
 
 
@@ -113,44 +118,29 @@ def _load(image: Image.Image) -> None:
         raise UnusableImage(f"the image is damaged or cut short ({error}); upload it anew") from error
 
 
-def _lies_on_its_side(image: Image.Image) -> bool:
+def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(0x0112) in (5, 6, 7, 8)
+        return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:
         # A damaged EXIF block says nothing about which way is up.
-        return False
+        return 1
+
+
+def _resizable(image: Image.Image) -> Image.Image:
+    """Grey, RGB or RGBA: modes whose pixels can be averaged."""
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode in _SIXTEEN_BIT:
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    return image.convert("RGBA" if transparent else "RGB")
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode in _SIXTEEN_BIT:
-        deep = np.clip(np.asarray(image), 0, 65535)
-        return Image.fromarray((deep // 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        ground = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-        return Image.alpha_composite(ground, layered).convert("RGB")
-    return image.convert("RGB")
-
-
-def _only_drawing_chunks(content: bytes) -> bytes:
-    kept, position, chunks = [_PNG], len(_PNG), 0
-    while position < len(content):
-        chunks += 1
-        header = content[position : position + 8]
-        if len(header) < 8 or chunks > _MAX_CHUNKS:
-            raise UnusableImage("the PNG is damaged or cut short; upload it anew")
-        length, name = struct.unpack(">I4s", header)
-        end = position + 12 + length
-        if end > len(content):
-            raise UnusableImage("the PNG is cut short; upload it anew")
-        if name in _DRAWING_CHUNKS:
-            kept.append(content[position:end])
-        position = end
-        if name == b"IEND":
-            return b"".join(kept)
-    raise UnusableImage("the PNG is cut short; upload it anew")
+    if image.mode == "RGBA":
+        ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(ground, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def encode_png(pixels: Pixels) -> bytes:

@@ -20,8 +20,12 @@ BACKGROUND = 0
 _OPAQUE = 128
 _BACKGROUNDS = (0x000000, 0xFFFFFF)
 _MIN_SIDE = 1
+_BAND = 256
 
 ClassMask = NDArray[np.uint8]
+# Of the classes that are painted, counted from 0: the part of each cell that is covered, in 255ths. Few of
+# many classes are painted on one image.
+Coverage = dict[int, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -57,16 +61,24 @@ def decode(content: bytes, classes: Sequence[AnomalyClass], width: int, height: 
             f"the mask has {image.width} x {image.height} pixels, more than its image with {width} x {height}"
         )
     try:
-        rgba = np.asarray(image.convert("RGBA"))
+        image.load()
     except Exception as error:
         raise UnusableImage(f"the mask is damaged or cut short ({error}); upload it anew") from error
-    colours = (
-        rgba[..., 0].astype(np.uint32) << 16
-        | rgba[..., 1].astype(np.uint32) << 8
-        | rgba[..., 2].astype(np.uint32)
-    )
+    indices = np.empty((image.height, image.width), np.uint8)
+    # In bands: the colours of a large mask all at once would take many times its size.
+    for top in range(0, image.height, _BAND):
+        band = image.crop((0, top, image.width, min(top + _BAND, image.height)))
+        indices[top : top + _BAND] = _indices(np.asarray(band.convert("RGBA")), classes)
+    if image.size != (width, height):
+        indices = np.asarray(Image.fromarray(indices).resize((width, height), Image.Resampling.NEAREST))
+    return indices
+
+
+def _indices(rgba: NDArray[np.uint8], classes: Sequence[AnomalyClass]) -> ClassMask:
+    red, green, blue = (rgba[..., channel].astype(np.uint32) for channel in range(3))
+    colours = red << 16 | green << 8 | blue
     opaque = rgba[..., 3] >= _OPAQUE
-    indices = np.zeros(colours.shape, dtype=np.uint8)
+    indices = np.zeros(colours.shape, np.uint8)
     known = ~opaque
     for index, anomaly in enumerate(classes, start=1):
         painted = opaque & (colours == anomaly.rgb())
@@ -78,20 +90,17 @@ def decode(content: bytes, classes: Sequence[AnomalyClass], width: int, height: 
         named = ", ".join(f"#{colour:06X}" for colour in found[np.argsort(-counts)][:3].tolist())
         wanted = ", ".join(anomaly.color.upper() for anomaly in classes)
         raise UnusableImage(f"the mask holds {named}, which is no class's colour; the classes have {wanted}")
-    if image.size != (width, height):
-        indices = np.asarray(Image.fromarray(indices).resize((width, height), Image.Resampling.NEAREST))
     return indices
 
 
-def coverage(mask: ClassMask, classes: int, rows: int, columns: int) -> NDArray[np.float32]:
-    """`classes x rows x columns`: the part of each cell, 0 to 1, that each class covers."""
-    return np.stack(
-        [
-            np.asarray(
-                Image.fromarray((mask == index).astype(np.float32)).resize(
-                    (columns, rows), Image.Resampling.BOX
-                )
+def coverage(mask: ClassMask, rows: int, columns: int) -> Coverage:
+    """What part of each cell each class covers."""
+    return {
+        index - 1: np.asarray(
+            Image.fromarray(np.where(mask == index, np.uint8(255), np.uint8(0))).resize(
+                (columns, rows), Image.Resampling.BOX
             )
-            for index in range(1, classes + 1)
-        ]
-    )
+        )
+        for index in np.unique(mask).tolist()
+        if index != BACKGROUND
+    }

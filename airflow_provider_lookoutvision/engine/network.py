@@ -2,8 +2,11 @@
 
 The input is one RGB image, unsigned bytes, `height x width x 3`, both sides multiples of 32. The outputs are
 feature maps, `1 x channels x rows x columns`: `fine` at stride 8 (40 channels), `middle` at stride 16 (112
-channels) and, where asked for, `coarse` at stride 32 (320 channels). Layers beyond the last output asked for
-are not in the graph.
+channels) and `coarse` at stride 32 (320 channels); and `summary`, 464 numbers for the whole image. The first
+144 are its texture, generalised means of power 8 over an early layer at stride 8: what is strongest anywhere,
+and not how much of it there is. The other 320 are its content, generalised means of power 4 of the
+magnitudes of `coarse`. The generalised mean as in Radenovic et al. (2019), "Fine-tuning CNN Image Retrieval
+with No Human Annotation".
 
 The network is the one of Tan and Le (2019), "EfficientNet: Rethinking Model Scaling for Convolutional Neural
 Networks", in its lite variant (ReLU6, no squeeze-and-excitation), with TensorFlow's "SAME" padding.
@@ -20,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from airflow_provider_lookoutvision.engine.weights import Weights
 
 IMAGE = "image"
+SUMMARY = "summary"
 OPSET = 17
 IR_VERSION = 9
 
@@ -27,6 +31,7 @@ IR_VERSION = 9
 _STAGES = ((1, 3, 1, 1), (6, 3, 2, 2), (6, 5, 2, 2), (6, 3, 2, 3), (6, 5, 1, 3), (6, 5, 2, 4), (6, 3, 1, 1))
 # Each tap is the output of the last block before the resolution falls.
 _TAPS = {4: "fine", 10: "middle", 15: "coarse"}
+_TEXTURE = "_blocks.3._depthwise_conv.relu"
 _EPSILON = 1e-3
 _MEAN, _SCALE = 127.0, 128.0
 
@@ -75,6 +80,15 @@ class _Builder:
         )
         return self.add("Clip", [output, "zero", "six"], f"{name}.relu") if activate else output
 
+    def generalised_mean(self, value: str, doublings: int) -> str:
+        powers = [value]
+        for _ in range(doublings):
+            powers.append(self.add("Mul", [powers[-1]] * 2, f"{powers[-1]}.squared"))
+        root = self.add("ReduceMean", [powers[-1]], f"{value}.mean", axes=[2, 3], keepdims=0)
+        for _ in range(doublings):
+            root = self.add("Sqrt", [root], f"{root}.root")
+        return root
+
     def block(self, value: str, index: int, expansion: int, kernel: int, stride: int, output: str) -> str:
         prefix = f"_blocks.{index}"
         inner = value
@@ -98,11 +112,10 @@ class _Builder:
         return self.add("Identity", [inner], output)
 
 
-def build(weights: Weights, outputs: Sequence[str] = ("fine", "middle")) -> onnx.ModelProto:
-    """The graph from image to the feature maps asked for.
+def build(weights: Weights) -> onnx.ModelProto:
+    """The graph from an image to its feature maps and summary.
 
     :param weights: as `weights.read` gives them
-    :param outputs: of "fine", "middle", "coarse"
     """
     builder = _Builder(weights)
     builder.constant("zero", np.array(0, np.float32))
@@ -115,27 +128,28 @@ def build(weights: Weights, outputs: Sequence[str] = ("fine", "middle")) -> onnx
     value = builder.add("Transpose", [value], "image.planes", perm=[2, 0, 1])
     value = builder.add("Unsqueeze", [value, "first"], "image.batch")
     value = builder.convolution(value, "_conv_stem", "_bn0", kernel=3, stride=2, scale=1 / _SCALE)
-    index, remaining, channels = 0, set(outputs), {}
+    index = 0
     for expansion, kernel, stride, blocks in _STAGES:
         for place in range(blocks):
             output = _TAPS.get(index, f"_blocks.{index}")
             value = builder.block(value, index, expansion, kernel, stride if place == 0 else 1, output)
-            channels[output] = weights[f"_blocks.{index}._project_conv.weight"].shape[0]
-            remaining.discard(output)
             index += 1
-            if not remaining:
-                return _model(builder, {name: channels[name] for name in outputs})
-    raise ValueError(f"no such feature maps: {sorted(remaining)}")
+    parts = [builder.generalised_mean(_TEXTURE, 3), builder.generalised_mean("coarse", 2)]
+    builder.add("Concat", parts, SUMMARY, axis=1)
+    return _model(builder)
 
 
-def _model(builder: _Builder, outputs: dict[str, int]) -> onnx.ModelProto:
+def _model(builder: _Builder) -> onnx.ModelProto:
     graph = helper.make_graph(
         builder.nodes,
         "EfficientNet-lite0",
         [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["height", "width", 3])],
         [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, None, None])
-            for name, channels in outputs.items()
+            *(
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, None, None, None])
+                for name in _TAPS.values()
+            ),
+            helper.make_tensor_value_info(SUMMARY, TensorProto.FLOAT, [1, None]),
         ],
         builder.initializers,
     )

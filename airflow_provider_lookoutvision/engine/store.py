@@ -6,6 +6,7 @@ addressed by their place on the fine grid, row by row; the coarser maps are inte
 """
 
 import copy
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airflow_provider_lookoutvision.engine import images, scales
-from airflow_provider_lookoutvision.engine.backbone import CHANNELS, Backbone, Features
+from airflow_provider_lookoutvision.engine.backbone import CHANNELS, SUMMARIES, Backbone, Features
 from airflow_provider_lookoutvision.engine.errors import UnusableImage
 
 _IN_MEMORY = 192 * 1024 * 1024
@@ -37,6 +38,16 @@ def read(source: Source) -> bytes:
         return source.read_bytes()
     except OSError as error:
         raise UnusableImage(f"the file cannot be read: {error.strerror}") from error
+
+
+def row_bytes(size: tuple[int, int]) -> int:
+    """What the maps of one view take at this working width and height."""
+    return 2 * sum(_lengths(size))
+
+
+def _lengths(size: tuple[int, int]) -> list[int]:
+    cells = size[0] // 8 * (size[1] // 8)
+    return [(cells >> 2 * level) * channels for level, channels in enumerate(CHANNELS)]
 
 
 class FeatureStore:
@@ -63,20 +74,20 @@ class FeatureStore:
         self._stride = views
         width, height = size
         self.shape = height // 8, width // 8
-        cells = self.shape[0] * self.shape[1]
-        self._lengths = [cells // 4**level * channels for level, channels in enumerate(CHANNELS)]
-        rows, length = self.count * views, sum(self._lengths)
+        self._lengths = _lengths(size)
+        rows = self.count * views
+        self._summaries = np.empty((rows, sum(SUMMARIES)), np.float32)
+        self._rows: list[NDArray[np.float16]] = []
         self._file = None
-        self._rows: NDArray[np.float16]
-        if rows * length * 2 <= _IN_MEMORY:
-            self._rows = np.empty((rows, length), np.float16)
-        else:
+        if rows * row_bytes(size) > _IN_MEMORY:
+            # Read, not mapped: what is mapped counts as this process's memory.
             self._file = tempfile.NamedTemporaryFile(dir=folder)  # noqa: SIM115  closed by close()
-            self._rows = np.memmap(self._file, np.float16, "w+", shape=(rows, length))
         try:
             for index, source in enumerate(sources):
                 tick(index / self.count)
                 self._extract(backbone, index, source)
+            if self._file is not None:
+                self._file.flush()
         except BaseException:
             self.close()
             raise
@@ -88,21 +99,36 @@ class FeatureStore:
             raise error.at(index) from error
         for turn in range(self.views):
             maps = backbone.features(scales.view(picture.pixels, turn))
-            row = self._rows[index * self.views + turn]
-            np.concatenate(
-                [maps.fine.ravel(), maps.middle.ravel(), maps.coarse.ravel()], out=row, casting="same_kind"
-            )
+            self._summaries[index * self.views + turn] = maps.summary
+            levels = [maps.fine.ravel(), maps.middle.ravel(), maps.coarse.ravel()]
+            row = np.concatenate(levels, dtype=np.float16, casting="same_kind")
+            if self._file is None:
+                self._rows.append(row)
+            else:
+                self._file.write(row.data)
 
     def get(self, index: int, turn: int = 0) -> Features:
         """The maps of one view of one image, as 32-bit floats."""
-        row = self._rows[index * self._stride + turn].astype(np.float32)
+        place = index * self._stride + turn
+        row = self._row(place).astype(np.float32)
         fine, middle, coarse = np.split(row, np.cumsum(self._lengths)[:-1])
         rows, columns = self.shape if turn % 2 == 0 else self.shape[::-1]
         return Features(
             fine.reshape(rows, columns, -1),
             middle.reshape(rows // 2, columns // 2, -1),
             coarse.reshape(rows // 4, columns // 4, -1),
+            self._summaries[place],
         )
+
+    def _row(self, place: int) -> NDArray[np.float16]:
+        if self._file is None:
+            return self._rows[place]
+        length = 2 * sum(self._lengths)
+        return np.frombuffer(os.pread(self._file.fileno(), length, place * length), np.float16)
+
+    def summaries(self, members: NDArray[np.intp], views: int) -> Array:
+        """The summaries of these images, `len(members) x views x 464`."""
+        return self._summaries.reshape(self.count, self._stride, -1)[members, :views]
 
     def plain(self) -> "FeatureStore":
         """The same store without the rotations and mirrors; it shares this one's memory."""
@@ -112,7 +138,7 @@ class FeatureStore:
 
     def close(self) -> None:
         """Give the memory and the file back."""
-        del self._rows
+        self._rows = []
         if self._file is not None:
             self._file.close()
 

@@ -1,4 +1,4 @@
-"""What labelled anomalies teach: a linear head over patches and a kernel head over whole images.
+"""What labelled anomalies teach: a linear head over patches and kernel heads over whole images.
 
 `PatchHead` is a logistic regression (multinomial over the background and the classes of defects) on a patch's
 features at all three levels. It learns from masks; without them, from weak labels: first the patches of
@@ -6,8 +6,8 @@ anomalous images that are farthest from the memory bank count as defective, then
 finds worst, and it is fitted again. Being linear, it is applied to each level before the coarser ones are
 interpolated.
 
-`ImageHead` is a support vector machine with a Gaussian kernel on the coarse features, averaged over the
-image.
+`ImageHead` is a support vector machine with a Gaussian kernel on a part of the image's summary: one sees its
+texture, one its content, and what they know adds up better apart than in one kernel.
 """
 
 import warnings
@@ -21,7 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 from airflow_provider_lookoutvision.engine import scales
-from airflow_provider_lookoutvision.engine.backbone import CHANNELS, Features
+from airflow_provider_lookoutvision.engine.backbone import CHANNELS, SUMMARIES, Features
+from airflow_provider_lookoutvision.engine.masks import Coverage
 from airflow_provider_lookoutvision.engine.patches import MemoryBank
 from airflow_provider_lookoutvision.engine.store import Array, FeatureStore, gather, upsample
 
@@ -40,8 +41,6 @@ _ITERATIONS = 200
 # Finer than the patches, so that the width of a scratch is not lost: coverage is kept in quarters of a
 # patch's side.
 FINER = 4
-
-Coverage = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def any_class(logits: Array) -> Array:
 
 @dataclass(frozen=True)
 class ImageHead:
-    """Support vectors `count x 320` with their coefficients, after `(x - mean) / scale`."""
+    """Support vectors `count x channels` with their coefficients, after `(x - mean) / scale`."""
 
     mean: Array
     scale: Array
@@ -84,9 +83,9 @@ class ImageHead:
     intercept: float
     gamma: float
 
-    def score(self, pooled: Array) -> Array:
-        """Signed distance to the boundary, positive for anomalous, of `n x 320` averaged features."""
-        points = (pooled - self.mean) / self.scale
+    def score(self, summaries: Array) -> Array:
+        """Signed distance to the boundary, positive for anomalous, of `n x channels`."""
+        points = (summaries - self.mean) / self.scale
         squares = (
             (points**2).sum(axis=1)[:, None] + (self.vectors**2).sum(axis=1) - 2 * points @ self.vectors.T
         )
@@ -94,19 +93,18 @@ class ImageHead:
         return result
 
 
-def pool(features: Features) -> Array:
-    """The coarse features averaged over the image, 320."""
-    mean: Array = features.coarse.mean(axis=(0, 1))
-    return mean
+def split(summary: Array) -> list[Array]:
+    """The parts of a summary, or of rows of them, that the image heads see: texture and content."""
+    return np.split(summary, np.cumsum(SUMMARIES)[:-1], axis=-1)
 
 
-def fit_image_head(
+def fit_image_heads(
     store: FeatureStore,
     members: NDArray[np.intp],
     anomalous: NDArray[np.bool_],
     generator: np.random.Generator,
-) -> ImageHead:
-    """Fit on all views of the images.
+) -> tuple[ImageHead, ...]:
+    """Fit one head for each part of the summary, on all views of the images.
 
     :param members: the images' indices in the store
     :param anomalous: of every image in the store, whether it is
@@ -114,27 +112,29 @@ def fit_image_head(
     if len(members) > _MOST_IMAGES:
         members = generator.choice(members, _MOST_IMAGES, replace=False)
     views = min(store.views, max(1, _MOST_IMAGES // len(members)))
-    pooled = np.stack([pool(store.get(int(index), turn)) for index in members for turn in range(views)])
-    mean, scale = pooled.mean(axis=0), pooled.std(axis=0) + 1e-6
-    machine = SVC(C=3.0, gamma=1 / pooled.shape[1], class_weight="balanced")
-    machine.fit((pooled - mean) / scale, np.repeat(anomalous[members], views))
+    summaries, labels = store.summaries(members, views), np.repeat(anomalous[members], views)
+    return tuple(_fit_image_head(part.reshape(len(labels), -1), labels) for part in split(summaries))
+
+
+def _fit_image_head(summaries: Array, labels: NDArray[np.bool_]) -> ImageHead:
+    mean, scale, gamma = summaries.mean(axis=0), summaries.std(axis=0) + 1e-6, 1 / summaries.shape[1]
+    machine = SVC(C=3.0, gamma=gamma, class_weight="balanced").fit((summaries - mean) / scale, labels)
     return ImageHead(
         mean,
         scale,
         machine.support_vectors_.astype(np.float32),
         machine.dual_coef_[0].astype(np.float32),
         float(machine.intercept_[0]),
-        1 / pooled.shape[1],
+        gamma,
     )
 
 
-def patch_coverage(coverage: Coverage) -> Coverage:
-    """Coverage of whole patches, `classes x rows x columns`, from that of their quarters."""
-    classes, rows, columns = coverage.shape
-    mean: Coverage = coverage.reshape(classes, rows // FINER, FINER, columns // FINER, FINER).mean(
-        axis=(2, 4)
-    )
-    return mean
+def patch_coverage(coverage: Coverage, classes: int, rows: int, columns: int) -> Array:
+    """The part of each patch, 0 to 1, that each class covers, `rows x columns x classes`."""
+    result = np.zeros((rows, columns, classes), np.float32)
+    for index, plane in coverage.items():
+        result[..., index] = plane.reshape(rows, FINER, columns, FINER).mean(axis=(1, 3)) / 255
+    return result
 
 
 def fit_patch_head(
@@ -158,7 +158,7 @@ def fit_patch_head(
     clean = _draw_normal(store, normal, generator)
     masked = [int(index) for index in abnormal if int(index) in coverage]
     if masked:
-        vectors, labels = _draw_masked(store, masked, coverage, generator)
+        vectors, labels = _draw_masked(store, masked, coverage, classes, generator)
         labels = np.concatenate([np.zeros(len(clean), np.intp), labels])
         return _fit(np.concatenate([clean, vectors]), labels, classes, _TRUST_IN_MASKS, balanced=False)
 
@@ -203,12 +203,16 @@ def _draw_worst(
 
 
 def _draw_masked(
-    store: FeatureStore, masked: list[int], coverage: dict[int, Coverage], generator: np.random.Generator
+    store: FeatureStore,
+    masked: list[int],
+    coverage: dict[int, Coverage],
+    classes: int,
+    generator: np.random.Generator,
 ) -> tuple[Array, NDArray[np.intp]]:
     each = max(2, 2 * _MOST_PATCHES // (len(masked) * store.views))
     vectors, labels = [], []
     for index in masked:
-        covered = patch_coverage(coverage[index]).transpose(1, 2, 0)
+        covered = patch_coverage(coverage[index], classes, *store.shape)
         for turn in range(store.views):
             turned = scales.view(covered, turn).reshape(-1, covered.shape[2])
             label = np.where(turned.sum(axis=1) <= _CLEAN, 0, -1)

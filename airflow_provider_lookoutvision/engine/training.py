@@ -28,12 +28,13 @@ from airflow_provider_lookoutvision.engine.store import Source
 class TrainingReport:
     """What came out of a training, beside the model.
 
-    `calibrated` is False when there were too few labelled anomalies to learn what the scores mean; `f1` and
-    `iou` are out-of-fold estimates within the training images, and optimistic: the honest figures are those
-    of held-out images.
+    `image_size` is the width and height of the images, upright. `calibrated` is False when there were too
+    few labelled anomalies to learn what the scores mean; `f1` and `iou` are out-of-fold estimates within the
+    training images, and optimistic: the honest figures are those of held-out images.
     """
 
     folder: Path
+    image_size: tuple[int, int]
     recipe: Recipe
     trials: tuple[Trial, ...]
     normal: int
@@ -99,7 +100,7 @@ def train(
     :raises Cancelled: `cancelled` said True
     """
     # One thread: the fits are small, and threads that wait for each other spin and take the cores from the
-    # network. spin.
+    # network.
     with threadpool_limits(1):
         return _train(
             images,
@@ -150,10 +151,12 @@ def _train(
             generator=np.random.default_rng([seed]),
         )
     named = tuple(classes) if study.lessons.coverage else ()
-    artifact.save(out, Model(fit, valid.stack, size, named, valid.offset))
+    image_size = dataset.width, dataset.height
+    artifact.save(out, Model(fit, valid.stack, image_size, size, named, valid.offset))
     report.stage(1.0, "trained")(1.0)
     return TrainingReport(
         folder=out,
+        image_size=image_size,
         recipe=study.recipe,
         trials=trials,
         normal=int((~dataset.anomalous).sum()),

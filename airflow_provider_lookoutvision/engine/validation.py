@@ -14,6 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 from airflow_provider_lookoutvision.engine import calibration, heads, metrics
 from airflow_provider_lookoutvision.engine.calibration import Stack
 from airflow_provider_lookoutvision.engine.heads import Lessons
+from airflow_provider_lookoutvision.engine.masks import Coverage
 from airflow_provider_lookoutvision.engine.store import Array, FeatureStore, upsample
 from airflow_provider_lookoutvision.engine.supervised import FINER
 
@@ -73,7 +74,7 @@ def validate(
             fit = heads.fit(store, lessons, fitted, supervise=supervise, generator=generator)
             for index in held.tolist():
                 scores[index], logits = fit.scores(store.get(index))
-                if logits is not None and index in lessons.coverage:
+                if logits is not None and lessons.coverage.get(index):
                     ious.append(_ious(logits, lessons.coverage[index]))
         rows.append(np.stack([scores[index] for index in range(count)]))
     out_of_fold, anomalous = np.concatenate(rows), np.tile(lessons.anomalous, repeats)
@@ -88,18 +89,18 @@ def validate(
     return Validation(stack, out_of_fold, anomalous, loss, offset, float(table.mean(axis=0).max()))
 
 
-def _ious(logits: Array, coverage: Array) -> Array:
+def _ious(logits: Array, coverage: Coverage) -> Array:
     """At each offset, the mean over the painted classes of the IoU, at a quarter of a patch."""
     fine = upsample(logits, FINER)
     classes = fine.argmax(axis=2)
     highest = fine.max(axis=2)
-    painted = [index for index in range(len(coverage)) if coverage[index].any()]
+    painted = {index: plane.astype(np.float32) / 255 for index, plane in coverage.items()}
     result = np.zeros(len(OFFSETS), np.float32)
     for place, offset in enumerate(OFFSETS):
         found = highest + offset > 0
-        for index in painted:
+        for index, covered in painted.items():
             mine = found & (classes == index)
-            both = float(coverage[index][mine].sum())
-            either = float(coverage[index].sum()) + float(mine.sum()) - both
-            result[place] += both / either / len(painted)
+            both = float(covered[mine].sum())
+            either = float(covered.sum()) + float(mine.sum()) - both
+            result[place] += both / max(either, 1e-6) / len(painted)
     return result

@@ -40,6 +40,12 @@ def test_a_model_is_the_same_after_a_round_trip(folder: Path, tmp_path: Path) ->
             np.testing.assert_array_equal(first[name], second[name])
 
 
+def test_the_size_of_the_images_is_kept(segmenter: Trained, folder: Path) -> None:
+    assert segmenter.report.image_size == (128, 96)
+    assert artifact.load(folder).image_size == (128, 96)
+    assert segmenter.detector.image_size == (128, 96)
+
+
 def test_it_is_two_files_of_a_few_megabytes(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [artifact.JSON, artifact.NUMBERS]
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5_000_000
@@ -48,16 +54,24 @@ def test_it_is_two_files_of_a_few_megabytes(folder: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": 2},
+        {"format": 1},
         {"backbone": "another"},
         {"more": 1},
         {"size": [100, 100]},
         {"size": [0, 64]},
         {"size": 64},
+        {"size": ["128", 96]},
+        {"size": [128, 96, 3]},
+        {"image_size": [63, 96]},
+        {"image_size": [128, 4097]},
+        {"image_size": [128.0, 96]},
+        {"image_size": [True, 96]},
+        {"image_size": None},
         {"classes": []},
         {"supervised": False},
         {"intercept": "x"},
-        {"image": None},
+        {"images": None},
+        {"images": []},
     ],
     ids=str,
 )
@@ -77,7 +91,7 @@ def test_a_description_it_does_not_know_is_refused(folder: Path, changes: dict[s
         lambda arrays: arrays.update(bank=arrays["bank"][:0]),
         lambda arrays: arrays.update(mean=arrays["mean"][:-1]),
         lambda arrays: arrays["patch.bias"].fill(np.nan),
-        lambda arrays: arrays.update({"image.vectors": arrays["image.vectors"][:-1]}),
+        lambda arrays: arrays.update({"image.1.vectors": arrays["image.1.vectors"][:-1]}),
     ],
     ids=["missing", "extra", "narrow", "wide", "empty", "short", "nan", "disagreeing"],
 )

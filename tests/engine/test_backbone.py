@@ -14,6 +14,12 @@ def photo() -> np.ndarray:
     return np.stack([plane % 256 for plane in planes], -1).astype(np.uint8)
 
 
+# Of the implementation named below: numbers 0 to 5 of the texture and of the content, and the mean of each.
+SUMMARY = {
+    (0, 144): ([3.45825, 1.20771, 1.06071, 0.3038, 2.03529, 1.88947], 2.412989),
+    (144, 464): ([2.66799, 3.28393, 1.80211, 1.96594, 3.41957, 6.43448], 2.892975),
+}
+
 # Channels 0 to 5 at row 1, column 1, and the mean of the magnitudes, of the blocks' outputs that the PyTorch
 # implementation of the network (efficientnet-lite-pytorch) gives for `photo`, with its own weights in its own
 # loader.
@@ -30,6 +36,14 @@ def test_the_features_are_those_of_the_reference_network(cache: Path, level: str
     values, magnitude = REFERENCE[level]
     np.testing.assert_allclose(maps[1, 1, :6], values, atol=2e-4)
     assert np.abs(maps).mean() == pytest.approx(magnitude, rel=1e-5)
+
+
+@pytest.mark.parametrize("part", SUMMARY, ids=["texture", "content"])
+def test_the_summary_is_of_the_reference_network_too(cache: Path, part: tuple[int, int]) -> None:
+    numbers = Backbone(cache).features(photo()).summary[slice(*part)]
+    values, mean = SUMMARY[part]
+    np.testing.assert_allclose(numbers[:6], values, atol=1e-4)
+    assert numbers.mean() == pytest.approx(mean, rel=1e-5)
 
 
 def test_each_level_has_half_the_resolution_of_the_one_before(cache: Path) -> None:

@@ -129,6 +129,90 @@ def test_a_png_with_a_bomb_beside_its_pixels_costs_no_memory(name: bytes) -> Non
     np.testing.assert_array_equal(images.decode(bomb).pixels, np.asarray(gradient()))
 
 
+def test_a_large_exif_block_costs_no_memory() -> None:
+    exif = b"II*\0\x08\0\0\0" + b"\xff" * 30_000_000
+    plain = png(gradient())
+    stuffed = plain[:33] + chunk(b"eXIf", exif) + plain[33:]
+    assert peak(lambda: images.decode(stuffed)) < 1_000_000
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+@pytest.mark.parametrize("marker", [0xE1, 0xE2, 0xED, 0xFE])
+def test_a_jpeg_with_megabytes_beside_its_pixels_costs_no_memory(marker: int) -> None:
+    plain = jpeg(gradient())
+    stuffed = plain[:2] + segment(marker, b"Exif\0\0" + bytes(65_000)) * 300 + plain[2:]
+    assert peak(lambda: images.decode(stuffed)) < 1_000_000
+    np.testing.assert_array_equal(images.decode(stuffed).pixels, images.decode(plain).pixels)
+
+
+def test_a_jpeg_painted_over_and_over_is_refused() -> None:
+    plain = jpeg(gradient(), progressive=True)
+    last = plain[plain.rindex(b"\xff\xda") : -2]
+    with pytest.raises(UnusableImage, match="too many scans"):
+        images.decode(plain[:-2] + last * 100 + plain[-2:])
+
+
+def test_what_follows_the_end_of_a_jpeg_is_dropped() -> None:
+    plain = jpeg(gradient())
+    twice = plain + jpeg(Image.new("RGB", (100, 80)))
+    np.testing.assert_array_equal(images.decode(twice).pixels, images.decode(plain).pixels)
+
+
+def test_a_progressive_cmyk_jpeg_of_adobe_is_read() -> None:
+    image = gradient().convert("CMYK")
+    for options in ({}, {"progressive": True}, {"icc_profile": bytes(100_000)}):
+        pixels = images.decode(jpeg(image, quality=100, subsampling=0, **options)).pixels
+        np.testing.assert_allclose(pixels, np.asarray(gradient()), atol=6)
+
+
+@pytest.mark.parametrize("colour", [0, 4, 2, 6], ids=["grey", "grey+alpha", "rgb", "rgba"])
+def test_an_interlaced_png_of_sixteen_bits_is_read(colour: int) -> None:
+    width, height, samples = 100, 80, {0: 1, 4: 2, 2: 3, 6: 4}[colour]
+    pixel = b"\x30\x00" * (samples - (colour in (4, 6))) + b"\xff\xff" * (colour in (4, 6))
+    raw = b""
+    for left, top, across, down in (
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ):
+        raw += (b"\0" + pixel * -(-(width - left) // across)) * -(-(height - top) // down)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 1)
+    content = b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            chunk(b"IDAT", zlib.compress(raw)),
+            chunk(b"IEND", b""),
+        ]
+    )
+    picture = images.decode(content, 64, 64)
+    assert (picture.width, picture.height) == (width, height)
+    np.testing.assert_allclose(picture.pixels, 0x30, atol=1)
+
+
+def test_an_animation_is_its_first_frame() -> None:
+    frames = [Image.new("RGB", (80, 80), colour) for colour in ("red", "green", "blue")]
+    animated = png(frames[0], save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(images.decode(animated).pixels, np.asarray(frames[0]))
+
+
+def test_transparency_shrinks_as_it_looks() -> None:
+    # Black where it cannot be seen: it must not darken what is beside it.
+    layer = Image.new("RGBA", (256, 256), (0, 0, 0, 0))
+    layer.paste((200, 40, 40, 255), (0, 0, 128, 256))
+    pixels = images.decode(png(layer), 64, 64).pixels
+    assert pixels[:, :31].reshape(-1, 3).max(axis=0).tolist() == [200, 40, 40]
+    assert (pixels[:, 33:] == 255).all()
+    assert (pixels[..., 0] >= 199).all()
+
+
 def test_a_png_of_nothing_but_chunks_is_refused() -> None:
     plain = png(gradient())
     with pytest.raises(UnusableImage, match="damaged"):

@@ -53,6 +53,21 @@ def test_an_unknown_colour_is_named() -> None:
         masks.decode(png(painted()), [CRACK], 64, 48)
 
 
+def test_a_mask_taller_than_a_band_is_whole() -> None:
+    generator = np.random.default_rng(0)
+    truth = generator.integers(0, 3, (600, 40), dtype=np.uint8)
+    image = Image.fromarray(truth)
+    image.putpalette([255, 255, 255, *GREEN, 0, 0, 255])
+    np.testing.assert_array_equal(masks.decode(png(image), [CRACK, DENT], 40, 600), truth)
+
+
+def test_an_unknown_colour_in_the_last_row_is_found() -> None:
+    image = Image.new("RGB", (40, 600))
+    image.putpixel((39, 599), (1, 2, 3))
+    with pytest.raises(UnusableImage, match="#010203"):
+        masks.decode(png(image), [CRACK, DENT], 40, 600)
+
+
 def test_a_small_white_mask_is_stretched() -> None:
     content = png(Image.new("RGB", (16, 16), "white"))
     np.testing.assert_array_equal(masks.decode(content, [CRACK], 64, 48), np.zeros((48, 64)))
@@ -74,9 +89,15 @@ def test_a_colour_that_is_none_is_refused() -> None:
 
 
 def test_coverage_is_the_part_of_each_cell() -> None:
-    covered = masks.coverage(expected(), 2, 12, 16)
-    assert covered.shape == (2, 12, 16)
+    covered = masks.coverage(expected(), 12, 16)
+    assert list(covered) == [0, 1]
+    assert covered[0].shape == (12, 16)
     # Columns 10 to 19 of 4-pixel cells: half of cell 2; rows 5 to 14: three quarters of row 1.
-    assert covered[0, 2, 2:6].tolist() == pytest.approx([0.5, 1, 1, 0])
-    assert covered[0, 1, 3] == pytest.approx(0.75)
-    assert covered[1].sum() * 16 == pytest.approx(20 * 20)
+    assert (covered[0][2, 2:6] / 255).tolist() == pytest.approx([0.5, 1, 1, 0], abs=0.002)
+    assert covered[0][1, 3] / 255 == pytest.approx(0.75, abs=0.002)
+    assert covered[1].sum() / 255 * 16 == pytest.approx(20 * 20, abs=1)
+
+
+def test_what_is_not_painted_takes_no_room() -> None:
+    assert masks.coverage(np.full((48, 64), 100, np.uint8), 12, 16).keys() == {99}
+    assert masks.coverage(np.zeros((48, 64), np.uint8), 12, 16) == {}

@@ -1,8 +1,10 @@
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from drawing import CLASSES, Part, Trained, part
+from drawing import CLASSES, Part, Trained, jpeg, part, png
 from PIL import Image
 
 from airflow_provider_lookoutvision.engine import (
@@ -69,6 +71,29 @@ def test_a_detection_is_whole(segmenter: Trained, held_out: Parts) -> None:
                 max(0, 128 * (column - 3) // columns) : 128 * (column + 4) // columns,
             ]
             assert around.any()
+
+
+def test_threads_may_share_a_detector(segmenter: Trained, held_out: Parts) -> None:
+    contents = [item.image for item in held_out[0]] * 4
+    alone = [segmenter.detector.detect(content) for content in contents[:16]] * 4
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(segmenter.detector.detect, contents))
+    for one, other in zip(alone, together, strict=True):
+        assert one.probability == pytest.approx(other.probability, abs=1e-6)
+        np.testing.assert_array_equal(one.class_mask, other.class_mask)
+
+
+def test_images_of_another_size_are_looked_at_all_the_same(segmenter: Trained) -> None:
+    drawn = part(1001, "scratch", width=256, height=200, wide=6)
+    lying = Image.open(BytesIO(drawn.image)).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for content in (drawn.image, png(lying, exif=exif), jpeg(lying, exif=exif)):
+        detection = segmenter.detector.detect(content)
+        assert detection.image_size == (256, 200)
+        assert detection.class_mask is not None
+        assert detection.class_mask.shape == (200, 256)
+        assert detection.is_anomalous
 
 
 def test_the_graph_computes_what_the_heads_compute(segmenter: Trained, held_out: Parts, cache: Path) -> None:
