@@ -57,8 +57,9 @@ class Pace:
         """Wait until it is one's turn."""
         clock = asyncio.get_running_loop().time
         async with self._turns:
-            while (left := self._next - clock()) > 0:  # the pause may have grown meanwhile
-                await asyncio.sleep(left)  # noqa: ASYNC110 (nothing here could set an event)
+            # Again and again, since the pause may have grown meanwhile.
+            while (left := self._next - clock()) > 0:  # noqa: ASYNC110 (nothing here could set an event)
+                await asyncio.sleep(left)
             self._next = clock() + self._gap
 
     def heed(self, answer: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-lookoutvision",
         "name": name,
-        "description": "Amazon Lookout for Vision: hook, operators, sensors and triggers, for a service that you run.",
+        "description": "Amazon Lookout for Vision, on a service of your own: hook, operators, sensors, triggers.",
         "integrations": [
             {
                 "integration-name": name,

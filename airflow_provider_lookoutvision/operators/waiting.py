@@ -75,7 +75,7 @@ class WaitingMixin(LookoutVisionBaseOperator):
         """Go on when the trigger has fired."""
         event = event or {"status": "error", "message": "the trigger fired without an event"}
         if event["status"] != "success":
-            raise _to_airflow(str(event.get("message")), event["status"] == "input")
+            raise to_airflow(str(event.get("message")), event["status"] == "input")
         return self.result(context, **state)
 
     def _defer(self, state: Mapping[str, Any]) -> None:
@@ -107,8 +107,9 @@ def failures_of_waits() -> Iterator[None]:
     try:
         yield
     except WaitFailed as failure:
-        raise _to_airflow(str(failure), failure.input) from failure
+        raise to_airflow(str(failure), failure.input) from failure
 
 
-def _to_airflow(message: str, input: bool) -> Exception:  # noqa: A002 (as in "input or machine")
+def to_airflow(message: str, input: bool) -> Exception:  # noqa: A002 (as in "input or machine")
+    """Airflow's exception for a failure: one that it doesn't retry when the input was at fault."""
     return AirflowFailException(message) if input else AirflowException(message)

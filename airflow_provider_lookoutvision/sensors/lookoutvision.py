@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import (
-    AirflowException,
     AirflowFailException,
     BaseSensorOperator,
     PokeReturnValue,
@@ -19,7 +18,8 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator, for_xcom
-from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
+from airflow_provider_lookoutvision.operators.waiting import failures_of_waits, to_airflow
+from airflow_provider_lookoutvision.waiting import Wait
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -85,14 +85,12 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
         """Go on when the trigger has fired."""
         event = event or {"status": "error", "message": "the trigger fired without an event"}
         if event["status"] != "success":
-            raise _failure(str(event.get("message")), event["status"] == "input")
+            raise to_airflow(str(event.get("message")), event["status"] == "input")
         return self._result(self._check())
 
     def _check(self) -> Mapping[str, Any] | None:
-        try:
+        with failures_of_waits():
             return self.wait.check(self.hook, self.log)
-        except WaitFailed as failure:
-            raise _failure(str(failure), failure.input) from failure
 
     def _result(self, answer: Mapping[str, Any] | None) -> Any:
         return for_xcom(answer[self.description]) if answer else None
@@ -195,7 +193,3 @@ class LookoutVisionModelPackagingJobSensor(LookoutVisionBaseSensor):
         return self._wait_for(
             "ModelPackagingJobSucceeded", ProjectName=self.project_name, JobName=self.job_name
         )
-
-
-def _failure(message: str, input: bool) -> Exception:  # noqa: A002 (as in "input or machine")
-    return AirflowFailException(message) if input else AirflowException(message)
