@@ -11,7 +11,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-lookoutvision",
         "name": name,
-        "description": "Amazon Lookout for Vision, on a service of your own: hook, operators, sensors, triggers.",
+        "description": "Amazon Lookout for Vision: hook, operators, sensors and triggers.",
         "integrations": [
             {
                 "integration-name": name,
