@@ -215,6 +215,8 @@ class Trainer:
                         raise InvalidInput(message["invalid"])
                     if "fault" in message:
                         raise ServiceFault(message["fault"])
+                    if "unreachable" in message:
+                        raise BlobError(message["unreachable"], input=False)
                     if "trained" in message:
                         return
                 if self.stopping():

@@ -63,7 +63,9 @@ def main(folder: Path, output: TextIO) -> int:
         (folder / _OUTCOME).write_text(json.dumps(work.do()))
     except InvalidInput as error:
         say(invalid=str(error))
-    except (BlobError, engine.EngineError) as error:
+    except BlobError as error:
+        say(unreachable=str(error))
+    except engine.EngineError as error:
         say(fault=str(error))
     except OSError as error:
         say(fault=f"the data directory can't be used: {error.strerror or error}")
@@ -125,7 +127,7 @@ class _Work:
         """The images and masks as files of this training's own: nobody changes them while it lasts."""
         stage = self._stage(0.0, 0.05, "copying images")
         (self._folder / "images").mkdir()
-        problems: list[str] = []
+        problems: dict[tuple[int, str], str] = {}
 
         def copy(number: int, kind: str, source_ref: str | None) -> Path | None:
             if source_ref is None:
@@ -140,7 +142,7 @@ class _Work:
             except BlobError as error:
                 if not error.input:
                     raise
-                problems.append(str(error))
+                problems[number, kind] = str(error)
             return path
 
         def copy_both(number: int) -> tuple[Path | None, Path | None]:
@@ -154,7 +156,8 @@ class _Work:
                 images.append(image)
                 masks.append(mask)
         if problems:
-            raise InvalidInput(_counted(problems))
+            # Not in the order in which the copiers met them.
+            raise InvalidInput(_counted([problem for _, problem in sorted(problems.items())]))
         return [image for image in images if image], masks
 
     def _scale(self, start: float, end: float) -> Report:

@@ -12,9 +12,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
 
-# A trigger that fires at once can overtake what Airflow's scheduler hears of its task's deferral, and that
-# fails the task.
-_FIRST_SECONDS = 2.0
+# A trigger that fires at once can overtake what Airflow's executor tells of the end of the process that
+# deferred, and that fails the try. (Airflow: "the task instance's state attribute is queued".)
+_FIRST_SECONDS = 5.0
 
 
 class LookoutVisionWaiterTrigger(BaseTrigger):

@@ -127,6 +127,7 @@ def test_the_log_line_of_a_request(wire: Wire, logged) -> None:
         "message": "request",
         "request_id": line["request_id"],
         "operation": "DescribeProject",
+        "project": "p",
         "access_key_id": wire.key.access_key_id,
         "account_id": wire.key.account,
         "region": "eu-central-1",
