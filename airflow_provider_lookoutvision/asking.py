@@ -33,11 +33,8 @@ def ask(hook: LookoutVisionHook, method: str, arguments: Mapping[str, Any]) -> M
 
     try:
         answer: Mapping[str, Any] = getattr(hook.conn, method)(**arguments)
-    except exceptions.ClientError as error:
-        refusal: Mapping[str, Any] = error.response
-        return refusal
-    except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
-        return _unanswered(error)
+    except (exceptions.ClientError, exceptions.ConnectionError, exceptions.HTTPClientError) as error:
+        return _refusal(error)
     return answer
 
 
@@ -122,11 +119,8 @@ class Asker:
             return await asyncio.to_thread(ask, self._hook, method, arguments)
         try:
             answer: Mapping[str, Any] = await getattr(self._client, method)(**arguments)
-        except exceptions.ClientError as error:
-            refusal: Mapping[str, Any] = error.response
-            return refusal
-        except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
-            return _unanswered(error)
+        except (exceptions.ClientError, exceptions.ConnectionError, exceptions.HTTPClientError) as error:
+            return _refusal(error)
         return answer
 
 
@@ -157,5 +151,10 @@ def has_aiobotocore() -> bool:
     return find_spec("aiobotocore") is not None
 
 
-def _unanswered(error: Exception) -> Mapping[str, Any]:
+def _refusal(error: Exception) -> Mapping[str, Any]:
+    from botocore.exceptions import ClientError
+
+    if isinstance(error, ClientError):
+        response: Mapping[str, Any] = error.response
+        return response
     return {"Error": {"Code": UNANSWERED, "Message": str(error)}}

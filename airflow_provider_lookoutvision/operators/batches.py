@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-IMAGE_NAMES = (".jpg", ".jpeg", ".png")
+from airflow_provider_lookoutvision.manifests import IMAGE_NAMES
 
 PART_RESULTS = 500
 PART_SECONDS = 10.0

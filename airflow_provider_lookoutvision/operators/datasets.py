@@ -14,6 +14,8 @@ from airflow_provider_lookoutvision.operators.base import (
     no_retry_for_faults_of_the_input,
 )
 from airflow_provider_lookoutvision.operators.creating import LookoutVisionCreateBaseOperator
+from airflow_provider_lookoutvision.operators.s3 import split_s3_uri
+from airflow_provider_lookoutvision.operators.tokens import TokenMixin
 from airflow_provider_lookoutvision.operators.waiting import WaitingMixin
 
 if TYPE_CHECKING:
@@ -216,7 +218,7 @@ class LookoutVisionUpdateDatasetEntriesOperator(WaitingMixin, LookoutVisionBaseO
         return content
 
 
-class LookoutVisionDeleteDatasetOperator(LookoutVisionBaseOperator):
+class LookoutVisionDeleteDatasetOperator(TokenMixin):
     """Delete a dataset. One that is already gone is success; its images stay where they are.
 
     :param project_name: the project.
@@ -224,26 +226,17 @@ class LookoutVisionDeleteDatasetOperator(LookoutVisionBaseOperator):
     :param client_token: a token of your own, used as it is; by default the task instance's.
     """
 
-    template_fields: Sequence[str] = (
-        *LookoutVisionBaseOperator.template_fields,
-        "project_name",
-        "dataset_type",
-        "client_token",
-    )
+    template_fields: Sequence[str] = (*TokenMixin.template_fields, "project_name", "dataset_type")
 
-    def __init__(
-        self, *, project_name: str, dataset_type: DatasetType, client_token: str | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, project_name: str, dataset_type: DatasetType, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.project_name = project_name
         self.dataset_type = dataset_type
-        self.client_token = client_token
 
     def execute(self, context: Context) -> None:
         """Delete the dataset, unless it is gone."""
-        token = self.derived_token(context) if self.client_token is None else self.client_token
         with no_retry_for_faults_of_the_input():
-            delete_dataset(self, self.project_name, self.dataset_type, token)
+            delete_dataset(self, self.project_name, self.dataset_type, self.token(context))
 
 
 def delete_dataset(
@@ -256,17 +249,6 @@ def delete_dataset(
         operator.log.info("Dataset %s/%s is already gone", project_name, dataset_type)
     else:
         operator.log.info("Dataset %s/%s is deleted", project_name, dataset_type)
-
-
-def split_s3_uri(parameter: str, uri: str) -> tuple[str, str]:
-    """Return the bucket and the key of ``s3://bucket/key``.
-
-    :raises AirflowFailException: when it is something else.
-    """
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not uri.startswith("s3://") or not bucket or not key:
-        raise AirflowFailException(f"{parameter} is {uri!r}; it must be s3://bucket/key")
-    return bucket, key
 
 
 def split_lines(text: bytes, most: int) -> Iterator[bytes]:

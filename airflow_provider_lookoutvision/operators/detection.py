@@ -15,9 +15,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_lookoutvision.idempotency import tokens_of_other_epochs
 from airflow_provider_lookoutvision.operators.base import no_retry_for_faults_of_the_input
 from airflow_provider_lookoutvision.operators.batches import Checkpoint, Result, images, work_through
-from airflow_provider_lookoutvision.operators.datasets import split_s3_uri
 from airflow_provider_lookoutvision.operators.inspection import Inspector
 from airflow_provider_lookoutvision.operators.pacing import Pace
+from airflow_provider_lookoutvision.operators.s3 import split_s3_prefix, split_s3_uri
 from airflow_provider_lookoutvision.operators.versions import Model, ModelVersionMixin
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         with no_retry_for_faults_of_the_input(), _no_retry_for_faults_of_s3():
             description = Model(self, self.project_name, str(self.model_version)).describe()
             model = {"ProjectName": self.project_name, "ModelVersion": description["ModelVersion"]}
-            masks = None if self.store_masks is None else _split_prefix("store_masks", self.store_masks)
+            masks = None if self.store_masks is None else split_s3_prefix("store_masks", self.store_masks)
             inspector = Inspector(self._service, self._s3, model, self._pace, masks)
             if self.image is not None:
                 found = self._look_at_one(inspector, self.image)
@@ -157,8 +157,8 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
             raise AirflowFailException("Set either image, or prefix and results")
         if self.prefix is None or self.store_masks is None:
             return
-        bucket, prefix = _split_prefix("prefix", self.prefix)
-        masks_bucket, masks = _split_prefix("store_masks", self.store_masks)
+        bucket, prefix = split_s3_prefix("prefix", self.prefix)
+        masks_bucket, masks = split_s3_prefix("store_masks", self.store_masks)
         if bucket == masks_bucket and f"{masks}{prefix}".startswith(prefix):
             raise AirflowFailException(
                 f"The masks in {self.store_masks} would be images below {self.prefix} the next time: store "
@@ -179,7 +179,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         return line
 
     def _look_at_all(self, inspector: Inspector, tokens: Sequence[str]) -> dict[str, Any]:
-        bucket, prefix = _split_prefix("prefix", str(self.prefix))
+        bucket, prefix = split_s3_prefix("prefix", str(self.prefix))
         place = dict(zip(("Bucket", "Key"), split_s3_uri("results", str(self.results)), strict=True))
         checkpoint = Checkpoint(self._s3, place["Bucket"], f"{place['Key']}.parts/", tokens)
         summary = _Summary(str(self.results), self.max_refs)
@@ -279,13 +279,6 @@ class _Summary:
         """The counts, for an XCom."""
         names = ("total", "anomalous", "normal", "failed", "results", "anomalous_refs")
         return {name: getattr(self, name) for name in names}
-
-
-def _split_prefix(parameter: str, uri: str) -> tuple[str, str]:
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    if not uri.startswith("s3://") or not bucket:
-        raise AirflowFailException(f"{parameter} is {uri!r}; it must be s3://bucket/prefix")
-    return bucket, prefix
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
 from airflow_provider_lookoutvision import manifests
-from airflow_provider_lookoutvision.operators.datasets import split_s3_uri
+from airflow_provider_lookoutvision.operators.s3 import split_s3_folder, split_s3_uri
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -76,7 +76,7 @@ class LookoutVisionBuildManifestOperator(BaseOperator):
                 f"test_share is {self.test_share!r}; it must be 0 or more, and less than 1"
             )
         client = S3Hook(aws_conn_id=self.aws_conn_id).conn
-        bucket, prefix = _place("destination", self.destination)
+        bucket, prefix = split_s3_folder("destination", self.destination)
         try:
             images = self._read(client)
             colors = manifests.colors_of(images, self.mask_colors or {})
@@ -103,7 +103,7 @@ class LookoutVisionBuildManifestOperator(BaseOperator):
             text = answer["Body"].read().decode("utf-8-sig")
             root = f"s3://{bucket}/{key[: key.rfind('/') + 1]}"
             return manifests.from_table(text.splitlines(), root, answer["LastModified"])
-        bucket, prefix = _place("images", self.images)
+        bucket, prefix = split_s3_folder("images", self.images)
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         found = {
             each["Key"].removeprefix(prefix): each["LastModified"]
@@ -111,10 +111,3 @@ class LookoutVisionBuildManifestOperator(BaseOperator):
             for each in page.get("Contents", ())
         }
         return manifests.from_folders(f"s3://{bucket}/{prefix}", found)
-
-
-def _place(parameter: str, uri: str) -> tuple[str, str]:
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    if not uri.startswith("s3://") or not bucket:
-        raise AirflowFailException(f"{parameter} is {uri!r}; it must be s3://bucket/prefix/")
-    return bucket, prefix if not prefix or prefix.endswith("/") else f"{prefix}/"

@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_lookoutvision.assets import announce
 from airflow_provider_lookoutvision.operators.base import for_xcom, no_retry_for_faults_of_the_input
+from airflow_provider_lookoutvision.operators.s3 import split_s3_prefix
 from airflow_provider_lookoutvision.operators.tokens import TokenMixin
 from airflow_provider_lookoutvision.operators.versions import Model, ModelVersionMixin
 from airflow_provider_lookoutvision.operators.waiting import WaitingMixin
@@ -131,11 +132,7 @@ class LookoutVisionCreateModelOperator(WaitingMixin, TokenMixin):
         return least
 
     def _create(self, token: str) -> dict[str, Any]:
-        bucket, _, prefix = self.output_location.removeprefix("s3://").partition("/")
-        if not self.output_location.startswith("s3://") or not bucket:
-            raise AirflowFailException(
-                f"output_location is {self.output_location!r}; it must be s3://bucket/prefix"
-            )
+        bucket, prefix = split_s3_prefix("output_location", self.output_location)
         optional = {
             "Description": self.description,
             "KmsKeyId": self.kms_key_id,

@@ -15,6 +15,8 @@ from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
+
 
 class WaitingMixin(LookoutVisionBaseOperator):
     """What an operator of an asynchronous operation adds.
@@ -68,33 +70,36 @@ class WaitingMixin(LookoutVisionBaseOperator):
             if not self.deferrable:
                 wait.run(self.hook, self.log)
             elif not (self.asks_before_deferring and wait.check(self.hook, self.log)):
-                self._defer(state)
+                self.defer(trigger=trigger(self, wait), method_name="execute_complete", kwargs=dict(state))
         return self.result(context, **state)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None, **state: Any) -> Any:
         """Go on when the trigger has fired."""
-        event = event or {"status": "error", "message": "the trigger fired without an event"}
-        if event["status"] != "success":
-            raise to_airflow(str(event.get("message")), event["status"] == "input")
+        check_event(event)
         return self.result(context, **state)
 
-    def _defer(self, state: Mapping[str, Any]) -> None:
-        from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
 
-        self.defer(
-            trigger=LookoutVisionWaiterTrigger(
-                waiter=self.waiter,
-                arguments=self.waiter_arguments(),
-                waiter_delay=self.waiter_delay,
-                waiter_max_attempts=self.waiter_max_attempts,
-                aws_conn_id=self.aws_conn_id,
-                region_name=self.region_name,
-                verify=self.verify,
-                botocore_config=self.botocore_config,
-            ),
-            method_name="execute_complete",
-            kwargs=dict(state),
-        )
+def trigger(operator: LookoutVisionBaseOperator, wait: Wait) -> LookoutVisionWaiterTrigger:
+    """The trigger that waits for an operator, on its connection."""
+    from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
+
+    return LookoutVisionWaiterTrigger(
+        waiter=wait.waiter,
+        arguments=dict(wait.arguments),
+        waiter_delay=wait.delay,
+        waiter_max_attempts=wait.max_attempts,
+        aws_conn_id=operator.aws_conn_id,
+        region_name=operator.region_name,
+        verify=operator.verify,
+        botocore_config=operator.botocore_config,
+    )
+
+
+def check_event(event: Mapping[str, Any] | None) -> None:
+    """Raise Airflow's exception for what a trigger tells, unless that is success."""
+    event = event or {"status": "error", "message": "the trigger fired without an event"}
+    if event["status"] != "success":
+        raise _to_airflow(str(event.get("message")), event["status"] == "input")
 
 
 @contextmanager
@@ -107,9 +112,8 @@ def failures_of_waits() -> Iterator[None]:
     try:
         yield
     except WaitFailed as failure:
-        raise to_airflow(str(failure), failure.input) from failure
+        raise _to_airflow(str(failure), failure.input) from failure
 
 
-def to_airflow(message: str, input: bool) -> Exception:  # noqa: A002 (as in "input or machine")
-    """Airflow's exception for a failure: one that it doesn't retry when the input was at fault."""
+def _to_airflow(message: str, input: bool) -> Exception:  # noqa: A002 (as in "input or machine")
     return AirflowFailException(message) if input else AirflowException(message)

@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator, for_xcom
-from airflow_provider_lookoutvision.operators.waiting import failures_of_waits, to_airflow
+from airflow_provider_lookoutvision.operators.waiting import check_event, failures_of_waits, trigger
 from airflow_provider_lookoutvision.waiting import Wait
 
 if TYPE_CHECKING:
@@ -63,29 +63,15 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
             return super().execute(context)
         if (answer := self._check()) is not None:
             return self._result(answer)
-        from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
-
-        wait = self.wait
         return self.defer(
-            trigger=LookoutVisionWaiterTrigger(
-                waiter=wait.waiter,
-                arguments=dict(wait.arguments),
-                waiter_delay=wait.delay,
-                waiter_max_attempts=wait.max_attempts,
-                aws_conn_id=self.aws_conn_id,
-                region_name=self.region_name,
-                verify=self.verify,
-                botocore_config=self.botocore_config,
-            ),
+            trigger=trigger(self, self.wait),
             method_name="execute_complete",
             timeout=timedelta(seconds=self.timeout),
         )
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Go on when the trigger has fired."""
-        event = event or {"status": "error", "message": "the trigger fired without an event"}
-        if event["status"] != "success":
-            raise to_airflow(str(event.get("message")), event["status"] == "input")
+        check_event(event)
         return self._result(self._check())
 
     def _check(self) -> Mapping[str, Any] | None:
