@@ -53,7 +53,7 @@ class Caller:
 
     def arn(self, resource: str) -> str:
         """The ARN of a resource of the caller's account and region, ``resource`` as in ``project/name``."""
-        return f"arn:{partition(self.region)}:{SERVICE}:{self.region}:{self.account_id}:{resource}"
+        return arn(self.region, self.account_id, resource)
 
     def authorize(self, operation: str, project_name: str | None = None) -> None:
         """Check that the key allows an operation, on a project where there is one.
@@ -94,6 +94,11 @@ class Caller:
 def matches(patterns: Sequence[str], name: str) -> bool:
     """Whether one of the patterns, with ``*`` and ``?``, is the name."""
     return any(_regex(pattern).fullmatch(name) for pattern in patterns)
+
+
+def arn(region: str, account_id: str, resource: str) -> str:
+    """The ARN of one of the service's resources, ``resource`` as in ``project/name``."""
+    return f"arn:{partition(region)}:{SERVICE}:{region}:{account_id}:{resource}"
 
 
 def partition(region: str) -> str:

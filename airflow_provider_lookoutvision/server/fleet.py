@@ -20,9 +20,9 @@ import sqlalchemy as sa
 from airflow_provider_lookoutvision.server import idempotency
 from airflow_provider_lookoutvision.server.call import Inference
 from airflow_provider_lookoutvision.server.database import Database
+from airflow_provider_lookoutvision.server.doer import SERVICE_FAULT
 from airflow_provider_lookoutvision.server.errors import InternalServerException
 from airflow_provider_lookoutvision.server.hosting import HOSTED_MESSAGE
-from airflow_provider_lookoutvision.server.jobs import SERVICE_FAULT
 from airflow_provider_lookoutvision.server.models import (
     IN_SERVICE,
     TRAINED_MESSAGE,

@@ -1,8 +1,4 @@
-"""The two jobs that fill datasets: a manifest imported whole or not at all, entries updated all or none.
-
-What goes wrong is told in the dataset's StatusMessage, which begins with whose fault it was: ``Invalid
-input:`` when the same request would fail again, ``Service fault:`` when it may succeed later.
-"""
+"""The two jobs that fill datasets: a manifest imported whole or not at all, entries updated all or none."""
 
 from __future__ import annotations
 
@@ -16,8 +12,7 @@ from typing import BinaryIO, ClassVar
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server import idempotency, manifest
-from airflow_provider_lookoutvision.server.blobs import BlobError, Buckets, Location, Store
-from airflow_provider_lookoutvision.server.database import Database
+from airflow_provider_lookoutvision.server.blobs import Buckets, Location
 from airflow_provider_lookoutvision.server.datasets import (
     CREATED_MESSAGE,
     IMPORT_JOB,
@@ -25,67 +20,27 @@ from airflow_provider_lookoutvision.server.datasets import (
     UPDATED_MESSAGE,
     DatasetStatus,
 )
-from airflow_provider_lookoutvision.server.jobs import (
-    INVALID_INPUT,
-    SERVICE_FAULT,
-    InvalidInput,
-    Job,
-    Lease,
-    Stopped,
-)
+from airflow_provider_lookoutvision.server.doer import Doer, InvalidInput
+from airflow_provider_lookoutvision.server.jobs import Job, Lease, Stopped
 from airflow_provider_lookoutvision.server.schema import dataset_entries, datasets, upsert
-from airflow_provider_lookoutvision.server.settings import Settings
 
 LARGEST_MANIFEST = 1_000_000_000
 BATCH = 1000
 SHOWN_ERRORS = 10
 
 
-@dataclass(frozen=True)
-class Importer:
-    """Does import and update jobs.
-
-    :param stopping: asked now and then whether the worker is about to stop.
-    """
+class Importer(Doer):
+    """Does import and update jobs."""
 
     kinds: ClassVar[tuple[str, ...]] = (IMPORT_JOB, UPDATE_JOB)
+    noun: ClassVar[str] = "import"
 
-    database: Database
-    store: Store
-    settings: Settings
-    stopping: Callable[[], bool]
-
-    def run(self, job: Job) -> None:
-        """Do a claimed job to its end, good or bad."""
-        lease = Lease(self.database, job)
-        with lease.kept():
-            try:
-                if job.kind == IMPORT_JOB:
-                    self._import(job, lease)
-                elif job.kind == UPDATE_JOB:
-                    self._update(job, lease)
-            except InvalidInput as error:
-                self._fail(job, lease, f"{INVALID_INPUT}{error}")
-            except BlobError as error:
-                if error.input or job.is_last_attempt:
-                    self._fail(job, lease, f"{INVALID_INPUT if error.input else SERVICE_FAULT}{error}")
-                else:
-                    lease.retry_later()
-
-    def fail_unexpectedly(self, job: Job) -> None:
-        """End a job that met an error of the service itself; trying again would meet it again."""
-        self._fail(
-            job, Lease(self.database, job), f"{SERVICE_FAULT}the import met an error; the log tells which"
-        )
-
-    def give_up(self, job: Job) -> None:
-        """End a job whose workers, or whose database, failed each time."""
-        self._fail(
-            job,
-            Lease(self.database, job),
-            f"{SERVICE_FAULT}the import was begun {job.attempts - 1} times, and never came to its end. The "
-            "service's log may tell why; trying again is safe",
-        )
+    def do(self, job: Job, lease: Lease) -> None:
+        """Import a manifest, or update entries."""
+        if job.kind == IMPORT_JOB:
+            self._import(job, lease)
+        elif job.kind == UPDATE_JOB:
+            self._update(job, lease)
 
     def _import(self, job: Job, lease: Lease) -> None:
         source = Location(job.details["Bucket"], job.details["Key"], job.details.get("VersionId"))
@@ -126,10 +81,11 @@ class Importer:
     def _most_images(self, dataset_type: str) -> int:
         return self.settings.max_train_images if dataset_type == "train" else self.settings.max_test_images
 
-    def _fail(self, job: Job, lease: Lease, message: str) -> None:
+    def fail(self, job: Job, message: str) -> None:
+        """Tell the dataset, which is then empty, or as it was before the update."""
         creating = job.kind == IMPORT_JOB
         status = DatasetStatus.CREATE_FAILED if creating else DatasetStatus.UPDATE_FAILED_ROLLBACK_COMPLETE
-        with lease.finish() as connection:
+        with Lease(self.database, job).finish() as connection:
             if creating:
                 connection.execute(
                     dataset_entries.delete().where(dataset_entries.c.dataset_id == job.subject_id)

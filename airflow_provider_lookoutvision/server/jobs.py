@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -23,17 +23,9 @@ from airflow_provider_lookoutvision.server.schema import jobs, now
 LEASE_MILLISECONDS = 15_000
 MOST_ATTEMPTS = 3
 
-# What a StatusMessage begins with: whether the same request would fail again, or may succeed later.
-INVALID_INPUT = "Invalid input: "
-SERVICE_FAULT = "Service fault: "
-
 
 class LeaseLost(Exception):
     """The job is no longer this worker's: stop, and write nothing more."""
-
-
-class InvalidInput(Exception):
-    """What the job was given can't be used; the message tells its author what to change."""
 
 
 class Stopped(Exception):
@@ -61,26 +53,6 @@ class Job:
     def is_last_attempt(self) -> bool:
         """Whether the job has been begun so often that it isn't tried again."""
         return self.attempts >= MOST_ATTEMPTS
-
-
-class Doer(Protocol):
-    """Does jobs of some kinds.
-
-    ``run`` does a claimed job to its end, good or bad, and raises LeaseLost when it is another's by now, and
-    Stopped when the worker stops first. The other two end a job that can't be done: one that met an error of
-    the service itself, and one that was begun too often.
-    """
-
-    kinds: ClassVar[tuple[str, ...]]
-
-    def run(self, job: Job) -> None:
-        """Do it."""
-
-    def fail_unexpectedly(self, job: Job) -> None:
-        """Tell its subject that an error has ended it."""
-
-    def give_up(self, job: Job) -> None:
-        """Tell its subject that its workers failed each time."""
 
 
 def enqueue(

@@ -133,6 +133,11 @@ class Pool:
         """Whether it has the least replicas that were asked for."""
         return self.units >= self._plan.min_units
 
+    @property
+    def _working(self) -> int:
+        """How many replicas there are, or are about to be, that aren't leaving."""
+        return sum(not replica.retired for replica in self._replicas) + self._starting
+
     async def detect(self, image: bytes) -> Answer:
         """What a replica finds.
 
@@ -209,14 +214,12 @@ class Pool:
             if not free:
                 break
             min(free, key=lambda replica: len(replica.requests)).give(self._waiting.popleft())
-        working = sum(not replica.retired for replica in self._replicas) + self._starting
         # One after another: by the time that it is ready, the next may not be needed.
-        if self._waiting and self.ready and not self._starting and working < self._plan.max_units:
-            unready = any(not replica.ready for replica in self._replicas)
-            if not unready:
-                log.info("an inference unit is added", extra={"model": self._plan.name})
-                self._busy_at = time.monotonic()
-                self._start()
+        settled = self.ready and not self._starting and all(replica.ready for replica in self._replicas)
+        if self._waiting and settled and self._working < self._plan.max_units:
+            log.info("an inference unit is added", extra={"model": self._plan.name})
+            self._busy_at = time.monotonic()
+            self._start()
 
     def _start(self) -> None:
         self._starting += 1
@@ -302,8 +305,7 @@ class Pool:
             self.failed_starts += 1
         if not (replica and replica.retired):
             log.error("an inference unit ended", extra={"model": self._plan.name, "exit_status": status})
-        working = sum(not replica.retired for replica in self._replicas) + self._starting
-        if working < self._plan.min_units:
+        if self._working < self._plan.min_units:
             self._start()
         self._dispatch()
 

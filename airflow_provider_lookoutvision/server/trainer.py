@@ -13,27 +13,19 @@ import logging
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server import evaluation, idempotency
-from airflow_provider_lookoutvision.server.access import SERVICE, partition
-from airflow_provider_lookoutvision.server.blobs import BlobError, Buckets, Location, Store
+from airflow_provider_lookoutvision.server.access import arn
+from airflow_provider_lookoutvision.server.blobs import BlobError, Buckets, Location
 from airflow_provider_lookoutvision.server.child import Child
-from airflow_provider_lookoutvision.server.database import Database
-from airflow_provider_lookoutvision.server.jobs import (
-    INVALID_INPUT,
-    SERVICE_FAULT,
-    InvalidInput,
-    Job,
-    Lease,
-    Stopped,
-)
+from airflow_provider_lookoutvision.server.doer import Doer, InvalidInput, ServiceFault
+from airflow_provider_lookoutvision.server.jobs import Job, Lease, Stopped
 from airflow_provider_lookoutvision.server.models import (
     TRAIN_JOB,
     TRAINED_MESSAGE,
@@ -47,7 +39,6 @@ from airflow_provider_lookoutvision.server.schema import (
     projects,
     training_entries,
 )
-from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.training_set import Example, TrainingSet, training_set
 
 log = logging.getLogger("lookoutvision")
@@ -58,59 +49,28 @@ _TELL_SECONDS = 1.0
 _LIVES = 2
 
 
-class ServiceFault(Exception):
-    """The training can't be done, and its input isn't at fault."""
-
-
 class _Died(Exception):
     """The child process ended without saying how; the message is the reason."""
 
 
-@dataclass(frozen=True)
-class Trainer:
-    """Does training jobs.
-
-    :param stopping: asked often whether the worker is about to stop.
-    """
+class Trainer(Doer):
+    """Does training jobs."""
 
     kinds: ClassVar[tuple[str, ...]] = (TRAIN_JOB,)
+    noun: ClassVar[str] = "training"
 
-    database: Database
-    store: Store
-    settings: Settings
-    stopping: Callable[[], bool]
-
-    def run(self, job: Job) -> None:
-        """Do a claimed job to its end, good or bad."""
-        lease = Lease(self.database, job)
+    def do(self, job: Job, lease: Lease) -> None:
+        """Train a model, try it, and publish how good it is."""
         self.tidy()
-        with lease.kept():
-            try:
-                self._train(job, lease)
-            except InvalidInput as error:
-                self._fail(job, f"{INVALID_INPUT}{error}")
-            except ServiceFault as error:
-                self._fail(job, f"{SERVICE_FAULT}{error}")
-            except OSError as error:
-                self._fail(job, f"{SERVICE_FAULT}the data directory can't be used: {error.strerror}")
-            except BlobError as error:
-                if error.input or job.is_last_attempt:
-                    self._fail(job, f"{INVALID_INPUT if error.input else SERVICE_FAULT}{error}")
-                else:
-                    lease.retry_later()
-
-    def fail_unexpectedly(self, job: Job) -> None:
-        """End a job that met an error of the service itself; trying again would meet it again."""
-        self._fail(job, f"{SERVICE_FAULT}the training met an error; the log tells which")
+        try:
+            self._train(job, lease)
+        except OSError as error:
+            raise ServiceFault(f"the data directory can't be used: {error.strerror}") from error
 
     def give_up(self, job: Job) -> None:
-        """End a job whose workers, or whose database, failed each time."""
+        """End a job that was begun too often, and clear away what its workers have left."""
         self.tidy()
-        self._fail(
-            job,
-            f"{SERVICE_FAULT}the training was begun {job.attempts - 1} times, and never came to its end. The "
-            "service's log may tell why; trying again is safe",
-        )
+        super().give_up(job)
 
     def tidy(self) -> None:
         """Delete the folders that dead workers have left."""
@@ -131,12 +91,11 @@ class Trainer:
         with self._scratch(job) as folder:
             outcome = self._learn(job, lease, folder, chosen)
             ended = time.time_ns() // 1_000_000
-            arn = f"arn:{partition(job.region)}:{SERVICE}:{job.region}:{job.account_id}"
-            subject = evaluation.Subject(
-                f"{arn}:model/{model.project_name}/{model.version}", model.project_name, model.version, ended
-            )
+            name, version = model.project_name, model.version
+            model_arn = arn(job.region, job.account_id, f"model/{name}/{version}")
+            subject = evaluation.Subject(model_arn, name, version, ended)
             figures = evaluation.Figures(**outcome)
-            where = (model.output_prefix, model.project_name, model.version)
+            where = (model.output_prefix, name, version)
             tested = [(example.source_ref, example.label) for example in chosen.test]
             buckets.write(
                 Location(model.output_bucket, evaluation.manifest_key(*where)),
@@ -249,7 +208,8 @@ class Trainer:
     def _root(self) -> Path:
         return self.settings.data_dir / "training"
 
-    def _fail(self, job: Job, message: str) -> None:
+    def fail(self, job: Job, message: str) -> None:
+        """Tell the model."""
         with Lease(self.database, job).finish() as connection:
             _settle(connection, job.subject_id, status=ModelStatus.TRAINING_FAILED, status_message=message)
             idempotency.spend(connection, job.account_id, job.region, job.operation, job.token)

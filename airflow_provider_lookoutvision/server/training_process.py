@@ -20,7 +20,7 @@ from airflow_provider_lookoutvision import engine
 from airflow_provider_lookoutvision.engine.dataset import checked
 from airflow_provider_lookoutvision.server import settings
 from airflow_provider_lookoutvision.server.blobs import BlobError, Buckets, Location, store
-from airflow_provider_lookoutvision.server.jobs import InvalidInput
+from airflow_provider_lookoutvision.server.doer import InvalidInput
 
 _TASK, _OUTCOME, _MODEL = "task.json", "outcome.json", "model"
 LARGEST_IMAGE = 8 << 20
@@ -90,6 +90,7 @@ class _Work:
         labels = [example["label"] for example in everything]
         with _naming(everything):
             checked(images, labels, masks, self._classes, self._stage(0.05, 0.1, "checking images"))
+        trained, tried = (0.6, 0.7) if task.refit else (0.9, 1.0)
         first = self._folder / ("trial" if task.refit else _MODEL)
         with _naming(everything[train]):
             report = engine.train(
@@ -99,7 +100,7 @@ class _Work:
                 self._classes,
                 first,
                 cache=self._cache,
-                progress=self._scale(0.1, 0.6 if task.refit else 0.9),
+                progress=self._scale(0.1, trained),
             )
         with _naming(everything[test]):
             evaluation = engine.evaluate(
@@ -107,7 +108,7 @@ class _Work:
                 images[test],
                 labels[test],
                 masks[test],
-                progress=self._scale(0.6 if task.refit else 0.9, 0.7 if task.refit else 1.0),
+                progress=self._scale(trained, tried),
             )
         if task.refit:
             with _naming(everything):
@@ -119,7 +120,7 @@ class _Work:
                     self._folder / _MODEL,
                     cache=self._cache,
                     recipe=report.recipe,
-                    progress=self._scale(0.7, 1.0),
+                    progress=self._scale(tried, 1.0),
                 )
         return _outcome(evaluation)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_lookoutvision.server import manifest
-from airflow_provider_lookoutvision.server.jobs import InvalidInput
+from airflow_provider_lookoutvision.server.doer import InvalidInput
 
 SEED = 0
 _TEST_SHARE = 0.2

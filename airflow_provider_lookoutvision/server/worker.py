@@ -21,8 +21,9 @@ import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server import blobs, jobs, logs
 from airflow_provider_lookoutvision.server.database import Database
+from airflow_provider_lookoutvision.server.doer import Doer
 from airflow_provider_lookoutvision.server.imports import Importer
-from airflow_provider_lookoutvision.server.jobs import Doer, Lease, Stopped
+from airflow_provider_lookoutvision.server.jobs import Lease, Stopped
 from airflow_provider_lookoutvision.server.settings import Settings, as_environ
 from airflow_provider_lookoutvision.server.trainer import Trainer
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from airflow_provider_lookoutvision.server.jobs import InvalidInput
+from airflow_provider_lookoutvision.server.doer import InvalidInput
 from airflow_provider_lookoutvision.server.manifest import Mask
 from airflow_provider_lookoutvision.server.training_set import Example, TrainingSet, split, training_set
 
