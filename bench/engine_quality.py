@@ -13,7 +13,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,20 @@ def read_manifest(manifest: Path, images: Path, masks: Path | None) -> Set:
     return Set(found.images, found.labels, found.masks, list(classes.values()))
 
 
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say where labelled images are."""
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--masks", type=Path)
+
+
+def read_source(options: argparse.Namespace, classes: Sequence[AnomalyClass] = ()) -> Set:
+    """The images that those arguments say."""
+    if options.source.is_dir():
+        return read_folder(options.source, list(classes))
+    return read_manifest(options.source, options.images or options.source.parent, options.masks)
+
+
 def parts(whole: Set, options: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     anomalous = np.array([label == "anomaly" for label in whole.labels])
     if options.train is None:
@@ -92,9 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--masks", type=Path)
+    add_source(parser)
     parser.add_argument("--classes", nargs="*", default=[], metavar="NAME=#RRGGBB")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--train", metavar="NORMAL+ANOMALOUS")
@@ -103,10 +115,7 @@ def main() -> None:
     parser.add_argument("--views", choices=["plain", "all"], default="plain")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    if options.source.is_dir():
-        whole = read_folder(options.source, [AnomalyClass(*item.split("=")) for item in options.classes])
-    else:
-        whole = read_manifest(options.source, options.images or options.source.parent, options.masks)
+    whole = read_source(options, [AnomalyClass(*item.split("=")) for item in options.classes])
     truth: list[bool] = []
     found: list[bool] = []
     probabilities: list[float] = []

@@ -16,23 +16,18 @@ from pathlib import Path
 import numpy as np
 
 from airflow_provider_lookoutvision.engine import Recipe, load, train
-from bench.engine_quality import read_folder, read_manifest
+from bench.engine_quality import add_source, read_source
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--masks", type=Path)
+    add_source(parser)
     parser.add_argument("--side", type=int, help="instead of the one that the training chooses")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    if options.source.is_dir():
-        whole = read_folder(options.source, [])
-    else:
-        whole = read_manifest(options.source, options.images or options.source.parent, options.masks)
+    whole = read_source(options)
     recipe = Recipe(options.side, "plain") if options.side else None
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "model")

@@ -35,7 +35,7 @@ from airflow_provider_lookoutvision.engine import (
     weights,
 )
 from airflow_provider_lookoutvision.engine.backbone import Backbone
-from bench.engine_quality import Set, read_folder, read_manifest
+from bench.engine_quality import Set, add_source, read_source
 
 PACKAGES = ("anomalib==2.7.0", "torch==2.14.1", "torchvision==0.29.1")
 NAMES = ("engine", "PatchCore")
@@ -150,19 +150,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--masks", type=Path)
+    add_source(parser)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3, help="how often each detects the held-out images")
     parser.add_argument("--coreset", type=float, default=0.1, help="the part of patches that PatchCore keeps")
     parser.add_argument("--python", type=Path, help="of an environment that has anomalib")
     options = parser.parse_args()
-    if options.source.is_dir():
-        whole = read_folder(options.source, [])
-    else:
-        whole = read_manifest(options.source, options.images or options.source.parent, options.masks)
+    whole = read_source(options)
     anomalous = np.array([label == "anomaly" for label in whole.labels])
     python = options.python or environment()
     detector = PatchCore(python)

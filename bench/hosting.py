@@ -33,7 +33,7 @@ from airflow_provider_lookoutvision.server.database import Database
 from airflow_provider_lookoutvision.server.schema import model_artifacts
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.testing.service import Service, running_service
-from bench.engine_quality import Set, read_folder, read_manifest
+from bench.engine_quality import Set, add_source, read_source
 from bench.load import measure
 from bench.service import machine, new_client
 from bench.wire import as_bytes
@@ -59,17 +59,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--masks", type=Path)
+    add_source(parser)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--requests", type=int, default=126, help="in each round")
     parser.add_argument("--connections", type=int, default=4)
     options = parser.parse_args()
-    if options.source.is_dir():
-        whole = read_folder(options.source, [])
-    else:
-        whole = read_manifest(options.source, options.images or options.source.parent, options.masks)
+    whole = read_source(options)
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, Python {platform.python_version()}")
     print(f"medians of {options.rounds} rounds of {options.requests} images")
     with tempfile.TemporaryDirectory(prefix="lookoutvision-bench-") as folder:

@@ -8,7 +8,6 @@ before it is made RGB, so that a large one is never in memory more than twice.
 """
 
 import io
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,10 +140,3 @@ def _rgb(image: Image.Image) -> Image.Image:
         ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(ground, image)
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def encode_png(pixels: Pixels) -> bytes:
-    """An RGB or grey PNG of these pixels."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", compress_level=zlib.Z_BEST_SPEED)
-    return stream.getvalue()
