@@ -12,15 +12,14 @@ import pytest
 
 from airflow_provider_lookoutvision.testing.service import Service
 
-ACCOUNT = "666666666666"
 Environ = Callable[..., dict[str, str]]
 Aws = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def aws(old_boto3: Path, environ: Environ, compared_service: Service) -> Aws:
+def aws(old_boto3: Path, environ: Environ, compared_service: Service, account: str) -> Aws:
     """``aws("create-project", ...)``, with the endpoint as a flag."""
-    variables = environ(ACCOUNT, AWS_PAGER="")
+    variables = environ(account, AWS_PAGER="")
     del variables["AWS_ENDPOINT_URL_LOOKOUTVISION"]
 
     def aws(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,8 +37,8 @@ def done(process: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(process.stdout)
 
 
-def test_a_life_of_a_project(aws: Aws) -> None:
-    arn = f"arn:aws:lookoutvision:eu-central-1:{ACCOUNT}:project/p"
+def test_a_life_of_a_project(aws: Aws, account: str) -> None:
+    arn = f"arn:aws:lookoutvision:eu-central-1:{account}:project/p"
     made = done(aws("create-project", "--project-name", "p", "--client-token", "t"))
     assert made["ProjectMetadata"]["ProjectArn"] == arn
     assert done(aws("create-project", "--project-name", "p", "--client-token", "t")) == made
