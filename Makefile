@@ -1,14 +1,32 @@
 # `make help` tells what there is. Every target runs in a virtual environment of its own, made here when it
-# is missing and brought up to date when pyproject.toml or constraints.txt changes.
+# is missing and brought up to date when pyproject.toml or its constraints change.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-with-$(notdir $(PYTHON))
 
+# Airflow 2.11 has libraries that are too old for the service: the tests there take it from the other environment.
+OLDEST := .venv-airflow-2.11
+OLDEST_INSTALLED := $(OLDEST)/.installed-with-$(notdir $(PYTHON))
+
+comma := ,
+COMPILE = $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-annotate --no-emit-index-url \
+    --custom-compile-command 'make constraints'
+
+# $(call install,the virtual environment,its constraints,what)
+define install
+	@test -e $@ || $(PYTHON) -m venv --clear $(1)
+	@echo "Installing into $(1) ..."
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(1)/bin/uv pip install --quiet --python $(1)/bin/python --compile-bytecode \
+	    --constraints $(2) --build-constraints constraints.txt --editable $(3)
+	@touch $@
+endef
+
 # A checkout is run from its own folder, and a run that is interrupted leaves no half-made target.
 .DELETE_ON_ERROR:
-.PHONY: all help demo examples test lint docs bench constraints clean
+.PHONY: all help demo examples test oldest lint docs bench constraints clean
 
 all: $(INSTALLED) help
 
@@ -23,7 +41,11 @@ examples: $(INSTALLED) ## the example DAGs of training, promoting and nightly ba
 	@$(BIN)/python -m example_dags.demo.examples
 
 test: $(INSTALLED) ## the tests, against the real service on SQLite and PostgreSQL (ARGS='-k token' for some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+oldest: $(INSTALLED) $(OLDEST_INSTALLED) ## the provider's tests on the oldest Airflow and Amazon provider that it supports
+	LOOKOUTVISION_TEST_SERVICE='$(abspath $(BIN)/lookoutvision)' \
+	    $(OLDEST)/bin/python -m pytest $(or $(ARGS),tests/model tests/provider tests/testing)
 
 lint: $(INSTALLED) ## style, types and the import law
 	$(BIN)/ruff check
@@ -37,13 +59,12 @@ docs: $(INSTALLED) ## the documents as HTML, in build/docs; a warning is an erro
 bench: $(INSTALLED) ## requests a second and CPU a request, beside a bare route and a moto server
 	@$(BIN)/python -m bench.service
 
-constraints: $(INSTALLED) ## write constraints.txt anew, with the newest versions that pyproject.toml admits
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev \
-	    --no-annotate --no-emit-index-url --custom-compile-command 'make constraints' \
-	    --output-file constraints.txt pyproject.toml
+constraints: $(INSTALLED) ## write both constraints anew, with the newest versions that pyproject.toml admits
+	$(COMPILE) --universal --all-extras --group dev --output-file constraints.txt pyproject.toml
+	$(COMPILE) --extra deferrable --group airflow-2 --output-file constraints-airflow-2.11.txt pyproject.toml
 
 clean: ## remove the virtual environment, what was built, and the tools' caches
-	rm -rf $(VENV) .venv-boto3-* .venv-anomalib-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OLDEST) .venv-boto3-* .venv-anomalib-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -51,10 +72,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	    { echo "Python 3.11 or newer is needed, and $(PYTHON) is not: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	    { echo "$(PYTHON) can't make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
-	@echo "Installing into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
-	    --constraints constraints.txt --build-constraints constraints.txt \
-	    --editable '.[server,engine,postgres,deferrable]' --group dev
-	@touch $@
+	$(call install,$(VENV),constraints.txt,'.[server$(comma)engine$(comma)postgres$(comma)deferrable]' --group dev)
+
+$(OLDEST_INSTALLED): pyproject.toml constraints-airflow-2.11.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || \
+	    { echo "Airflow 2.11 needs a Python before 3.13: make oldest PYTHON=/path/to/python3.12" >&2; exit 1; }
+	$(call install,$(OLDEST),constraints-airflow-2.11.txt,'.[deferrable]' --group airflow-2)

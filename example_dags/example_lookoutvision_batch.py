@@ -9,7 +9,7 @@ The model in use is the newest that is tagged ``stage=production``: see ``exampl
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +24,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 with DAG(
     dag_id="example_lookoutvision_batch",
     schedule="0 2 * * *",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     is_paused_upon_creation=True,
     catchup=False,
     # Two nights at a time would stop each other's model.
@@ -84,6 +85,7 @@ with DAG(
         waiter_delay=2,
     ).as_setup()
 
+    # [START howto_operator_lookoutvision_detect_anomalies_mapped]
     detect = LookoutVisionDetectAnomaliesOperator.partial(
         task_id="detect_anomalies",
         project_name="{{ params.project_name }}",
@@ -91,6 +93,7 @@ with DAG(
         store_masks="{{ params.masks }}",
         max_active_tis_per_dagrun=2,
     ).expand_kwargs(stations())
+    # [END howto_operator_lookoutvision_detect_anomalies_mapped]
 
     stop = LookoutVisionStopModelOperator(
         task_id="stop_model",

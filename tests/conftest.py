@@ -1,44 +1,37 @@
-"""A real service on each database, and clients of it; what every suite below here may use.
+"""What every suite below here may use, whatever is installed beside it: nobody's own settings, a PostgreSQL.
 
-=============== ======== ===============================================================================
-``database``    session  ``"sqlite"``, then ``"postgresql"``: whoever uses it, or one of the fixtures below,
-                         runs on both. ``pytest --database=sqlite`` (or ``postgresql``) leaves one out.
-``new_database`` session a function: the flags that give ``lookoutvision`` an empty database of that kind
-``service``     session  the running service (``testing.service.Service``), shared by all tests
-``storage``     session  its database and its seal, opened by this process beside it
-``account``     test     an account of 12 digits that no other test has: nothing is shared; and
-                         ``other_account`` another one
-``new_key``     test     a function: an access key of that account, made within milliseconds
-``make_client`` test     a function: a boto3 client of the service, with a key of its own
-``client``      test     such a client that may do everything
-``new_service`` test     a function: another service, on a database of its own, for tests that stop, limit
-                         or break theirs
-=============== ======== ===============================================================================
+=================== ======== =========================================================================
+``postgres_server``  session  a function: the server (``postgres_server.PostgresServer``)
+``account``          test     an account of 12 digits that no other test has: nothing is shared; and
+                              ``other_account`` another one
+=================== ======== =========================================================================
+
+The suites of the provider run beside older Airflows too, whose libraries the service doesn't work with:
+``LOOKOUTVISION_TEST_SERVICE`` names the command ``lookoutvision`` of another environment then.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 from postgres_server import PostgresServer
-from services import REGION, MakeClient, NewDatabase, NewKey, NewService, Storage, client_of, storage_of
 
-from airflow_provider_lookoutvision.testing.service import Key, Service, running_service
+from airflow_provider_lookoutvision.testing.service import SERVICE_VARIABLE
 
-DATABASES = ("sqlite", "postgresql")
+TESTS = Path(__file__).parent
 
 
 def pytest_configure() -> None:
     # Nobody's own configuration of AWS or of the service reaches the tests.
     for name in [name for name in os.environ if name.startswith(("AWS_", "LOOKOUTVISION_"))]:
-        del os.environ[name]
+        if name != SERVICE_VARIABLE:
+            del os.environ[name]
     os.environ |= {
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -49,22 +42,17 @@ def pytest_configure() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--database",
-        choices=[*DATABASES, "both"],
+        choices=["sqlite", "postgresql", "both"],
         default="both",
         help="what the service of the tests keeps its data in (default: both, one after the other)",
     )
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "database" in metafunc.fixturenames:
-        chosen = metafunc.config.getoption("database")
-        databases = DATABASES if chosen == "both" else [chosen]
-        metafunc.parametrize("database", databases, indirect=True, scope="session")
-
-
-@pytest.fixture(scope="session")
-def database(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Of several processes (`make test`) one has the tests that share a whole Airflow; a file stays together.
+    for item in items:
+        suite = item.path.relative_to(TESTS).parts[0]
+        item.add_marker(pytest.mark.xdist_group(suite if suite == "provider" else item.path.name))
 
 
 @pytest.fixture(scope="session")
@@ -77,38 +65,6 @@ def _forever() -> Iterator[ExitStack]:
 def postgres_server(_forever: ExitStack) -> Callable[[], PostgresServer]:
     """A function: the server, started when it is first asked for."""
     return cache(lambda: _forever.enter_context(PostgresServer()))
-
-
-@pytest.fixture(scope="session")
-def new_database(database: str, postgres_server: Callable[[], PostgresServer]) -> NewDatabase:
-    def new_database() -> list[str]:
-        return [] if database == "sqlite" else ["--database-url", postgres_server().new_database()]
-
-    return new_database
-
-
-@pytest.fixture(scope="session")
-def _services(_forever: ExitStack) -> dict[str, tuple[Service, Storage]]:
-    return {}
-
-
-@pytest.fixture(scope="session")
-def service(
-    database: str,
-    new_database: NewDatabase,
-    _services: dict[str, tuple[Service, Storage]],
-    _forever: ExitStack,
-) -> Service:
-    # A session's parameters may alternate between tests, and a service lasts longer than one turn.
-    if database not in _services:
-        service = _forever.enter_context(running_service(flags=new_database()))
-        _services[database] = service, _forever.enter_context(storage_of(service))
-    return _services[database][0]
-
-
-@pytest.fixture(scope="session")
-def storage(service: Service, database: str, _services: dict[str, tuple[Service, Storage]]) -> Storage:
-    return _services[database][1]
 
 
 @pytest.fixture
@@ -124,59 +80,3 @@ def other_account() -> str:
 def _new_account() -> str:
     # Not from `random`: pytest-randomly gives each test the same numbers.
     return f"{secrets.randbelow(10**12):012}"
-
-
-@pytest.fixture
-def new_key(storage: Storage, account: str) -> NewKey:
-    """``new_key(account=..., allow=[patterns], project=[patterns])``"""
-
-    def new_key(account: str = account, **permissions: Sequence[str]) -> Key:
-        return storage.new_key(account, **permissions)
-
-    return new_key
-
-
-@pytest.fixture
-def make_client(service: Service, new_key: NewKey) -> Iterator[MakeClient]:
-    """``make_client(region=..., attempts=..., key=..., endpoint_url=..., <what new_key takes>)``"""
-    with ExitStack() as stack:
-
-        def make_client(
-            *,
-            key: Key | None = None,
-            endpoint_url: str = service.endpoint_url,
-            region: str = REGION,
-            attempts: int = 1,
-            config: Mapping[str, Any] | None = None,
-            **permissions: Any,
-        ) -> Any:
-            client = client_of(
-                endpoint_url, key or new_key(**permissions), region=region, attempts=attempts, **config or {}
-            )
-            stack.callback(client.close)
-            return client
-
-        yield make_client
-
-
-@pytest.fixture
-def client(make_client: MakeClient) -> Any:
-    return make_client()
-
-
-@pytest.fixture
-def new_service(new_database: NewDatabase, tmp_path: Path) -> Iterator[NewService]:
-    """``new_service(*flags, environ={...}, data_dir=..., database=flags of an existing one)``"""
-    with ExitStack() as stack:
-
-        def new_service(
-            *flags: str,
-            environ: Mapping[str, str] | None = None,
-            data_dir: Path | None = None,
-            database: Sequence[str] | None = None,
-        ) -> Service:
-            folder = data_dir or tmp_path / f"service-{secrets.token_hex(4)}"
-            flags = (*(new_database() if database is None else database), *flags)
-            return stack.enter_context(running_service(folder, flags, environ))
-
-        yield new_service

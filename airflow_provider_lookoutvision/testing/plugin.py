@@ -23,7 +23,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,9 +33,8 @@ import boto3
 import pytest
 
 from airflow_provider_lookoutvision.model import teach
-from airflow_provider_lookoutvision.testing.service import Service, running_service
+from airflow_provider_lookoutvision.testing.service import SERVICE_VARIABLE, Service, running_service
 
-SERVICE_VARIABLE = "LOOKOUTVISION_TEST_SERVICE"
 REGION = "us-east-1"
 _WAIT = {"Delay": 1, "MaxAttempts": 120}
 
@@ -79,11 +77,10 @@ class LookoutVision:
 @pytest.fixture(scope="session")
 def lookoutvision_service() -> Iterator[Service | None]:
     """The service of the session; None when ``LOOKOUTVISION_TEST_SERVICE`` names one that is running."""
-    where = os.environ.get(SERVICE_VARIABLE, "")
-    if where.startswith(("http://", "https://")):
+    if os.environ.get(SERVICE_VARIABLE, "").startswith(("http://", "https://")):
         yield None
         return
-    with running_service(command=shlex.split(where) or None) as service:
+    with running_service() as service:
         yield service
 
 

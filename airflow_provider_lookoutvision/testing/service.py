@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_COMMAND = (sys.executable, "-m", "airflow_provider_lookoutvision.server.cli")
+# Names the service of the tests, when it isn't this environment's: a command, or the URL of a running one.
+SERVICE_VARIABLE = "LOOKOUTVISION_TEST_SERVICE"
+
 _START_SECONDS = 60
 _STOP_SECONDS = 40
 
@@ -46,7 +49,8 @@ class Service:
     :param data_dir: where it keeps its data; what is there is used.
     :param flags: further flags of ``serve``.
     :param environ: environment variables to add.
-    :param command: ``lookoutvision``, of another environment for example; by default this one's.
+    :param command: ``lookoutvision``, of another environment for example; by default the one that
+        ``LOOKOUTVISION_TEST_SERVICE`` names, or this environment's.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class Service:
         environ: Mapping[str, str] | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
-        self._command = tuple(command or _COMMAND)
+        self._command = tuple(command or service_command())
         self.data_dir = data_dir
         self.log_file = data_dir / "service.log"
         self.port = 0
@@ -177,6 +181,17 @@ class Service:
     def _close(self) -> None:
         if self.process.stdout:
             self.process.stdout.close()
+
+
+def service_command() -> list[str]:
+    """Return the command ``lookoutvision`` that tests use: another environment's, or else this one's.
+
+    :raises ServiceFailed: when ``LOOKOUTVISION_TEST_SERVICE`` is a URL.
+    """
+    named = os.environ.get(SERVICE_VARIABLE, "")
+    if named.startswith(("http://", "https://")):
+        raise ServiceFailed(f"{SERVICE_VARIABLE} names a running service; here it must be a command")
+    return shlex.split(named) or [sys.executable, "-m", "airflow_provider_lookoutvision.server.cli"]
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -18,9 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+from airflow_rest import REST
 
 AIRFLOW = (sys.executable, "-m", "airflow")
-COMPONENTS = (("api-server", "--workers", "1"), ("scheduler",), ("dag-processor",), ("triggerer",))
 START_SECONDS = 180
 RUN_SECONDS = 240
 REPETITIONS = 20
@@ -60,13 +59,19 @@ class Run:
 
     def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """Return an XCom's value."""
-        path = f"/taskInstances/{task_id}/xcomEntries/{key}?deserialize=true&map_index={map_index}"
+        path = f"/taskInstances/{task_id}/xcomEntries/{key}?{REST.plain_xcom}&map_index={map_index}"
         return self._get(path)["value"]
 
     def log(self, task_id: str, try_number: int, map_index: int = -1) -> str:
-        """Return the log of one try, as JSON text."""
+        """Return the log of one try, as text."""
         path = f"/taskInstances/{task_id}/logs/{try_number}?full_content=true&map_index={map_index}"
-        return json.dumps(self._get(path)["content"])
+        return REST.log(self._get(path)["content"])
+
+    def asset_events(self) -> dict[str, Any]:
+        """Return the extra of each event of an asset, by the asset's URI."""
+        place, events, uri = REST.asset_events
+        query = f"?source_dag_id={self.dag_id}&source_run_id={self.run_id}"
+        return {event[uri]: event["extra"] for event in self.airflow.request("GET", place + query)[events]}
 
     def clear(self, *task_ids: str) -> None:
         """Clear the tasks, as a user does in the UI."""
@@ -101,7 +106,7 @@ class AirflowInstance:
         repeated = False
         for _ in range(REPETITIONS):
             try:
-                response = self._client.request(method, f"/api/v2{path}", **arguments)
+                response = self._client.request(method, f"{REST.api}{path}", **arguments)
             except httpx.TimeoutException:
                 repeated = True  # a busy machine: it may have been done, or not
                 continue
@@ -139,7 +144,7 @@ class AirflowInstance:
         """Trigger a DAG."""
         self._runs += 1
         run_id = run_id or f"{dag_id}__{self._runs}"
-        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
+        body = {"dag_run_id": run_id, "conf": conf, **REST.new_run}
         self.request("POST", f"/dags/{dag_id}/dagRuns", json=body)
         return Run(self, dag_id, run_id)
 
@@ -148,9 +153,8 @@ class AirflowInstance:
 
         def ready() -> bool:
             try:
-                token = self._client.get("/auth/token").json()["access_token"]
-                self._client.headers["Authorization"] = f"Bearer {token}"
-                health = self.request("GET", "/monitor/health")
+                REST.log_in(self._client)
+                health = self.request("GET", REST.health)
                 known = {dag["dag_id"] for dag in self.request("GET", "/dags")["dags"]}
             except (httpx.HTTPError, AssertionError, TimeoutError, ValueError):
                 return False
@@ -191,30 +195,24 @@ def running_airflow(
     env = {
         **kept,
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": database_url,
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "2",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-        "AIRFLOW__API__HOST": "127.0.0.1",
-        "AIRFLOW__API__PORT": str(port),
-        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_ports[0]),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(log_ports[1]),
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
         "AWS_EC2_METADATA_DISABLED": "true",
+        **REST.environment(home, port, database_url),
         **environment,
     }
     subprocess.run([*AIRFLOW, "db", "migrate"], env=env, check=True, capture_output=True)
-    started = {component[0]: _start(component, home, env) for component in COMPONENTS}
+    started = {name: _start(name, home, env) for name in REST.components}
 
     def restart(component: str, environment: Mapping[str, str]) -> None:
         _kill(started[component])
-        started[component] = _start((component,), home, {**env, **environment})
+        started[component] = _start(component, home, {**env, **environment})
 
     try:
         airflow = AirflowInstance(f"http://127.0.0.1:{port}", restart)
@@ -233,10 +231,11 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _start(command: tuple[str, ...], home: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
-    with (home / f"{command[0]}.log").open("ab") as log:
+def _start(name: str, home: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    command = [*AIRFLOW, *REST.components[name]]
+    with (home / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
-            [*AIRFLOW, *command], env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
 
 

@@ -24,6 +24,7 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 HERE = Path(__file__).parent
 DAGS = {
     "create",
+    "create_and_announce",
     "create_and_be_killed",
     "create_dataset",
     "create_mapped",

@@ -6,19 +6,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import Asset, AssetAlias
-from airflow.sdk.execution_time.context import OutletEventAccessors
+from airflow.providers.common.compat.sdk import Asset
+from airflow_instance import Run
+from world import World
 
 from airflow_provider_lookoutvision.assets import announce, asset_uri
 
+pytestmark = pytest.mark.timeout(600)
+
 ARN = "arn:aws:lookoutvision:us-east-1:123456789012:model/circuit-boards/1"
 URI = "lookoutvision://us-east-1/123456789012/model/circuit-boards/1"
-
-
-def announced(*outlets: Any) -> Any:
-    events = OutletEventAccessors()
-    announce({"task": SimpleNamespace(outlets=list(outlets)), "outlet_events": events}, ARN, {"F1Score": 0.9})
-    return events
 
 
 def test_the_uri_is_the_arns() -> None:
@@ -26,16 +23,17 @@ def test_the_uri_is_the_arns() -> None:
     assert asset_uri(ARN.replace("model/circuit-boards/1", "project/p")).endswith("/project/p")
 
 
-def test_an_alias_gets_the_asset() -> None:
-    alias = AssetAlias("models")
-    (event,) = announced(alias)[alias].asset_alias_events
-    assert event.dest_asset_key.uri == URI
-    assert event.extra == {"F1Score": 0.9}
+@pytest.fixture(scope="module")
+def run(world: World) -> Run:
+    return world.airflow.run("create_and_announce", conn_id=world.conn_id, project_name="announced")
 
 
-def test_an_asset_gets_the_extra() -> None:
-    asset = Asset("s3://somewhere/models")
-    assert announced(asset)[asset].extra == {"uri": URI, "F1Score": 0.9}
+def test_an_alias_gets_the_asset_and_an_asset_the_extra(run: Run) -> None:
+    assert run.wait() == "success"
+
+    project = run.xcom("create")
+    uri = "lookoutvision://eu-central-1/123456789012/project/announced"
+    assert run.asset_events() == {uri: project, "s3://somewhere/projects": {"uri": uri, **project}}
 
 
 @pytest.mark.parametrize("context", [{}, {"task": None}, {"task": SimpleNamespace(outlets=[])}])

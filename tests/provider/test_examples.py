@@ -10,12 +10,16 @@ import json
 from pathlib import Path
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
 from PIL import Image
 
 from example_dags.demo import folders, images, sheet
 from example_dags.demo.samples import NoImages, Sample
 from example_dags.demo.sheet import Judged
+
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ImportError:  # Airflow 2
+    from airflow.models.dagbag import DagBag
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 
@@ -28,7 +32,7 @@ def bag() -> DagBag:
 def test_each_file_is_a_dag_of_its_name(bag: DagBag) -> None:
     assert not bag.import_errors
     assert set(bag.dags) == {file.stem for file in EXAMPLES.glob("*.py")}
-    assert all(dag.tags == {"example", "lookoutvision"} for dag in bag.dags.values())
+    assert all(set(dag.tags) == {"example", "lookoutvision"} for dag in bag.dags.values())
 
 
 @pytest.mark.parametrize("dag_id", ["example_lookoutvision_batch", "example_lookoutvision_inspection"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_lookoutvision.testing.service import running_service
+from airflow_provider_lookoutvision.testing.service import running_service, service_command
 
 PLUGIN = 'pytest_plugins = ["airflow_provider_lookoutvision.testing.plugin"]\n'
 TESTS = """
@@ -68,7 +68,7 @@ def test_takes_the_command_of_another_environment(tmp_path: Path) -> None:
     script = tmp_path / "lookoutvision"
     script.write_text(
         f'#!/bin/sh\necho "$1" >> {shlex.quote(str(told))}\n'
-        f'exec {sys.executable} -m airflow_provider_lookoutvision.server.cli "$@"\n'
+        f'exec {shlex.join(service_command())} "$@"\n'
     )
     script.chmod(0o755)
     assert "2 passed" in run(

@@ -1,0 +1,109 @@
+"""How the two Airflows differ for those who start one and call its REST API: version 2, and version 3.
+
+``REST`` is that of the Airflow that is installed.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import secrets
+from abc import ABC, abstractmethod
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+
+class Rest(ABC):
+    """What differs.
+
+    ``components`` are the commands that make an Airflow, by name; ``api`` and ``health`` are places;
+    ``plain_xcom`` is the query that asks for an XCom as plain data; ``asset_events`` are the place of these,
+    and the names of them and of their URIs in the answer; ``new_run`` is what else a new run is told.
+    """
+
+    api: str
+    health: str
+    components: dict[str, tuple[str, ...]]
+    plain_xcom: str
+    asset_events: tuple[str, str, str]
+    new_run: dict[str, Any] = {}
+
+    @abstractmethod
+    def environment(self, home: Path, port: int, database_url: str) -> dict[str, str]:
+        """The variables of an Airflow that lets everybody do everything."""
+
+    @abstractmethod
+    def log_in(self, client: httpx.Client) -> None:
+        """Let the client in."""
+
+    @abstractmethod
+    def log(self, content: Any) -> str:
+        """The text of a log's content."""
+
+
+class _Rest2(Rest):
+    api = "/api/v1"
+    health = "/health"
+    components = {
+        "webserver": ("webserver", "--workers", "1"),
+        "scheduler": ("scheduler",),
+        "triggerer": ("triggerer",),
+    }
+    plain_xcom = "stringify=false"
+    asset_events = ("/datasets/events", "dataset_events", "dataset_uri")
+
+    def environment(self, home: Path, port: int, database_url: str) -> dict[str, str]:
+        (home / "webserver_config.py").write_text("AUTH_ROLE_PUBLIC = 'Admin'\n")
+        return {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url.replace("+psycopg:", "+psycopg2:"),
+            "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.default",
+            "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
+            "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(port),
+            "AIRFLOW__WEBSERVER__SECRET_KEY": secrets.token_hex(32),
+            "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "5",
+        }
+
+    def log_in(self, client: httpx.Client) -> None:
+        client.headers["Accept"] = "application/json"
+
+    def log(self, content: Any) -> str:
+        # The representation of a list of pairs, of a host and its text.
+        return "\n".join(text for _, text in ast.literal_eval(content))
+
+
+class _Rest3(Rest):
+    api = "/api/v2"
+    health = "/monitor/health"
+    components = {
+        "api-server": ("api-server", "--workers", "1"),
+        "scheduler": ("scheduler",),
+        "dag-processor": ("dag-processor",),
+        "triggerer": ("triggerer",),
+    }
+    plain_xcom = "deserialize=true"
+    asset_events = ("/assets/events", "asset_events", "uri")
+    new_run = {"logical_date": None}
+
+    def environment(self, home: Path, port: int, database_url: str) -> dict[str, str]:
+        return {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": database_url,
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+        }
+
+    def log_in(self, client: httpx.Client) -> None:
+        token = client.get("/auth/token").json()["access_token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+
+    def log(self, content: Any) -> str:
+        return json.dumps(content)
+
+
+REST: Rest = _Rest2() if version("apache-airflow").startswith("2.") else _Rest3()
