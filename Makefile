@@ -43,9 +43,10 @@ examples: $(INSTALLED) ## the example DAGs of training, promoting and nightly ba
 test: $(INSTALLED) ## the tests, against the real service on SQLite and PostgreSQL (ARGS='-k token' for some)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
-oldest: $(INSTALLED) $(OLDEST_INSTALLED) ## the provider's tests on the oldest Airflow and Amazon provider that it supports
-	LOOKOUTVISION_TEST_SERVICE='$(abspath $(BIN)/lookoutvision)' \
-	    $(OLDEST)/bin/python -m pytest $(or $(ARGS),tests/model tests/provider tests/testing)
+oldest: export LOOKOUTVISION_TEST_SERVICE := $(abspath $(BIN)/lookoutvision)
+oldest: $(INSTALLED) $(OLDEST_INSTALLED) ## the provider's tests and the examples on the oldest Airflow and Amazon provider
+	$(OLDEST)/bin/python -m pytest $(or $(ARGS),tests/model tests/provider tests/testing)
+	@$(OLDEST)/bin/python -m example_dags.demo.examples
 
 lint: $(INSTALLED) ## style, types and the import law
 	$(BIN)/ruff check

@@ -17,7 +17,7 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 from airflow_provider_lookoutvision.model import teach
-from airflow_provider_lookoutvision.testing.service import Service, running_service
+from airflow_provider_lookoutvision.testing.service import SERVICE_VARIABLE, Service, running_service
 
 REGION = "us-east-1"
 IMAGES, RESULTS = "images", "results"
@@ -73,9 +73,13 @@ class Backends:
 
 
 def leave_settings_of_others() -> None:
-    """Forget what the caller's shell sets for Airflow, AWS or the service: it must not lead to a real one."""
+    """Forget what the caller's shell sets for Airflow, AWS or the service: it must not lead to a real one.
+
+    All but ``LOOKOUTVISION_TEST_SERVICE``, the command of a service in another environment.
+    """
     for name in [name for name in os.environ if name.upper().startswith(_OTHERS)]:
-        del os.environ[name]
+        if name != SERVICE_VARIABLE:
+            del os.environ[name]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 
 
