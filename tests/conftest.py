@@ -17,14 +17,13 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
-from pathlib import Path
+from typing import Any
 
 import pytest
 from postgres_server import PostgresServer
+from xdist.scheduler import LoadScopeScheduling
 
 from airflow_provider_lookoutvision.testing.service import SERVICE_VARIABLE
-
-TESTS = Path(__file__).parent
 
 
 def pytest_configure() -> None:
@@ -48,11 +47,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Of several processes (`make test`) one has the tests that share a whole Airflow; a file stays together.
-    for item in items:
-        suite = item.path.relative_to(TESTS).parts[0]
-        item.add_marker(pytest.mark.xdist_group(suite if suite == "provider" else item.path.name))
+class _BySuite(LoadScopeScheduling):
+    """Of several processes one has the tests that share a whole Airflow; the others get file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "provider" if "provider/" in file else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _BySuite(config, log)
 
 
 @pytest.fixture(scope="session")
