@@ -8,6 +8,13 @@ from typing import Any
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's description, as Airflow's ``provider_info.schema.json`` has it."""
     name = "Amazon Lookout for Vision"
+    asset_uris = [
+        {
+            "schemes": ["lookoutvision"],
+            "handler": None,
+            "to_openlineage_converter": "airflow_provider_lookoutvision.lineage.asset_to_openlineage",
+        }
+    ]
     return {
         "package-name": "airflow-provider-lookoutvision",
         "name": name,
@@ -43,4 +50,6 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_lookoutvision.triggers.lookoutvision"],
             }
         ],
+        "asset-uris": asset_uris,
+        "dataset-uris": asset_uris,  # as Airflow 2 calls them
     }

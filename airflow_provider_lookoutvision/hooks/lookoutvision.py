@@ -20,7 +20,7 @@ from botocore.loaders import Loader
 from airflow_provider_lookoutvision.model import teach
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator
+    from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 
 SERVICE = "lookoutvision"
 
@@ -64,6 +64,11 @@ class LookoutVisionHook(AwsBaseHook):
         """
         return float(self.conn_config.extra_config.get("requests_per_second") or 5)
 
+    def iter_projects(self) -> Iterator[dict[str, Any]]:
+        """Yield the ProjectMetadata of all projects, page by page."""
+        for page in self.conn.get_paginator("list_projects").paginate():
+            yield from page["Projects"]
+
     def iter_dataset_entries(
         self, project_name: str, dataset_type: str, **filters: Any
     ) -> Iterator[dict[str, Any]]:
@@ -92,6 +97,29 @@ class LookoutVisionHook(AwsBaseHook):
         wanted = (status,) if isinstance(status, str) else status
         models = (each for each in self.iter_models(project_name) if not wanted or each["Status"] in wanted)
         return max(models, key=lambda each: int(each["ModelVersion"]), default=None)
+
+    def iter_model_packaging_jobs(self, project_name: str) -> Iterator[dict[str, Any]]:
+        """Yield the ModelPackagingJobMetadata of a project's model packaging jobs, page by page."""
+        pages = self.conn.get_paginator("list_model_packaging_jobs").paginate(ProjectName=project_name)
+        for page in pages:
+            yield from page["ModelPackagingJobs"]
+
+    def tags(self, arn: str) -> dict[str, str]:
+        """Return the tags of a model.
+
+        :param arn: its ModelArn.
+        """
+        tags = self.conn.list_tags_for_resource(ResourceArn=arn)["Tags"]
+        return {tag["Key"]: tag["Value"] for tag in tags}
+
+    def tag(self, arn: str, tags: Mapping[str, str]) -> None:
+        """Give a model tags; one that it has gets the new value, and the others stay."""
+        listed = [{"Key": key, "Value": value} for key, value in tags.items()]
+        self.conn.tag_resource(ResourceArn=arn, Tags=listed)
+
+    def untag(self, arn: str, *keys: str) -> None:
+        """Take tags from a model; those that it hasn't are no error."""
+        self.conn.untag_resource(ResourceArn=arn, TagKeys=list(keys))
 
     def get_session(self, region_name: str | None = None, deferrable: bool = False) -> Any:
         """Return a boto3 session, or an aiobotocore session, that knows the service."""

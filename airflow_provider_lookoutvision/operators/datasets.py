@@ -14,12 +14,13 @@ from airflow_provider_lookoutvision.operators.base import (
     no_retry_for_faults_of_the_input,
 )
 from airflow_provider_lookoutvision.operators.creating import LookoutVisionCreateBaseOperator
-from airflow_provider_lookoutvision.operators.s3 import split_s3_uri
+from airflow_provider_lookoutvision.operators.s3 import no_retry_for_faults_of_s3, s3_hook, split_s3_uri
 from airflow_provider_lookoutvision.operators.tokens import TokenMixin
 from airflow_provider_lookoutvision.operators.waiting import WaitingMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 DatasetType = Literal["train", "test"]
 
@@ -59,6 +60,8 @@ class LookoutVisionCreateDatasetOperator(WaitingMixin, LookoutVisionCreateBaseOp
     noun: ClassVar[str] = "dataset"
     waiter: ClassVar[str] = "DatasetCreated"
 
+    _imports = False
+
     def __init__(
         self,
         *,
@@ -86,17 +89,27 @@ class LookoutVisionCreateDatasetOperator(WaitingMixin, LookoutVisionCreateBaseOp
         with no_retry_for_faults_of_the_input():
             metadata = self.create_or_find(context)
         result: dict[str, Any] = for_xcom(metadata)
-        return self.wait_then(context, result)
+        return self.wait_then(context, result, imports=self._imports)
 
     def waiter_arguments(self) -> dict[str, Any]:
         """Which dataset to ask about."""
         return {"ProjectName": self.project_name, "DatasetType": self.dataset_type}
 
-    def result(self, context: Context, **_: Any) -> dict[str, Any]:
+    def result(self, context: Context, **state: Any) -> dict[str, Any]:
         """Return the description of what has been made."""
+        self._imports = state.get("imports", True)
         description: dict[str, Any] = for_xcom(self.describe())
         self.log.info("Dataset %s: %s", self.resource_id, description["ImageStats"])
         return description
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return what OpenLineage is told: the manifest in, the dataset out; or another's dataset in."""
+        from airflow_provider_lookoutvision import lineage
+
+        there = lineage.datasets(self, self.project_name, self.dataset_type)
+        if not self._imports:
+            return lineage.of(inputs=there, outputs=[])
+        return lineage.of(inputs=[lineage.s3(self.manifest)], outputs=there)
 
     def create(self, token: str) -> dict[str, Any]:
         """Call CreateDataset."""
@@ -109,6 +122,7 @@ class LookoutVisionCreateDatasetOperator(WaitingMixin, LookoutVisionCreateBaseOp
         metadata: dict[str, Any] = self.call("CreateDataset", **parameters, ClientToken=token)[
             "DatasetMetadata"
         ]
+        self._imports = True
         return metadata
 
     def describe(self) -> dict[str, Any]:
@@ -182,6 +196,15 @@ class LookoutVisionUpdateDatasetEntriesOperator(WaitingMixin, LookoutVisionBaseO
         description: dict[str, Any] = for_xcom(answer["DatasetDescription"])
         return description
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return what OpenLineage is told: the entries' object in, the dataset out."""
+        from airflow_provider_lookoutvision import lineage
+
+        return lineage.of(
+            inputs=[lineage.s3(self.changes_s3_uri)],
+            outputs=lineage.datasets(self, self.project_name, self.dataset_type),
+        )
+
     def _send(self, context: Context, part: int) -> dict[str, Any]:
         parts = self._parts()
         self.log.info("Sending part %d of %d: %d bytes", part + 1, len(parts), len(parts[part]))
@@ -210,11 +233,10 @@ class LookoutVisionUpdateDatasetEntriesOperator(WaitingMixin, LookoutVisionBaseO
         return parts
 
     def _read_s3(self, uri: str) -> bytes:
-        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-
         bucket, key = split_s3_uri("changes_s3_uri", uri)
-        hook = S3Hook(aws_conn_id=self.s3_conn_id or self.aws_conn_id, verify=self.verify)
-        content: bytes = hook.get_key(key, bucket).get()["Body"].read()
+        with no_retry_for_faults_of_s3(uri):
+            answer = s3_hook(self, self.s3_conn_id).conn.get_object(Bucket=bucket, Key=key)
+            content: bytes = answer["Body"].read()
         return content
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,18 +16,20 @@ from airflow_provider_lookoutvision.operators.base import no_retry_for_faults_of
 from airflow_provider_lookoutvision.operators.batches import Checkpoint, Result, images, work_through
 from airflow_provider_lookoutvision.operators.inspection import Inspector
 from airflow_provider_lookoutvision.operators.pacing import Pace
-from airflow_provider_lookoutvision.operators.s3 import split_s3_prefix, split_s3_uri
+from airflow_provider_lookoutvision.operators.s3 import (
+    no_retry_for_faults_of_s3,
+    s3_hook,
+    split_s3_prefix,
+    split_s3_uri,
+)
 from airflow_provider_lookoutvision.operators.versions import Model, ModelVersionMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 ON_INVALID_IMAGE = ("fail", "record")
 
-# What S3 says that a retry would meet again.
-_S3_FAULTS = frozenset(
-    {"403", "404", "AccessDenied", "InvalidBucketName", "NoSuchBucket", "NoSuchKey", "PermanentRedirect"}
-)
 _TOKEN = "client-token"  # noqa: S105 (the name of an object's metadata)
 _MOST_FAILURES_TOLD = 10
 
@@ -82,6 +83,8 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
     )
 
     _pace: Pace | None = None
+    _model: Mapping[str, Any] | None = None
+    _found: Mapping[str, Any] | None = None
 
     def __init__(
         self,
@@ -112,8 +115,8 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         """Look at the image, or at all that aren't done yet."""
         self._check()
         self._pace = Pace(self.max_workers)
-        with no_retry_for_faults_of_the_input(), _no_retry_for_faults_of_s3():
-            description = Model(self, self.project_name, str(self.model_version)).describe()
+        with no_retry_for_faults_of_the_input(), no_retry_for_faults_of_s3():
+            self._model = description = Model(self, self.project_name, str(self.model_version)).describe()
             model = {"ProjectName": self.project_name, "ModelVersion": description["ModelVersion"]}
             masks = None if self.store_masks is None else split_s3_prefix("store_masks", self.store_masks)
             inspector = Inspector(self._service, self._s3, model, self._pace, masks)
@@ -121,7 +124,19 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
                 found = self._look_at_one(inspector, self.image)
             else:
                 found = self._look_at_all(inspector, self._tokens(context, description))
+            self._found = found
             return {**found, "ModelVersion": description["ModelVersion"]}
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return what OpenLineage is told: the images and the model in, the results and masks out."""
+        from airflow_provider_lookoutvision import lineage
+
+        found = self._found or {}
+        masks = found.get("mask-ref") if self.image else found and self.store_masks
+        return lineage.of(
+            inputs=[lineage.s3(self.image or self.prefix), lineage.model(self._model)],
+            outputs=[lineage.s3(found.get("results"), rows=found.get("total")), lineage.s3(masks or None)],
+        )
 
     def on_kill(self) -> None:
         """End soon, and keep what is done."""
@@ -137,10 +152,9 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
 
     @cached_property
     def _s3(self) -> Any:
-        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
         from botocore.config import Config
 
-        hook = S3Hook(aws_conn_id=self.s3_conn_id or self.aws_conn_id, verify=self.verify)
+        hook = s3_hook(self, self.s3_conn_id)
         many = Config(max_pool_connections=self.max_workers + 1)
         return hook.get_client_type(hook.region_name, hook.config.merge(many))
 
@@ -279,15 +293,3 @@ class _Summary:
         """The counts, for an XCom."""
         names = ("total", "anomalous", "normal", "failed", "results", "anomalous_refs")
         return {name: getattr(self, name) for name in names}
-
-
-@contextmanager
-def _no_retry_for_faults_of_s3() -> Iterator[None]:
-    from botocore.exceptions import ClientError
-
-    try:
-        yield
-    except ClientError as error:
-        if error.response["Error"]["Code"] in _S3_FAULTS:
-            raise AirflowFailException(str(error)) from error
-        raise

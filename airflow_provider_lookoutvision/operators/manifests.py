@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lookoutvision import manifests
-from airflow_provider_lookoutvision.operators.s3 import split_s3_folder, split_s3_uri
+from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
+from airflow_provider_lookoutvision.operators.s3 import (
+    no_retry_for_faults_of_s3,
+    s3_hook,
+    split_s3_folder,
+    split_s3_uri,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 LARGEST_TABLE = 64 * 1024 * 1024
 
 
-class LookoutVisionBuildManifestOperator(BaseOperator):
+class LookoutVisionBuildManifestOperator(LookoutVisionBaseOperator):
     """Make manifests of labelled images in S3, for the dataset operators that follow.
 
     The images lie in folders, ``normal/`` and ``anomaly/``, with masks in ``masks/<class>/`` under their
-    images' names; or a CSV file lists them in the columns ``image`` and ``label``, and ``mask`` and ``class``
-    if there are masks. The same images give the same bytes: a retry rewrites what is there.
+    images' names; or a CSV file in UTF-8 lists them in the columns ``image`` and ``label``, and ``mask`` and
+    ``class`` if there are masks. The same images give the same bytes: a retry rewrites what is there.
 
     The result is a dict of ``train`` and, with ``test_share``, ``test`` (where the manifests are, for
     ``LookoutVisionCreateDatasetOperator(manifest=...)``), and the counts ``train_normal``, ``train_anomaly``,
@@ -34,28 +43,32 @@ class LookoutVisionBuildManifestOperator(BaseOperator):
     :param seed: another one divides the images otherwise.
     :param mask_colors: the colour of each class in its masks, ``{"scratch": "#FF0000"}``; a class alone is
         white by default.
-    :param aws_conn_id: the connection for S3.
-    :raises AirflowFailException: when no manifest can be made of what is there, saying why.
+    :param s3_conn_id: the connection for S3; by default ``aws_conn_id``. It is the only one that is used.
+    :raises AirflowFailException: when no manifest can be made of what is there, saying why; or when S3
+        refuses, as it would again.
     """
 
     template_fields: Sequence[str] = (
+        *LookoutVisionBaseOperator.template_fields,
         "images",
         "destination",
         "test_share",
         "seed",
         "mask_colors",
-        "aws_conn_id",
+        "s3_conn_id",
     )
+
+    _made: Mapping[str, Any] | None = None
 
     def __init__(
         self,
         *,
         images: str,
         destination: str,
-        test_share: float = 0.0,
-        seed: int = 0,
+        test_share: float | str = 0.0,
+        seed: int | str = 0,
         mask_colors: Mapping[str, str] | None = None,
-        aws_conn_id: str | None = "aws_default",
+        s3_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"multiple_outputs": True, **kwargs})
@@ -64,45 +77,69 @@ class LookoutVisionBuildManifestOperator(BaseOperator):
         self.test_share = test_share
         self.seed = seed
         self.mask_colors = mask_colors
-        self.aws_conn_id = aws_conn_id
+        self.s3_conn_id = s3_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read what is there, divide it, and write the manifests."""
-        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-
-        share = float(self.test_share)
-        if not 0 <= share < 1:
-            raise AirflowFailException(
-                f"test_share is {self.test_share!r}; it must be 0 or more, and less than 1"
-            )
-        client = S3Hook(aws_conn_id=self.aws_conn_id).conn
+        share, seed, given = self._checked()
         bucket, prefix = split_s3_folder("destination", self.destination)
+        client = s3_hook(self, self.s3_conn_id).conn
         try:
-            images = self._read(client)
-            colors = manifests.colors_of(images, self.mask_colors or {})
+            with no_retry_for_faults_of_s3(self.images):
+                images = self._read(client)
+            colors = manifests.colors_of(images, given)
         except manifests.InvalidLayout as error:
             raise AirflowFailException(str(error)) from error
-        train, test = manifests.split(images, share, int(self.seed))
+        train, test = manifests.split(images, share, seed)
         result: dict[str, Any] = {}
         for name, members in (("train", train), ("test", test)):
             if name == "train" or share:
                 body = manifests.manifest(members, colors).encode()
-                client.put_object(Bucket=bucket, Key=f"{prefix}{name}.manifest", Body=body)
                 result[name] = f"s3://{bucket}/{prefix}{name}.manifest"
+                with no_retry_for_faults_of_s3(result[name]):
+                    client.put_object(Bucket=bucket, Key=f"{prefix}{name}.manifest", Body=body)
             for label in manifests.LABELS:
                 result[f"{name}_{label}"] = sum(image.label == label for image in members)
         self.log.info("%s: %s", self.images, result)
+        self._made = result
         return result
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return what OpenLineage is told: the images, or their table, in, and the manifests out."""
+        from airflow_provider_lookoutvision import lineage
+
+        made = self._made or {}
+        return lineage.of(
+            inputs=[lineage.s3(self.images)],
+            outputs=[
+                lineage.s3(made[name], rows=made[f"{name}_normal"] + made[f"{name}_anomaly"])
+                for name in ("train", "test")
+                if name in made
+            ],
+        )
+
+    def _checked(self) -> tuple[float, int, Mapping[str, str]]:
+        """The share, the seed and the colours, which templates may have made something else of."""
+        try:
+            share = float(self.test_share)
+        except (TypeError, ValueError):
+            share = -1
+        if not 0 <= share < 1:
+            raise AirflowFailException(
+                f"test_share is {self.test_share!r}; it must be 0 or more, and less than 1"
+            )
+        try:
+            seed = int(self.seed)
+        except (TypeError, ValueError) as error:
+            raise AirflowFailException(f"seed is {self.seed!r}; it must be a whole number") from error
+        given = self.mask_colors or {}
+        if not isinstance(given, Mapping):
+            raise AirflowFailException(f"mask_colors is {given!r}; it must be a dict of classes and colours")
+        return share, seed, given
 
     def _read(self, client: Any) -> list[manifests.LabelledImage]:
         if self.images.lower().endswith(".csv"):
-            bucket, key = split_s3_uri("images", self.images)
-            answer = client.get_object(Bucket=bucket, Key=key)
-            if answer["ContentLength"] > LARGEST_TABLE:
-                raise AirflowFailException(f"{self.images} has more than {LARGEST_TABLE} bytes")
-            text = answer["Body"].read().decode("utf-8-sig")
-            root = f"s3://{bucket}/{key[: key.rfind('/') + 1]}"
-            return manifests.from_table(text.splitlines(), root, answer["LastModified"])
+            return self._read_table(client, *split_s3_uri("images", self.images))
         bucket, prefix = split_s3_folder("images", self.images)
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         found = {
@@ -111,3 +148,21 @@ class LookoutVisionBuildManifestOperator(BaseOperator):
             for each in page.get("Contents", ())
         }
         return manifests.from_folders(f"s3://{bucket}/{prefix}", found)
+
+    def _read_table(self, client: Any, bucket: str, key: str) -> list[manifests.LabelledImage]:
+        answer = client.get_object(Bucket=bucket, Key=key)
+        if answer["ContentLength"] > LARGEST_TABLE:
+            raise AirflowFailException(f"{self.images} has more than {LARGEST_TABLE} bytes")
+        content = answer["Body"].read()
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise AirflowFailException(
+                f"{self.images} is not UTF-8 in line {line}: {error}. Save it as UTF-8"
+            ) from error
+        root = f"s3://{bucket}/{key[: key.rfind('/') + 1]}"
+        try:
+            return manifests.from_table(io.StringIO(text, newline=""), root, answer["LastModified"])
+        except csv.Error as error:
+            raise AirflowFailException(f"{self.images} is not a CSV file: {error}") from error

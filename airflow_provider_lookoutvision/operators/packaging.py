@@ -12,6 +12,7 @@ from airflow_provider_lookoutvision.operators.waiting import WaitingMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 
 class LookoutVisionStartModelPackagingJobOperator(WaitingMixin, TokenMixin, ModelVersionMixin):
@@ -48,6 +49,7 @@ class LookoutVisionStartModelPackagingJobOperator(WaitingMixin, TokenMixin, Mode
     waiter: ClassVar[str] = "ModelPackagingJobSucceeded"
 
     _job: str
+    _made: Mapping[str, Any] | None = None
 
     def __init__(
         self,
@@ -94,4 +96,18 @@ class LookoutVisionStartModelPackagingJobOperator(WaitingMixin, TokenMixin, Mode
             "DescribeModelPackagingJob", ProjectName=self.project_name, JobName=state["job_name"]
         )
         description: dict[str, Any] = for_xcom(answer["ModelPackagingDescription"])
+        self._made = description
         return description
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return what OpenLineage is told: the model in, the place of the component out."""
+        from airflow_provider_lookoutvision import lineage
+
+        # The job knows the number of a version that was asked for as the latest.
+        version = (self._made or {}).get("ModelVersion", str(self.model_version))
+        answer = lineage.ask(self, "DescribeModel", ProjectName=self.project_name, ModelVersion=version)
+        place = self.configuration["Greengrass"]["S3OutputLocation"]
+        return lineage.of(
+            inputs=[lineage.model(answer.get("ModelDescription"))],
+            outputs=[lineage.s3(f"s3://{place['Bucket']}/{place.get('Prefix', '')}")],
+        )

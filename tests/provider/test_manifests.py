@@ -12,10 +12,13 @@ from typing import Any
 import boto3
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from airflow_provider_lookoutvision import manifests
+from airflow_provider_lookoutvision.operators.datasets import LookoutVisionUpdateDatasetEntriesOperator
 from airflow_provider_lookoutvision.operators.manifests import LookoutVisionBuildManifestOperator
+from airflow_provider_lookoutvision.operators.s3 import no_retry_for_faults_of_s3, s3_hook
 from airflow_provider_lookoutvision.server import manifest as service_manifest
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -39,9 +42,12 @@ def bucket(s3_url: str) -> Any:
 
 
 @pytest.fixture
-def build(s3_url: str, connect: Any) -> Any:
-    conn_id = connect(service_config={"s3": {"endpoint_url": s3_url}}, region_name="us-east-1")
+def conn_id(s3_url: str, connect: Any) -> str:
+    return str(connect(service_config={"s3": {"endpoint_url": s3_url}}, region_name="us-east-1"))
 
+
+@pytest.fixture
+def build(conn_id: str) -> Any:
     def build(**arguments: Any) -> dict[str, Any]:
         operator = LookoutVisionBuildManifestOperator(task_id="build", aws_conn_id=conn_id, **arguments)
         return operator.execute({})
@@ -188,10 +194,98 @@ def test_the_operator_reads_a_table(bucket: Any, build: Any) -> None:
     [
         ({"images": "s3://{bucket}/nothing/"}, "has no images"),
         ({"images": "/tmp/images"}, "it must be s3://bucket/prefix/"),
-        ({"images": "s3://{bucket}/", "test_share": 1}, "test_share is 1"),
+        ({"test_share": 1}, "test_share is 1"),
+        ({"test_share": "{{ half }}"}, "test_share is '{{ half }}'"),
+        ({"seed": "seven"}, "seed is 'seven'"),
+        ({"mask_colors": "{'dent': '#FF0000'}"}, "mask_colors is .* it must be a dict"),
+        ({"images": "s3://{bucket}/nothing.csv"}, r"^s3://images-\w+/nothing.csv: .*NoSuchKey"),
+        ({"images": "s3://nowhere-at-all/"}, "^s3://nowhere-at-all/: .*NoSuchBucket"),
+        ({"images": "s3://not a bucket/"}, "Invalid bucket name"),
+        (
+            {"destination": "s3://nowhere-at-all/out/"},
+            "^s3://nowhere-at-all/out/train.manifest: .*NoSuchBucket",
+        ),
+        ({"images": "s3://{bucket}/latin-1.csv"}, "latin-1.csv is not UTF-8 in line 3: .*Save it as UTF-8"),
+        ({"images": "s3://{bucket}/endless.csv"}, "endless.csv is not a CSV file: .*limit"),
     ],
 )
 def test_the_operator_says_what_is_wrong(bucket: Any, build: Any, arguments: Any, match: str) -> None:
-    arguments["images"] = arguments["images"].format(bucket=bucket.name)
+    bucket.put_object(Key="normal/0.png", Body=b"-")
+    table = "image,label\na.png,normal\nschön.png,anomaly\n"
+    bucket.put_object(Key="latin-1.csv", Body=table.encode("latin-1"))
+    bucket.put_object(Key="endless.csv", Body=b'image,label\n"' + b"a" * 200_000)
+    given = {"images": "s3://{bucket}/", "destination": "s3://{bucket}/out/", **arguments}
+    places = {name: given[name].format(bucket=bucket.name) for name in ("images", "destination")}
     with pytest.raises(AirflowFailException, match=match):
-        build(destination=f"s3://{bucket.name}/out/", **arguments)
+        build(**{**given, **places})
+
+
+def test_values_that_templates_render_are_understood(bucket: Any, build: Any) -> None:
+    for number in range(4):
+        bucket.put_object(Key=f"normal/{number}.png", Body=b"-")
+    places = {"images": f"s3://{bucket.name}/", "destination": f"s3://{bucket.name}/out/"}
+    assert build(**places, test_share="0.5", seed="7") == build(**places, test_share=0.5, seed=7)
+
+
+def test_names_in_a_table_may_hold_what_splits_lines_elsewhere(bucket: Any, build: Any) -> None:
+    names = ["a\u2028b.png", "two\nlines.png"]
+    table = "image,label\r\n" + "".join(f'"{name}",normal\r\n' for name in names)
+    bucket.put_object(Key="list.csv", Body=table.encode())
+    build(images=f"s3://{bucket.name}/list.csv", destination=f"s3://{bucket.name}/")
+    lines = bucket.Object("train.manifest").get()["Body"].read().splitlines()
+    assert [json.loads(line)["source-ref"] for line in lines] == [f"s3://{bucket.name}/{n}" for n in names]
+
+
+# -- S3, for all operators -------------------------------------------------------------------------------
+
+
+def test_changes_that_are_not_there_are_not_asked_for_again(bucket: Any, conn_id: str) -> None:
+    update = LookoutVisionUpdateDatasetEntriesOperator(
+        task_id="update",
+        aws_conn_id=conn_id,
+        project_name="p",
+        dataset_type="train",
+        changes_s3_uri=f"s3://{bucket.name}/missing.jsonl",
+    )
+    with pytest.raises(AirflowFailException, match=r"^s3://images-\w+/missing.jsonl: .*NoSuchKey"):
+        update.execute({})
+
+
+@pytest.mark.parametrize(
+    ("code", "raised"),
+    [
+        ("AccessDenied", AirflowFailException),
+        ("404", AirflowFailException),
+        ("SlowDown", ClientError),
+        ("InternalError", ClientError),
+    ],
+)
+def test_what_may_pass_is_left_to_the_retries(code: str, raised: type[Exception]) -> None:
+    refusal = ClientError({"Error": {"Code": code, "Message": "no"}}, "GetObject")
+    with pytest.raises(raised, match=rf"\({code}\)"), no_retry_for_faults_of_s3():
+        raise refusal
+
+
+def test_s3_is_asked_as_the_operator_says_unless_it_has_a_connection(
+    conn_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {"region_name": "eu-west-3"}
+    other = {"conn_type": "aws", "login": "AKIDOTHER", "password": "secret", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(other))
+    operator = LookoutVisionBuildManifestOperator(
+        task_id="build",
+        images="s3://images/",
+        destination="s3://images/",
+        aws_conn_id=conn_id,
+        region_name="eu-west-1",
+        verify=False,
+        botocore_config={"read_timeout": 7},
+    )
+
+    def settings(s3_conn_id: str | None) -> tuple[Any, ...]:
+        hook = s3_hook(operator, s3_conn_id)
+        timeout = hook.conn.meta.config.read_timeout
+        return hook.get_credentials().access_key, hook.conn.meta.region_name, hook.verify, timeout
+
+    assert settings(None) == ("AKIDEXAMPLE", "eu-west-1", False, 7)
+    assert settings("other") == ("AKIDOTHER", "eu-west-3", None, 60)

@@ -1,0 +1,62 @@
+"""From folders of images in S3 to a project's datasets, for DAGs that are written as functions.
+
+The images lie in ``normal/`` and ``anomaly/``, with masks in ``masks/scratch/``. A quarter of each is kept to
+test with. A training that is given ``project_name=dataset["project_name"]`` begins when both datasets can be
+used; see ``example_lookoutvision_train``.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import dag, task
+
+from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionCreateProjectOperator
+from airflow_provider_lookoutvision.taskflow import image_dataset
+
+
+@dag(
+    schedule=None,
+    params={
+        "aws_conn_id": "aws_default",
+        "project_name": "machined-parts",
+        "images": "s3://images/line/",
+        "manifests": "s3://images/manifests/line/",
+        "scratch": "#FFFFFF",
+    },
+    default_args={
+        "aws_conn_id": "{{ params.aws_conn_id }}",
+        "retries": 1,
+        "retry_delay": timedelta(seconds=1),
+    },
+    tags=["example", "lookoutvision"],
+)
+def example_lookoutvision_taskflow() -> None:
+    project = LookoutVisionCreateProjectOperator(
+        task_id="create_project",
+        project_name="{{ params.project_name }}",
+        if_exists="use",
+    )
+    # [START howto_image_dataset]
+    dataset = image_dataset(
+        project.output["ProjectName"],
+        images="{{ params.images }}",
+        destination="{{ params.manifests }}",
+        test_share=0.25,
+        mask_colors={"scratch": "{{ params.scratch }}"},
+        waiter_delay=1,
+    )
+    # [END howto_image_dataset]
+
+    @task
+    def report(dataset: dict[str, Any]) -> dict[str, Any]:
+        counts = {name: dataset[name]["ImageStats"] for name in ("train", "test")}
+        for name, stats in counts.items():
+            print(f"{dataset['manifests'][name]}: {stats['Normal']} normal, {stats['Anomaly']} anomalous")
+        return counts
+
+    report(dataset)
+
+
+example_lookoutvision_taskflow()
