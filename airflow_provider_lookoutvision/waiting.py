@@ -12,9 +12,10 @@ import json
 import time
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_lookoutvision.asking import UNANSWERED, ask, asker, has_aiobotocore
 from airflow_provider_lookoutvision.model import API_VERSION, MODEL_PATH, SERVICE_NAME
@@ -25,16 +26,21 @@ if TYPE_CHECKING:
 # What the service's StatusMessage begins with when the same request would fail again.
 INVALID_INPUT = "Invalid input: "
 
+# What asking again meets again.
+_HOPELESS = frozenset({"AccessDeniedException", "NotImplementedException", "ValidationException"})
+_REMIND_SECONDS = 300.0
+
 
 class WaitFailed(Exception):
     """The wait ended without the state that was waited for.
 
-    ``input`` is true when the service says that the input was at fault: then trying again is in vain.
+    ``status`` says why: ``input`` when the service finds the input at fault, so that trying again is in vain;
+    ``timeout``; or ``error``.
     """
 
-    def __init__(self, message: str, *, input: bool = False) -> None:  # noqa: A002 (as in "input or machine")
+    def __init__(self, message: str, status: Literal["input", "timeout", "error"]) -> None:
         super().__init__(message)
-        self.input = input
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -62,16 +68,15 @@ class Wait:
 
         :raises WaitFailed: when it can't come any more.
         """
-        answer = ask(hook, _method(self.waiter), self.arguments)
-        return answer if _Progress(self, log).see(answer) else None
+        return Progress(self, log).check(hook)
 
     def run(self, hook: LookoutVisionHook, log: Any) -> None:
         """Wait in this thread.
 
         :raises WaitFailed: when the state can't come any more, or hasn't come in time.
         """
-        progress = _Progress(self, log)
-        while not progress.see(ask(hook, _method(self.waiter), self.arguments)):
+        progress = Progress(self, log)
+        while not progress.check(hook):
             if progress.asked >= self.max_attempts:
                 raise progress.too_late()
             time.sleep(self.delay)
@@ -88,7 +93,7 @@ class Wait:
         :raises WaitFailed: as ``run`` does.
         """
         deadline = self.ends_at if ends_at is None else ends_at
-        progress = _Progress(self, log)
+        progress = Progress(self, log, deadline)
         log.info("%s: asking %s", self.waiter, "with aiobotocore" if has_aiobotocore() else "from threads")
         async with asker(hook, connection) as shared:
             while not progress.see(await shared.ask(_method(self.waiter), self.arguments)):
@@ -97,42 +102,80 @@ class Wait:
                 await asyncio.sleep(min(self.delay, max(0.0, deadline - time.time())))
 
 
-class _Progress:
-    """Judges one answer after another."""
+class Progress:
+    """A wait that has begun: judges one answer after another, and tells of it.
 
-    def __init__(self, wait: Wait, log: Any) -> None:
+    It is told at the first, whenever what is seen has changed, and every five minutes: who reads the log in
+    the night sees what is waited for, its state, for how long already, and that the wait is alive.
+
+    :param ends_at: when it is to end, in seconds since the epoch; by default as late as if it began now.
+    """
+
+    def __init__(self, wait: Wait, log: Any, ends_at: float | None = None) -> None:
         self._wait, self._log = wait, log
-        self._began = time.monotonic()
+        self._most = (wait.ends_at if ends_at is None else ends_at) - time.time()
+        self._began = self._told_at = time.monotonic()
         self._told = ""
+        self._name = f"{wait.waiter} of {'/'.join(map(str, wait.arguments.values()))}"
         self.asked = 0
+
+    def check(self, hook: LookoutVisionHook) -> Mapping[str, Any] | None:
+        """Ask once, in this thread: the answer if the state has come, None while it may still."""
+        answer = ask(hook, _method(self._wait.waiter), self._wait.arguments)
+        return answer if self.see(answer) else None
 
     def see(self, answer: Mapping[str, Any]) -> bool:
         """Whether the state has come; raises WaitFailed when it can't any more."""
         self.asked += 1
         state, told, message = _judge(self._wait.waiter, answer)
-        name, seconds = self._wait.waiter, time.monotonic() - self._began
         if state == "success":
-            self._log.info("%s: %s, after %.0f s", name, told, seconds)
+            waited = f", after {_time(self._seconds)}" if self.asked > 1 else ""
+            self._log.info("%s: %s%s", self._name, told, waited)
             return True
         if state == "failure":
+            code = answer.get("Error", {}).get("Code")
+            hopeless = code in _HOPELESS or message.startswith(INVALID_INPUT)
             reason = f"{told}: {message}" if message else told
-            raise WaitFailed(reason, input=message.startswith(INVALID_INPUT))
-        if told != self._told:
-            self._told = told
-            about = " ".join(map(str, self._wait.arguments.values()))
+            raise WaitFailed(f"{self._name}: {reason}", "input" if hopeless else "error")
+        if not self._told:
             self._log.info(
-                "%s of %s: waiting for %.0f s, %s; asking every %g s",
-                *(name, about, seconds, told, self._wait.delay),
+                "Waiting for %s: %s; asking every %g s, for %s at most",
+                *(self._name, told, self._wait.delay, _time(self._most)),
             )
+        elif told != self._told or time.monotonic() - self._told_at >= _REMIND_SECONDS:
+            self._log.info("Waiting for %s: %s, for %s so far", self._name, told, _time(self._seconds))
+        else:
+            return False
+        self._told, self._told_at = told, time.monotonic()
         return False
 
     def too_late(self) -> WaitFailed:
         """The failure of a state that hasn't come in time."""
-        seconds = time.monotonic() - self._began
         return WaitFailed(
-            f"{self._wait.waiter} has not come: asked {self.asked} times in {seconds:.0f} s; "
-            f"last seen {self._told}. Raise waiter_max_attempts or waiter_delay to wait for longer"
+            f"{self._name} has not come: asked {self.asked} times in {_time(self._seconds)}; last seen "
+            f"{self._told}",
+            "timeout",
         )
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=max(0, round(seconds))))
+
+
+def cancel(hook: LookoutVisionHook, log: Any, operation: str, arguments: Mapping[str, Any]) -> None:
+    """Stop what was waited for, by an operation; a failure is logged, since nobody is there to hear of it."""
+    from botocore import xform_name
+
+    name = "/".join(value for member, value in arguments.items() if member != "ClientToken")
+    log.info("The task is killed: calling %s for %s", operation, name)
+    try:
+        getattr(hook.conn, xform_name(operation))(**arguments)
+    except Exception as error:
+        log.warning("%s of %s failed: %s", operation, name, error)
 
 
 def _judge(waiter: str, answer: Mapping[str, Any]) -> tuple[str, str, str]:

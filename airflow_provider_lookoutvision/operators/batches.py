@@ -134,8 +134,9 @@ def work_through(
 
     def settle() -> None:
         nonlocal count, kept_at
-        first = window.popleft()
+        first = window[0]  # and there it stays while it is waited for, since a signal may end that
         result = first if isinstance(first, Result) else first.result()
+        window.popleft()
         if result is not first:
             fresh.append(result)
         take(result)

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_lookoutvision.operators.base import for_xcom, no_retry_for_faults_of_the_input
 from airflow_provider_lookoutvision.operators.tokens import TokenMixin
 from airflow_provider_lookoutvision.operators.versions import LATEST, Model, ModelVersionMixin
-from airflow_provider_lookoutvision.operators.waiting import WaitingMixin
+from airflow_provider_lookoutvision.operators.waiting import CancelOnKillMixin, WaitingMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -51,7 +51,7 @@ class _HostingOperator(WaitingMixin, TokenMixin, ModelVersionMixin):
         return self.wait_then(context, unwaited, model_version=model.version)
 
 
-class LookoutVisionStartModelOperator(_HostingOperator):
+class LookoutVisionStartModelOperator(CancelOnKillMixin, _HostingOperator):
     """Host a model, wait until it is hosted, and return its description. One that is hosted is success.
 
     The result is the ModelDescription, with ``ModelVersion`` as a number in a text even if that was
@@ -72,6 +72,8 @@ class LookoutVisionStartModelOperator(_HostingOperator):
     :param waiter_max_attempts: the most questions.
     :param deferrable: wait in the triggerer, without a worker's slot. (A stop that is under way is waited for
         in the task, and then the model is started.)
+    :param cancel_on_kill: whether to stop the model when the task is killed while it waits. One that somebody
+        else has started isn't stopped.
     :raises AirflowFailException: when the model isn't trained, or may not have so many units.
     :raises AirflowException: when hosting fails.
     """
@@ -112,6 +114,10 @@ class LookoutVisionStartModelOperator(_HostingOperator):
         except exceptions.ConflictException as conflict:
             return self._after(conflict.response, model, units, token)
         self.log.info("Model %s is told to start with %s", model.name, _told(units))
+        return self._started(model)
+
+    def _started(self, model: Model) -> Model:
+        self.begun("StopModel", **model.arguments)
         return model
 
     def _after(self, refusal: Mapping[str, Any], model: Model, units: Mapping[str, int], token: str) -> Model:
@@ -120,7 +126,7 @@ class LookoutVisionStartModelOperator(_HostingOperator):
             project_name, _, version = started.rpartition("/")
             if project_name == self.project_name and version:
                 self.log.info("An earlier try has started model %s, which was the latest then", started)
-                model = Model(self, project_name, version)
+                model = self._started(Model(self, project_name, version))
         description = model.describe()
         if description["Status"] in _HOSTED:
             self.log.info("Model %s is %s already", model.name, description["Status"])
@@ -135,7 +141,7 @@ class LookoutVisionStartModelOperator(_HostingOperator):
         if description["Status"] == "STOPPING_HOSTING":
             model.wait("ModelStopped")
         self.call("StartModel", **model.arguments, **units, ClientToken=token)
-        return model
+        return self._started(model)
 
 
 class LookoutVisionStopModelOperator(_HostingOperator):

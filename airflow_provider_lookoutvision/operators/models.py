@@ -11,16 +11,17 @@ from airflow_provider_lookoutvision.assets import announce
 from airflow_provider_lookoutvision.operators.base import for_xcom, no_retry_for_faults_of_the_input
 from airflow_provider_lookoutvision.operators.s3 import split_s3_prefix
 from airflow_provider_lookoutvision.operators.tokens import TokenMixin
-from airflow_provider_lookoutvision.operators.versions import Model, ModelVersionMixin
-from airflow_provider_lookoutvision.operators.waiting import WaitingMixin
+from airflow_provider_lookoutvision.operators.versions import GONE, Model, ModelVersionMixin
+from airflow_provider_lookoutvision.operators.waiting import CancelOnKillMixin, WaitingMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 _FIGURES = ("F1Score", "Precision", "Recall")
 
 
-class LookoutVisionCreateModelOperator(WaitingMixin, TokenMixin):
+class LookoutVisionCreateModelOperator(CancelOnKillMixin, TokenMixin):
     """Train a model, once for this task instance, wait until it is evaluated, and return its description.
 
     The result is the ModelDescription: ``ModelVersion``, ``ModelArn``, ``Status``, ``Performance``
@@ -43,6 +44,8 @@ class LookoutVisionCreateModelOperator(WaitingMixin, TokenMixin):
     :param waiter_delay: seconds between two questions.
     :param waiter_max_attempts: the most questions.
     :param deferrable: wait in the triggerer, without a worker's slot.
+    :param cancel_on_kill: whether to cancel the training, which deletes the model, when the task is killed
+        while it waits. A retry then trains another version.
     :raises AirflowFailException: when the images are at fault, with the service's StatusMessage; or when the
         model is worse than ``min_f1``, with its figures.
     :raises AirflowException: when the service is at fault, or trains as many as it may, so that a retry
@@ -62,6 +65,7 @@ class LookoutVisionCreateModelOperator(WaitingMixin, TokenMixin):
     asks_before_deferring: ClassVar[bool] = True
 
     _model: Model
+    _made: Mapping[str, Any] | None = None
 
     def __init__(
         self,
@@ -93,11 +97,11 @@ class LookoutVisionCreateModelOperator(WaitingMixin, TokenMixin):
     def execute(self, context: Context) -> dict[str, Any]:
         """Begin the training, or find the one that this task instance began before, and wait for it."""
         self._least_f1()  # a wrong one is found now, not after the training
-        token = self.token(context)
-        self.log.info("Training a model of project %s with client token %s", self.project_name, token)
         with no_retry_for_faults_of_the_input():
-            metadata: dict[str, Any] = for_xcom(self._create(token))
+            metadata: dict[str, Any] = for_xcom(self._begin(context, self.token(context)))
+        self._made = metadata
         self._model = Model(self, self.project_name, metadata["ModelVersion"])
+        self.begun("DeleteModel", **self._cancelling(context, self._model))
         self.log.info("Model %s: %s", self._model.name, metadata["ModelArn"])
         return self.wait_then(context, metadata, model_version=self._model.version)
 
@@ -109,6 +113,7 @@ class LookoutVisionCreateModelOperator(WaitingMixin, TokenMixin):
         """Return the description of what has been trained, if it is good enough."""
         model = Model(self, self.project_name, state["model_version"])
         description: dict[str, Any] = for_xcom(model.describe())
+        self._made = description
         figures = description.get("Performance", {})
         told = ", ".join(f"{name} {figures.get(name, 0):.4f}" for name in _FIGURES)
         self.log.info("Model %s: %s", model.name, told)
@@ -120,6 +125,20 @@ class LookoutVisionCreateModelOperator(WaitingMixin, TokenMixin):
         announce(context, description["ModelArn"], {"ModelVersion": model.version, **figures})
         return description
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return what OpenLineage is told: the project's datasets in, the model and its evaluation out."""
+        from airflow_provider_lookoutvision import lineage
+
+        made = self._made or {}
+        evaluation = [made[name] for name in ("EvaluationManifest", "EvaluationResult") if name in made]
+        return lineage.of(
+            inputs=lineage.datasets(self, self.project_name),
+            outputs=[
+                lineage.model(made),
+                *(lineage.s3(f"s3://{each['Bucket']}/{each['Key']}") for each in evaluation),
+            ],
+        )
+
     def _least_f1(self) -> float | None:
         if self.min_f1 is None:
             return None
@@ -130,6 +149,28 @@ class LookoutVisionCreateModelOperator(WaitingMixin, TokenMixin):
         if not 0 <= least <= 1:
             raise AirflowFailException(f"min_f1 is {self.min_f1!r}; it must be a number from 0 to 1")
         return least
+
+    def _begin(self, context: Context, token: str) -> dict[str, Any]:
+        self.log.info("Training a model of project %s with client token %s", self.project_name, token)
+        exceptions = self.hook.conn.exceptions
+        try:
+            return self._create(token)
+        except exceptions.ConflictException as conflict:
+            if conflict.response.get("ResourceType") != "MODEL" or self.client_token is not None:
+                raise
+            model = Model(self, self.project_name, conflict.response["ResourceId"].rpartition("/")[2])
+            if model.status() != GONE:
+                raise
+            try:
+                # If a killed try of this task instance has cancelled it, the service repeats its answer.
+                self.call("DeleteModel", **self._cancelling(context, model))
+            except exceptions.ResourceNotFoundException:
+                raise conflict from None
+        self.log.info("An earlier try was killed, and has cancelled the training of model %s", model.name)
+        return self._begin(context, self.derived_token(context, "after", model.version))
+
+    def _cancelling(self, context: Context, model: Model) -> dict[str, str]:
+        return {**model.arguments, "ClientToken": self.derived_token(context, "cancel", model.version)}
 
     def _create(self, token: str) -> dict[str, Any]:
         bucket, prefix = split_s3_prefix("output_location", self.output_location)
@@ -213,6 +254,10 @@ class LookoutVisionDeleteModelOperator(WaitingMixin, TokenMixin, ModelVersionMix
 
 
 def _tag_list(tags: Mapping[str, str] | Sequence[Mapping[str, str]] | None) -> list[dict[str, str]]:
+    if isinstance(tags, str):
+        raise AirflowFailException(
+            f"tags is {tags!r}; it must be a dict, or a list: let the DAG render_template_as_native_obj"
+        )
     if isinstance(tags, Mapping):
         tags = [{"Key": key, "Value": value} for key, value in tags.items()]
     # A DAG that renders templates to native objects makes a number of "7".

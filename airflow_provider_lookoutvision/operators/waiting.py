@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
 from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
-from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
+from airflow_provider_lookoutvision.waiting import Wait, WaitFailed, cancel
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -70,17 +70,56 @@ class WaitingMixin(LookoutVisionBaseOperator):
             if not self.deferrable:
                 wait.run(self.hook, self.log)
             elif not (self.asks_before_deferring and wait.check(self.hook, self.log)):
-                self.defer(trigger=trigger(self, wait), method_name="execute_complete", kwargs=dict(state))
+                self.defer(
+                    trigger=trigger(self, wait, return_value=state, cancellation=self.cancellation()),
+                    method_name="execute_complete",
+                    timeout=self.execution_timeout,  # which Airflow 3 forgets of a deferred task
+                )
         return self.result(context, **state)
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None, **state: Any) -> Any:
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Go on when the trigger has fired."""
-        check_event(event)
-        return self.result(context, **state)
+        return self.result(context, **check_event(event))
+
+    def cancellation(self) -> tuple[str, dict[str, Any]] | None:
+        """What to call when the task is killed, and with which members; None to let the work go on."""
+        return None
 
 
-def trigger(operator: LookoutVisionBaseOperator, wait: Wait) -> LookoutVisionWaiterTrigger:
-    """The trigger that waits for an operator, on its connection."""
+class CancelOnKillMixin(WaitingMixin):
+    """What an operator adds whose work can be stopped.
+
+    :param cancel_on_kill: whether the work is stopped when the task is killed. By default it goes on, and a
+        retry finds it.
+    """
+
+    _cancellation: tuple[str, dict[str, Any]] | None = None
+
+    def __init__(self, *, cancel_on_kill: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cancel_on_kill = cancel_on_kill
+
+    def begun(self, operation: str, **arguments: Any) -> None:
+        """Tell what stops the work that has begun: an operation, and the members of its input."""
+        self._cancellation = (operation, arguments)
+
+    def cancellation(self) -> tuple[str, dict[str, Any]] | None:
+        """What stops the work, if it has begun and that is wanted."""
+        return self._cancellation if self.cancel_on_kill else None
+
+    def on_kill(self) -> None:
+        """Stop the work that has begun, if that is wanted."""
+        if cancellation := self.cancellation():
+            cancel(self.hook, self.log, *cancellation)
+        elif self._cancellation:
+            self.log.info("The task is killed; the work goes on, since cancel_on_kill isn't set")
+
+
+def trigger(operator: LookoutVisionBaseOperator, wait: Wait, **more: Any) -> LookoutVisionWaiterTrigger:
+    """The trigger that waits for an operator, on its connection.
+
+    :param more: parameters of the trigger.
+    """
     from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
 
     return LookoutVisionWaiterTrigger(
@@ -92,14 +131,16 @@ def trigger(operator: LookoutVisionBaseOperator, wait: Wait) -> LookoutVisionWai
         region_name=operator.region_name,
         verify=operator.verify,
         botocore_config=operator.botocore_config,
+        **more,
     )
 
 
-def check_event(event: Mapping[str, Any] | None) -> None:
-    """Raise Airflow's exception for what a trigger tells, unless that is success."""
+def check_event(event: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a trigger hands back; raise Airflow's exception unless it tells of success."""
     event = event or {"status": "error", "message": "the trigger fired without an event"}
     if event["status"] != "success":
-        raise _to_airflow(str(event.get("message")), event["status"] == "input")
+        raise _to_airflow(str(event.get("message")), event["status"])
+    return dict(event.get("return_value") or {})
 
 
 @contextmanager
@@ -112,8 +153,10 @@ def failures_of_waits() -> Iterator[None]:
     try:
         yield
     except WaitFailed as failure:
-        raise _to_airflow(str(failure), failure.input) from failure
+        raise _to_airflow(str(failure), failure.status) from failure
 
 
-def _to_airflow(message: str, input: bool) -> Exception:  # noqa: A002 (as in "input or machine")
-    return AirflowFailException(message) if input else AirflowException(message)
+def _to_airflow(message: str, status: str) -> Exception:
+    if status == "timeout":
+        message += ". Raise waiter_max_attempts or waiter_delay to wait for longer"
+    return AirflowFailException(message) if status == "input" else AirflowException(message)

@@ -8,24 +8,31 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
+    AirflowSensorTimeout,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
 )
 
-from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator, for_xcom
+from airflow_provider_lookoutvision.operators.base import (
+    LookoutVisionBaseOperator,
+    for_xcom,
+    no_retry_for_faults_of_the_input,
+)
 from airflow_provider_lookoutvision.operators.waiting import check_event, failures_of_waits, trigger
-from airflow_provider_lookoutvision.waiting import Wait
+from airflow_provider_lookoutvision.waiting import Progress, Wait
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 ModelState = Literal["trained", "hosted", "stopped"]
 
+_GRACE = timedelta(minutes=5)
 _MODEL_WAITERS = {"trained": "ModelTrained", "hosted": "ModelHosted", "stopped": "ModelStopped"}
 
 
@@ -53,30 +60,32 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
         """What it waits for."""
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Ask once."""
+        """Ask once; then defer, if that is wanted."""
         answer = self._check()
+        if answer is None and self.deferrable:
+            # The trigger ends in time, and says what it has seen last. Airflow's own timeout is for one that
+            # isn't run.
+            self.defer(
+                trigger=trigger(self, self.wait),
+                method_name="execute_complete",
+                timeout=timedelta(seconds=self.timeout) + _GRACE,
+            )
         return PokeReturnValue(is_done=answer is not None, xcom_value=self._result(answer))
-
-    def execute(self, context: Context) -> Any:
-        """Wait here, or defer unless it is so already."""
-        if not self.deferrable:
-            return super().execute(context)
-        if (answer := self._check()) is not None:
-            return self._result(answer)
-        return self.defer(
-            trigger=trigger(self, self.wait),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
-        )
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Go on when the trigger has fired."""
+        if event and event["status"] == "timeout":
+            raise AirflowSensorTimeout(event["message"])
         check_event(event)
         return self._result(self._check())
 
+    @cached_property
+    def _progress(self) -> Progress:
+        return Progress(self.wait, self.log)
+
     def _check(self) -> Mapping[str, Any] | None:
-        with failures_of_waits():
-            return self.wait.check(self.hook, self.log)
+        with no_retry_for_faults_of_the_input(), failures_of_waits():
+            return self._progress.check(self.hook)
 
     def _result(self, answer: Mapping[str, Any] | None) -> Any:
         return for_xcom(answer[self.description]) if answer else None

@@ -6,11 +6,16 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
+from airflow_provider_lookoutvision.waiting import Wait, WaitFailed, cancel
+
+if TYPE_CHECKING:
+    from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
+
+log = logging.getLogger(__name__)
 
 # A trigger that fires at once can overtake what Airflow's executor tells of the end of the process that
 # deferred, and that fails the try. (Airflow: "the task instance's state attribute is queued".)
@@ -20,13 +25,17 @@ _FIRST_SECONDS = 5.0
 class LookoutVisionWaiterTrigger(BaseTrigger):
     """Wait until a waiter of the API model is satisfied.
 
-    The event's payload has a ``status``: ``success``, ``input`` when the service found the input at fault, or
-    ``error``; and for the last two a ``message``.
+    The event's payload has a ``status``: ``success``, with ``return_value``; or with a ``message`` ``input``
+    when the service found the input at fault, ``timeout``, or ``error``.
 
     :param waiter: the waiter's name, such as ``DatasetCreated``.
     :param arguments: the members of the operation that it asks.
     :param waiter_delay: seconds between two questions.
     :param waiter_max_attempts: the most questions, or as long as these take at that delay.
+    :param return_value: what the event hands back. (``airflow dags test`` loses what an operator keeps for
+        its next method.)
+    :param cancellation: what to call when a user acts on the deferred task: an operation's name, and the
+        members of its input. Airflow tells of that from 3.3 on.
     :param ends_at: when to give up, in seconds since the epoch; by default that long after it was made. A
         triggerer that is restarted makes the trigger again, and it ends when it would have ended.
     :param aws_conn_id: the Airflow connection, of type ``aws``.
@@ -42,6 +51,8 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         arguments: dict[str, Any],
         waiter_delay: float,
         waiter_max_attempts: int,
+        return_value: dict[str, Any] | None = None,
+        cancellation: tuple[str, dict[str, Any]] | None = None,
         ends_at: float | None = None,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
@@ -55,6 +66,8 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
             "arguments": arguments,
             "waiter_delay": waiter_delay,
             "waiter_max_attempts": waiter_max_attempts,
+            "return_value": return_value or {},
+            "cancellation": cancellation and list(cancellation),
             "ends_at": self._wait.ends_at if ends_at is None else ends_at,
             "aws_conn_id": aws_conn_id,
             "region_name": region_name,
@@ -68,19 +81,31 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one event."""
-        from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
-
-        connection = {name: self._fields[name] for name in ("aws_conn_id", "region_name", "verify")}
-        connection["config"] = self._fields["botocore_config"]
-        hook = LookoutVisionHook(**connection)
+        connection = json.dumps(self._connection)
         try:
             await asyncio.sleep(_FIRST_SECONDS)
-            await self._wait.run_async(
-                hook, logging.getLogger(__name__), json.dumps(connection), self._fields["ends_at"]
-            )
+            await self._wait.run_async(self._hook(), log, connection, self._fields["ends_at"])
         except WaitFailed as failure:
-            yield TriggerEvent({"status": "input" if failure.input else "error", "message": str(failure)})
+            yield TriggerEvent({"status": failure.status, "message": str(failure)})
         except Exception as error:
             yield TriggerEvent({"status": "error", "message": f"{type(error).__name__}: {error}"})
         else:
-            yield TriggerEvent({"status": "success"})
+            yield TriggerEvent({"status": "success", "return_value": self._fields["return_value"]})
+
+    async def on_kill(self) -> None:
+        """Cancel what is waited for, if that is wanted. Airflow calls this when a user acts on the task."""
+        from asgiref.sync import sync_to_async
+
+        if self._fields["cancellation"]:
+            # In a thread, where the connection can be read.
+            await sync_to_async(cancel)(self._hook(), log, *self._fields["cancellation"])
+
+    @property
+    def _connection(self) -> dict[str, Any]:
+        names = ("aws_conn_id", "region_name", "verify")
+        return {name: self._fields[name] for name in names} | {"config": self._fields["botocore_config"]}
+
+    def _hook(self) -> LookoutVisionHook:
+        from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
+
+        return LookoutVisionHook(**self._connection)

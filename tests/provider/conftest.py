@@ -1,10 +1,9 @@
-"""An Airflow home and an AWS environment that nobody else shapes, and Amazon connections."""
+"""A whole Airflow and a service for all tests, an AWS environment that nobody shapes, and connections."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,9 @@ from world import World
 
 from airflow_provider_lookoutvision.testing.service import running_service
 
-# Airflow reads its configuration when it is first imported, which is before any fixture runs.
-_home = tempfile.TemporaryDirectory(prefix="airflow-unit-tests-")
-os.environ["AIRFLOW_HOME"] = _home.name
-os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-
 HERE = Path(__file__).parent
 DAGS = {
+    "be_killed",
     "create",
     "create_and_announce",
     "create_and_be_killed",

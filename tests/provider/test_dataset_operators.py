@@ -185,7 +185,7 @@ def test_a_wait_ends_in_time_and_says_what_it_saw(conn_id: str, client: Any, pro
         "DatasetUpdated", {"ProjectName": project, "DatasetType": "train"}, delay=0.05, max_attempts=3
     )
     log = SimpleNamespace(info=lambda *_: None)
-    with pytest.raises(WaitFailed, match=r"asked 3 times in 0 s; last seen CREATE_COMPLETE"):
+    with pytest.raises(WaitFailed, match=r"asked 3 times in 0:00:0\d; last seen CREATE_COMPLETE"):
         wait.run(LookoutVisionHook(aws_conn_id=conn_id), log)
     missing = Wait(
         "DatasetUpdated", {"ProjectName": project, "DatasetType": "test"}, delay=0.05, max_attempts=3
@@ -211,4 +211,4 @@ def test_a_wait_outlasts_a_restart_of_the_service(connect: Any) -> None:
         Wait("DatasetCreated", arguments, delay=0.2, max_attempts=300).run(hook, log)
         restart.join()
     assert any("Could not connect" in line for line in seen)
-    assert seen[-1].startswith("DatasetCreated: CREATE_COMPLETE, after ")
+    assert seen[-1].startswith("DatasetCreated of p/train: CREATE_COMPLETE, after ")

@@ -296,4 +296,4 @@ def test_a_restart_of_the_service_does_not_end_the_wait(
 
     log = run.log("create_deferred", 1)
     assert "Connection was closed before we received a valid response" in log
-    assert "DatasetCreated: CREATE_COMPLETE" in log
+    assert "restarting/train: CREATE_COMPLETE" in log

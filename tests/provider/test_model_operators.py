@@ -157,6 +157,45 @@ def test_a_retry_finds_its_training_and_a_clear_begins_another(
     assert account.statuses(project) == {}
 
 
+def test_a_killed_task_cancels_its_training_if_told_to_and_a_retry_trains_anew(
+    conn_id: str, account: Account, project: str
+) -> None:
+    create = creating(conn_id, project, wait_for_completion=False)
+    create.execute(context(project))
+    create.on_kill()
+    assert account.statuses(project) == {"1": "TRAINING"}
+
+    for version in ("1", "2", "3"):
+        create = creating(conn_id, project, wait_for_completion=False, cancel_on_kill=True)
+        for _ in ("a try", "a retry"):
+            assert create.execute(context(project))["ModelVersion"] == version
+        create.on_kill()
+        assert account.statuses(project) == {}
+
+    create.execute(context(project))
+    account.client.delete_model(ProjectName=project, ModelVersion="4")
+    with pytest.raises(AirflowFailException, match="has been deleted since"):  # by somebody else
+        create.execute(context(project))
+    assert account.statuses(project) == {}
+
+
+def test_a_killed_start_stops_its_own_model_if_told_to(conn_id: str, account: Account) -> None:
+    for cancel_on_kill, status in ((False, "HOSTED"), (True, "TRAINED")):
+        start = starting(conn_id, cancel_on_kill=cancel_on_kill)
+        start.execute(context(f"kill {cancel_on_kill}"))
+        start.on_kill()
+        account.wait("model_stopped" if cancel_on_kill else "model_hosted", "plates", "1")
+        assert account.statuses()["1"] == status
+        stopping(conn_id).execute(context(f"kill {cancel_on_kill}"))
+
+    account.start("plates", "1")
+    start = starting(conn_id, cancel_on_kill=True)
+    start.execute(context("somebody else's"))
+    start.on_kill()
+    assert account.statuses()["1"] == "HOSTED"
+    stopping(conn_id).execute(context("somebody else's"))
+
+
 def test_a_model_that_is_not_good_enough_fails_the_task_and_is_kept(
     conn_id: str, account: Account, project: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,9 +24,11 @@ from airflow_provider_lookoutvision.operators.base import (
     no_retry_for_faults_of_the_input,
 )
 from airflow_provider_lookoutvision.operators.lookoutvision import (
+    LookoutVisionBuildManifestOperator,
     LookoutVisionCreateProjectOperator,
     LookoutVisionDeleteProjectOperator,
 )
+from airflow_provider_lookoutvision.sensors import lookoutvision as sensors
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 
@@ -36,10 +39,31 @@ OPERATORS = [
     and issubclass(each, LookoutVisionBaseOperator)
     and each is not LookoutVisionBaseOperator
 ]
+OF_PROJECTS = [each for each in OPERATORS if each is not LookoutVisionBuildManifestOperator]
 
+SENSORS = [
+    each
+    for each in vars(sensors).values()
+    if isinstance(each, type)
+    and issubclass(each, sensors.LookoutVisionBaseSensor)
+    and each is not sensors.LookoutVisionBaseSensor
+]
+# What is no template: how to wait, and how much at once, is the DAG author's to say, once for all runs.
+STATIC = {
+    "cancel_on_kill",
+    "deferrable",
+    "fail_if_empty",
+    "max_refs",
+    "max_workers",
+    "stop_if_hosted",
+    "wait_for_completion",
+    "waiter_delay",
+    "waiter_max_attempts",
+}
 
 # What an operator needs besides a project's name.
 REQUIRED: dict[str, dict[str, Any]] = {
+    "LookoutVisionBuildManifestOperator": {"images": "s3://images/", "destination": "s3://images/"},
     "LookoutVisionCreateDatasetOperator": {"dataset_type": "train"},
     "LookoutVisionUpdateDatasetEntriesOperator": {"dataset_type": "train", "changes": "{}"},
     "LookoutVisionDeleteDatasetOperator": {"dataset_type": "train"},
@@ -49,6 +73,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "LookoutVisionDeleteModelOperator": {"model_version": "1"},
     "LookoutVisionStartModelPackagingJobOperator": {"model_version": "1", "configuration": {}},
     "LookoutVisionDetectAnomaliesOperator": {"model_version": "1", "image": "s3://images/1.png"},
+    "LookoutVisionDatasetSensor": {"dataset_type": "train"},
+    "LookoutVisionModelPackagingJobSensor": {"job_name": "j"},
 }
 
 
@@ -105,15 +131,60 @@ def test_parsing_a_dag_imports_no_boto3() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.__name__)
-def test_every_template_field_is_an_attribute(operator: Any) -> None:
-    task = made(operator, project_name="p")
-    assert {"aws_conn_id", "region_name", "verify", "botocore_config"} <= set(operator.template_fields)
-    for field in operator.template_fields:
-        assert hasattr(task, field)
+def parameters(operator: type) -> set[str]:
+    """What this package's classes add to Airflow's own parameters."""
+    ours = (each for each in operator.__mro__ if each.__module__.startswith("airflow_provider_lookoutvision"))
+    return {
+        parameter.name
+        for each in ours
+        if "__init__" in vars(each)
+        for parameter in inspect.signature(each.__init__).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
 
 
-@pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.__name__)
+@pytest.mark.parametrize("operator", [*OPERATORS, *SENSORS], ids=lambda operator: operator.__name__)
+def test_every_parameter_is_a_template_but_for_switches_and_limits(operator: Any) -> None:
+    assert set(operator.template_fields) == parameters(operator) - STATIC
+    task = made(
+        operator, **({"project_name": "p"} if operator not in OPERATORS or operator in OF_PROJECTS else {})
+    )
+    assert all(hasattr(task, field) for field in operator.template_fields)
+
+
+# What a DAG that doesn't render templates to native objects makes of them, and what nobody can make of it.
+@pytest.mark.parametrize(
+    ("name", "rendered"),
+    [
+        ("CreateDatasetOperator", {"manifest": "{'s3': 'b'}"}),
+        ("CreateModelOperator", {"min_f1": "good"}),
+        ("CreateModelOperator", {"tags": "{'line': '7'}"}),
+        ("StartModelOperator", {"min_inference_units": "two"}),
+        ("StartModelOperator", {"model_version": "1", "max_inference_units": "None"}),
+        ("DetectAnomaliesOperator", {"on_invalid_image": "None"}),
+        ("DeleteProjectOperator", {"cascade": "perhaps"}),
+        ("BuildManifestOperator", {"test_share": "half"}),
+        ("BuildManifestOperator", {"seed": "None"}),
+        ("BuildManifestOperator", {"mask_colors": "{'scratch': '#FF0000'}"}),
+        ("StartModelPackagingJobOperator", {"configuration": "{'Greengrass': {}}"}),
+        ("ModelSensor", {"state": "None"}),
+    ],
+)
+def test_a_text_that_is_no_value_is_refused_at_once(
+    name: str, rendered: dict[str, str], connect: Any
+) -> None:
+    (operator,) = (each for each in (*OPERATORS, *SENSORS) if each.__name__ == f"LookoutVision{name}")
+    named = {} if name.startswith("BuildManifest") else {"project_name": "p"}
+    task = made(
+        operator, aws_conn_id=connect(endpoint_url="http://localhost:9"), **named
+    )  # nobody listens there
+    for parameter, value in rendered.items():
+        setattr(task, parameter, value)
+    with pytest.raises(AirflowFailException, match=f"(?i){list(rendered)[-1].replace('_', '_?')}|units"):
+        task.execute(context("rendered"))
+
+
+@pytest.mark.parametrize("operator", [*OPERATORS, *SENSORS], ids=lambda operator: operator.__name__)
 def test_parameters_are_given_by_name(operator: Any) -> None:
     with pytest.raises((TypeError, AirflowException), match=r"keyword|positional"):
         operator("p", task_id="task")
@@ -170,7 +241,7 @@ def test_an_invalid_token_is_refused_before_any_call(service: Service, conn_id: 
 
 
 @pytest.mark.parametrize("name", ["", "-a", "_a", "a b", "a/b", "größe", "a\n", "a" * 256])
-@pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.__name__)
+@pytest.mark.parametrize("operator", OF_PROJECTS, ids=lambda operator: operator.__name__)
 def test_an_invalid_name_is_refused_before_any_call(operator: Any, name: str, connect: Any) -> None:
     conn_id = connect(endpoint_url="http://localhost:9")  # nobody listens there
     task = made(operator, aws_conn_id=conn_id, project_name=name)

@@ -7,18 +7,21 @@ from typing import Any
 
 import boto3
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
 
 from airflow_provider_lookoutvision.model import teach
 from airflow_provider_lookoutvision.sensors.lookoutvision import (
-    LookoutVisionBaseSensor,
     LookoutVisionDatasetSensor,
     LookoutVisionModelPackagingJobSensor,
     LookoutVisionModelSensor,
 )
 from airflow_provider_lookoutvision.testing.service import Service, running_service
-
-SENSORS = (LookoutVisionDatasetSensor, LookoutVisionModelSensor, LookoutVisionModelPackagingJobSensor)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,8 @@ def test_goes_on_waiting_for_what_may_still_come(conn_id: str) -> None:
     assert fields["waiter"] == "ModelTrained"
     assert fields["arguments"] == {"ProjectName": "p", "ModelVersion": "latest"}
     assert (fields["waiter_delay"], fields["waiter_max_attempts"]) == (7, 10)
-    assert deferred.value.timeout.total_seconds() == 70
+    # The trigger ends in time. Airflow's own timeout is for one that isn't run.
+    assert deferred.value.timeout.total_seconds() == 70 + 5 * 60
 
 
 @pytest.mark.parametrize(
@@ -77,6 +81,21 @@ def test_goes_on_waiting_for_what_may_still_come(conn_id: str) -> None:
     [
         (lambda conn_id: model_sensor(conn_id, state="hosted"), "TRAINING"),
         (lambda conn_id: model_sensor(conn_id, model_version=9), "ResourceNotFoundException"),
+    ],
+)
+def test_fails_when_it_can_not_come(conn_id: str, sensor: Any, match: str) -> None:
+    with pytest.raises(AirflowException, match=match) as raised:
+        sensor(conn_id).poke({})
+    assert not isinstance(raised.value, AirflowFailException)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "match"),
+    [
+        (lambda conn_id: model_sensor(conn_id, project_name=""), "Parameter validation failed"),
+        (lambda conn_id: model_sensor(conn_id, project_name="no name"), "ValidationException"),
+        (lambda conn_id: model_sensor(conn_id, model_version="newest"), "ValidationException"),
+        (lambda conn_id: dataset_sensor(conn_id, "validation"), "ValidationException"),
         (
             lambda conn_id: LookoutVisionModelPackagingJobSensor(
                 task_id="wait", aws_conn_id=conn_id, project_name="p", job_name="j"
@@ -85,9 +104,24 @@ def test_goes_on_waiting_for_what_may_still_come(conn_id: str) -> None:
         ),
     ],
 )
-def test_fails_when_it_can_not_come(conn_id: str, sensor: Any, match: str) -> None:
-    with pytest.raises(AirflowException, match=match):
+def test_fails_without_retries_when_asking_is_in_vain(conn_id: str, sensor: Any, match: str) -> None:
+    with pytest.raises(AirflowFailException, match=match):
         sensor(conn_id).poke({})
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_skips_what_it_would_fail_if_that_is_wanted(conn_id: str, deferrable: bool) -> None:
+    sensor = dataset_sensor(conn_id, "no type", deferrable=deferrable, soft_fail=True)
+    with pytest.raises(AirflowSkipException):
+        sensor.execute({})
+
+
+def test_tells_of_each_state_once(conn_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sensor = model_sensor(conn_id, poke_interval=30, timeout=600)
+    for _ in range(3):
+        sensor.poke({})
+    told = capsys.readouterr().out
+    assert told.count("Waiting for ModelTrained of p/latest: TRAINING; asking every 30 s, for 0:10:00") == 1
 
 
 def test_a_state_that_is_none_is_named(conn_id: str) -> None:
@@ -102,11 +136,5 @@ def test_the_event_decides_who_is_at_fault(conn_id: str) -> None:
         sensor.execute_complete({}, {"status": "input", "message": "the manifest"})
     with pytest.raises(AirflowException, match="the machine"):
         sensor.execute_complete({}, {"status": "error", "message": "the machine"})
-
-
-@pytest.mark.parametrize("sensor", SENSORS)
-def test_each_template_field_is_an_attribute(sensor: type[LookoutVisionBaseSensor]) -> None:
-    names = {"project_name": "p", "dataset_type": "train", "job_name": "j"}
-    wanted = {name: value for name, value in names.items() if name in sensor.template_fields}
-    made = sensor(task_id="wait", **wanted)
-    assert all(hasattr(made, field) for field in sensor.template_fields)
+    with pytest.raises(AirflowSensorTimeout, match="last seen TRAINING"):
+        sensor.execute_complete({}, {"status": "timeout", "message": "last seen TRAINING"})

@@ -6,19 +6,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
+from world import client_of
 
-from airflow_provider_lookoutvision import asking
+from airflow_provider_lookoutvision import asking, waiting
 from airflow_provider_lookoutvision.asking import Pace, asker
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
-from airflow_provider_lookoutvision.model import teach
 from airflow_provider_lookoutvision.testing.service import Service, running_service
+from airflow_provider_lookoutvision.triggers import lookoutvision as triggers
 from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
-from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
+from airflow_provider_lookoutvision.waiting import Progress, Wait, WaitFailed
 
 DATASET = {"ProjectName": "p", "DatasetType": "train"}
 LOG = logging.getLogger(__name__)
@@ -26,13 +28,24 @@ LOG = logging.getLogger(__name__)
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    """A service with a project ``p`` that has an empty training dataset."""
+    """A service with a project ``p`` that has an empty training dataset, and whose trainings never begin."""
     with running_service(flags=["--no-worker"]) as service:
-        session = boto3.Session(service.access_key_id, service.secret_access_key, region_name="eu-central-1")
-        client = teach(session).client("lookoutvision", endpoint_url=service.endpoint_url)
+        client = client_of(service)
         client.create_project(ProjectName="p")
         client.create_dataset(ProjectName="p", DatasetType="train")
         yield service
+
+
+@pytest.fixture
+def model(service: Service) -> Iterator[dict[str, str]]:
+    """The members that name a model in training."""
+    client = client_of(service)
+    output = {"S3Location": {"Bucket": "some-bucket"}}
+    made = client.create_model(ProjectName="p", OutputConfig=output)["ModelMetadata"]
+    model = {"ProjectName": "p", "ModelVersion": made["ModelVersion"]}
+    yield model
+    with suppress(client.exceptions.ResourceNotFoundException):
+        client.delete_model(**model)
 
 
 @pytest.fixture
@@ -114,10 +127,11 @@ def test_waits_on_one_connection_share(conn_id: str) -> None:
     asyncio.run(run())
 
 
-def test_many_waits_keep_the_pace_together(way: str, conn_id: str) -> None:
-    async def one(trigger: LookoutVisionWaiterTrigger) -> Any:
-        return [event.payload async for event in trigger.run()]
+async def events_of(trigger: LookoutVisionWaiterTrigger) -> list[Any]:
+    return [event.payload async for event in trigger.run()]
 
+
+def test_many_waits_keep_the_pace_together(way: str, conn_id: str) -> None:
     async def run() -> tuple[list[Any], float]:
         began = time.monotonic()
         triggers = [
@@ -130,10 +144,10 @@ def test_many_waits_keep_the_pace_together(way: str, conn_id: str) -> None:
             )
             for _ in range(30)
         ]
-        return await asyncio.gather(*map(one, triggers)), time.monotonic() - began
+        return await asyncio.gather(*map(events_of, triggers)), time.monotonic() - began
 
     events, seconds = asyncio.run(run())
-    assert events == [[{"status": "success"}]] * 30
+    assert events == [[{"status": "success", "return_value": {}}]] * 30
     assert seconds >= 29 / 20
 
 
@@ -156,3 +170,111 @@ def test_a_trigger_that_is_made_again_ends_when_it_would_have(conn_id: str) -> N
     assert time.time() + 3500 < made["ends_at"] < time.time() + 3601
     assert LookoutVisionWaiterTrigger(**made).serialize() == (path, made)
     assert Path(path).suffix == ".LookoutVisionWaiterTrigger"
+
+
+# -- what the log tells ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Time that passes when it is told to."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: clock.now, time=time.time))
+    return clock
+
+
+def seen(status: str) -> dict[str, Any]:
+    return {"ModelDescription": {"Status": status}}
+
+
+def test_the_log_tells_what_is_waited_for_now_and_then(
+    clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    wait = Wait("ModelHosted", {"ProjectName": "p", "ModelVersion": "1"}, delay=10, max_attempts=360)
+    progress = Progress(wait, LOG)
+    for _ in range(61):  # ten minutes
+        assert not progress.see(seen("STARTING_HOSTING"))
+        clock.now += 10
+    assert not progress.see({"Error": {"Code": "ThrottlingException", "Message": "too much"}})
+    assert progress.see(seen("HOSTED"))
+    assert caplog.messages == [
+        "Waiting for ModelHosted of p/1: STARTING_HOSTING; asking every 10 s, for 1:00:00 at most",
+        "Waiting for ModelHosted of p/1: STARTING_HOSTING, for 0:05:00 so far",
+        "Waiting for ModelHosted of p/1: STARTING_HOSTING, for 0:10:00 so far",
+        "Waiting for ModelHosted of p/1: ThrottlingException (too much), for 0:10:10 so far",
+        "ModelHosted of p/1: HOSTED, after 0:10:10",
+    ]
+
+
+def test_what_is_there_already_has_not_been_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert Progress(Wait("ModelHosted", {"ProjectName": "p", "ModelVersion": "1"}, 10, 360), LOG).see(
+        seen("HOSTED")
+    )
+    assert caplog.messages == ["ModelHosted of p/1: HOSTED"]
+
+
+# -- what a trigger tells, and does ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers, "_FIRST_SECONDS", 0.0)
+
+
+def trigger(conn_id: str, waiter: str, arguments: dict[str, str], **more: Any) -> LookoutVisionWaiterTrigger:
+    return LookoutVisionWaiterTrigger(
+        **{"waiter": waiter, "arguments": arguments, "waiter_delay": 1, "waiter_max_attempts": 60, **more},
+        aws_conn_id=conn_id,
+    )
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_the_event_hands_back_what_the_operator_needs(conn_id: str) -> None:
+    waits = trigger(conn_id, "DatasetCreated", DATASET, return_value={"part": 2})
+    assert asyncio.run(events_of(waits)) == [{"status": "success", "return_value": {"part": 2}}]
+
+
+@pytest.mark.usefixtures("_at_once")
+@pytest.mark.parametrize(
+    ("waiter", "arguments", "status", "told"),
+    [
+        ("DatasetCreated", {**DATASET, "ProjectName": "no name"}, "input", "ValidationException"),
+        ("ModelPackagingJobSucceeded", {"ProjectName": "p", "JobName": "j"}, "input", "NotImplemented"),
+        ("DatasetCreated", {**DATASET, "ProjectName": "none"}, "error", "ResourceNotFoundException"),
+        (
+            "DatasetUpdated",
+            DATASET,
+            "timeout",
+            "DatasetUpdated of p/train has not come: asked 1 times in ",
+        ),
+    ],
+)
+def test_the_event_says_whose_fault_it_is(
+    way: str, conn_id: str, waiter: str, arguments: dict[str, str], status: str, told: str
+) -> None:
+    ((event,)) = asyncio.run(events_of(trigger(conn_id, waiter, arguments, ends_at=time.time())))
+    assert event["status"] == status
+    assert told in event["message"]
+
+
+def test_a_killed_trigger_cancels_what_it_is_told_to(
+    service: Service, conn_id: str, model: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = client_of(service)
+    asyncio.run(trigger(conn_id, "ModelTrained", model).on_kill())
+    assert client.describe_model(**model)["ModelDescription"]["Status"] == "TRAINING"
+
+    cancels = trigger(
+        conn_id, "ModelTrained", model, cancellation=("DeleteModel", {**model, "ClientToken": "t"})
+    )
+    again = LookoutVisionWaiterTrigger(**cancels.serialize()[1])  # as a triggerer makes it
+    for _ in range(2):
+        asyncio.run(again.on_kill())
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.describe_model(**model)
+    assert "failed" not in caplog.text
+
+    asyncio.run(trigger(conn_id, "ModelTrained", model, cancellation=("DeleteModel", model)).on_kill())
+    assert f"DeleteModel of p/{model['ModelVersion']} failed: " in caplog.text
