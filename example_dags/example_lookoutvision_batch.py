@@ -55,8 +55,7 @@ with DAG(
             hook.iter_models(params["project_name"]), key=lambda model: -int(model["ModelVersion"])
         )
         for model in newest_first:
-            tags = hook.conn.list_tags_for_resource(ResourceArn=model["ModelArn"])["Tags"]
-            if {"Key": "stage", "Value": "production"} in tags:
+            if hook.tags(model["ModelArn"]).get("stage") == "production":
                 return str(model["ModelVersion"])
         raise AirflowFailException(f"No model of {params['project_name']} is tagged stage=production")
 

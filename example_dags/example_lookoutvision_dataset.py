@@ -37,6 +37,7 @@ with DAG(
         task_id="create_project",
         project_name="{{ params.project_name }}",
     )
+    # [START howto_operator_lookoutvision_create_dataset]
     train = LookoutVisionCreateDatasetOperator(
         task_id="create_train_dataset",
         project_name=create.output["ProjectName"],
@@ -44,6 +45,7 @@ with DAG(
         manifest="{{ params.train_manifest }}",
         waiter_delay=1,
     )
+    # [END howto_operator_lookoutvision_create_dataset]
     test = LookoutVisionCreateDatasetOperator(
         task_id="create_test_dataset",
         project_name=create.output["ProjectName"],

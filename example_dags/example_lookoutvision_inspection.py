@@ -68,12 +68,15 @@ with DAG(
         output_location="{{ params.evaluation }}",
         waiter_delay=1,
     )
+    # [START howto_operator_lookoutvision_start_model]
     start_model = LookoutVisionStartModelOperator(
         task_id="start_model",
         project_name="{{ params.project_name }}",
         model_version=create_model.output["ModelVersion"],
         waiter_delay=1,
     ).as_setup()
+    # [END howto_operator_lookoutvision_start_model]
+    # [START howto_operator_lookoutvision_detect_anomalies]
     detect = LookoutVisionDetectAnomaliesOperator(
         task_id="detect_anomalies",
         project_name="{{ params.project_name }}",
@@ -83,12 +86,15 @@ with DAG(
         store_masks="{{ params.masks }}",
         fail_if_empty=True,
     )
+    # [END howto_operator_lookoutvision_detect_anomalies]
+    # [START howto_operator_lookoutvision_stop_model]
     stop_model = LookoutVisionStopModelOperator(
         task_id="stop_model",
         project_name="{{ params.project_name }}",
         model_version=start_model.output["ModelVersion"],
         waiter_delay=1,
     ).as_teardown(setups=start_model)
+    # [END howto_operator_lookoutvision_stop_model]
     delete_project = LookoutVisionDeleteProjectOperator(
         task_id="delete_project",
         project_name="{{ params.project_name }}",

@@ -26,10 +26,12 @@ with DAG(
     },
     tags=["example", "lookoutvision"],
 ) as dag:
+    # [START howto_operator_lookoutvision_create_project]
     create = LookoutVisionCreateProjectOperator(
         task_id="create_project",
         project_name="{{ params.project_name }}",
     )
+    # [END howto_operator_lookoutvision_create_project]
 
     @task
     def report(arn: str, created: str) -> None:

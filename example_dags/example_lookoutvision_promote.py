@@ -51,12 +51,11 @@ with DAG(
 
         params = context["params"]
         hook = LookoutVisionHook(aws_conn_id=params["aws_conn_id"])
-        found = []
-        for model in hook.iter_models(params["project_name"]):
-            tags = hook.conn.list_tags_for_resource(ResourceArn=model["ModelArn"])["Tags"]
-            if {"Key": "stage", "Value": "production"} in tags:
-                found.append({name: model[name] for name in ("ModelVersion", "ModelArn", "Performance")})
-        return found
+        return [
+            {name: model[name] for name in ("ModelVersion", "ModelArn", "Performance")}
+            for model in hook.iter_models(params["project_name"])
+            if hook.tags(model["ModelArn"]).get("stage") == "production"
+        ]
 
     @task.branch
     def compare(candidate: dict[str, Any], in_use: list[dict[str, Any]], **context: Any) -> str:
@@ -74,18 +73,20 @@ with DAG(
         """Tag the candidate first: for a moment there are two models in use, but never none."""
         from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 
-        conn = LookoutVisionHook(aws_conn_id=context["params"]["aws_conn_id"]).conn
-        conn.tag_resource(ResourceArn=candidate["ModelArn"], Tags=[{"Key": "stage", "Value": "production"}])
+        hook = LookoutVisionHook(aws_conn_id=context["params"]["aws_conn_id"])
+        hook.tag(candidate["ModelArn"], {"stage": "production"})
         for model in in_use:
             if model["ModelArn"] != candidate["ModelArn"]:
-                conn.tag_resource(ResourceArn=model["ModelArn"], Tags=[{"Key": "stage", "Value": "retired"}])
+                hook.tag(model["ModelArn"], {"stage": "retired"})
         return str(candidate["ModelVersion"])
 
+    # [START howto_operator_lookoutvision_delete_model]
     delete_candidate = LookoutVisionDeleteModelOperator(
         task_id="delete_candidate",
         project_name="{{ params.project_name }}",
         model_version=create_model.output["ModelVersion"],
     )
+    # [END howto_operator_lookoutvision_delete_model]
 
     in_use = models_in_use()
     choice = compare(create_model.output, in_use)

@@ -55,6 +55,7 @@ with DAG(
         )
         for dataset_type in ("train", "test")
     ]
+    # [START howto_operator_lookoutvision_create_model]
     create_model = LookoutVisionCreateModelOperator(
         task_id="create_model",
         project_name=create_project.output["ProjectName"],
@@ -63,6 +64,7 @@ with DAG(
         tags={"stage": "{{ params.stage }}"},
         waiter_delay=5,
     )
+    # [END howto_operator_lookoutvision_create_model]
 
     @task
     def report(version: str, evaluation: dict[str, str], **context: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -25,6 +26,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 from airflow_provider_lookoutvision.testing.service import SERVICE_VARIABLE
 
+_home = tempfile.TemporaryDirectory(prefix="airflow-unit-tests-")
+
 
 def pytest_configure() -> None:
     # Nobody's own configuration of AWS or of the service reaches the tests.
@@ -35,6 +38,9 @@ def pytest_configure() -> None:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
+        # Airflow reads its configuration when it is first imported, which is before any fixture runs.
+        "AIRFLOW_HOME": _home.name,
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -13,9 +14,14 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from airflow_provider_lookoutvision.operators import lookoutvision as operators
+from airflow_provider_lookoutvision.operators.waiting import WaitingMixin
+from airflow_provider_lookoutvision.provider_info import get_provider_info
+from airflow_provider_lookoutvision.sensors import lookoutvision as sensors
 from airflow_provider_lookoutvision.server import cli, errors, sigv4
 from airflow_provider_lookoutvision.server.settings import ENVIRONMENT_PREFIX, Settings
 from airflow_provider_lookoutvision.testing.service import Service, running_service
@@ -28,11 +34,44 @@ DOCUMENTS = [
     ROOT / "CHANGELOG.md",
     *(ROOT / "docs").glob("*.md"),
 ]
+OPERATORS = [vars(operators)[name] for name in operators.__all__]
+SENSORS = [
+    each
+    for name, each in vars(sensors).items()
+    if name.endswith("Sensor") and each.__module__ == sensors.__name__ and not inspect.isabstract(each)
+]
 
 
 def snippets(text: str, language: str) -> list[str]:
     """The code blocks of a document, by their language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [code for name, code in blocks if re.fullmatch(language, name)]
+
+
+def examples() -> dict[str, tuple[Path, str]]:
+    """What stands between markers in the example DAGs: the file and the code, by the marker's name."""
+    return {
+        marker: (file, code)
+        for file in (ROOT / "example_dags").glob("*.py")
+        for marker, code in re.findall(
+            r"^ *# \[START (\w+)\]\n(.*?)^ *# \[END \1\]$", file.read_text(), re.DOTALL | re.MULTILINE
+        )
+    }
+
+
+def inclusions() -> list[tuple[Path, str]]:
+    """What the documents include of files: the file, and the marker."""
+    found = []
+    for document in DOCUMENTS:
+        for target, options in re.findall(
+            r"^```\{literalinclude\} (\S+)\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE
+        ):
+            start, end = re.findall(
+                r'^:(?:start-after|end-before): "\[(?:START|END) (\w+)\]"$', options, re.MULTILINE
+            )
+            assert start == end, options
+            found.append(((document.parent / target).resolve(), start))
+    return found
 
 
 def settings_table() -> str:
@@ -84,6 +123,80 @@ def _leaves(kind: type) -> Iterator[type[errors.ServiceError]]:
         yield from _leaves(child)
 
 
+def test_what_the_examples_mark_is_included() -> None:
+    marked = examples()
+    starts = [
+        marker
+        for file in (ROOT / "example_dags").glob("*.py")
+        for marker in re.findall(r"\[START (\w+)\]", file.read_text())
+    ]
+    assert sorted(starts) == sorted(marked), "each marker once, and with an end"
+    assert {marker: file for file, marker in inclusions()} == {
+        marker: file for marker, (file, _) in marked.items()
+    }
+
+
+@pytest.mark.parametrize("kind", [*OPERATORS, *SENSORS], ids=lambda kind: kind.__name__)
+def test_each_operator_and_sensor_has_a_how_to(kind: type) -> None:
+    name, what = re.fullmatch(r"LookoutVision(\w+)(Operator|Sensor)", kind.__name__).groups()  # type: ignore[union-attr]
+    snake = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    _, code = examples()[f"howto_{what.lower()}_lookoutvision_{snake}"]
+
+    assert code.count(kind.__name__) == 1
+    (section,) = re.findall(rf"\[{kind.__name__}\]\((\w+\.md)#", (ROOT / "docs" / "operators.md").read_text())
+    assert f"`{kind.__name__}`" in (ROOT / "docs" / section).read_text()
+
+
+def test_how_long_operators_wait_is_in_the_manual() -> None:
+    text = (ROOT / "docs" / "operators.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) s \| ([\d,]+) times \| (\d+) (h|min) \|$", text, re.MULTILINE)
+    shown = {name: (int(delay), int(most.replace(",", ""))) for name, delay, most, *_ in rows}
+
+    assert shown == {
+        kind.__name__: (default(kind, "waiter_delay"), default(kind, "waiter_max_attempts"))
+        for kind in OPERATORS
+        if issubclass(kind, WaitingMixin)
+    }
+    for _, delay, most, length, unit in rows:
+        seconds = int(delay) * int(most.replace(",", ""))
+        assert seconds == int(length) * {"h": 3600, "min": 60}[unit]
+
+
+def default(kind: type, parameter: str) -> Any:
+    """The default of an operator's parameter, which a base may take for it."""
+    signatures = (
+        inspect.signature(vars(base)["__init__"]).parameters
+        for base in kind.__mro__
+        if "__init__" in vars(base)
+    )
+    return next(parameters[parameter].default for parameters in signatures if parameter in parameters)
+
+
+def test_the_reference_has_the_modules_that_airflow_is_told_of() -> None:
+    info = get_provider_info()
+    told = [
+        module
+        for kind in ("hooks", "operators", "sensors", "triggers")
+        for entry in info[kind]
+        for module in entry["python-modules"]
+    ]
+    reference = (ROOT / "docs" / "api.md").read_text()
+    assert told
+    assert all(f"automodule:: {module}\n" in reference for module in told)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_snippets_are_python_for_both_airflows(document: Path) -> None:
+    imports = []
+    for code in snippets(document.read_text(), "python"):
+        tree = ast.parse(code)
+        imports += [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    lines = "\n".join(map(ast.unparse, imports))
+
+    exec(lines, {})
+    assert "airflow.sdk" not in lines, "Airflow 2.11 has no airflow.sdk"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
@@ -104,10 +217,12 @@ def test_the_files_that_are_named_exist(document: Path) -> None:
 def test_commands_are_commands_of_ours(document: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for line in _code(document.read_text()):
-        command, *words = shlex.split(line, comments=True) or [""]
+        if not re.match(r"(make|lookoutvision)\b", line):
+            continue
+        command, *words = shlex.split(line, comments=True)
         if command == "make":
             assert {word for word in words if word.islower() and "=" not in word} <= targets, line
-        elif command == "lookoutvision" and words:
+        elif words:
             cli._parser().parse_args(words)
 
 
@@ -169,6 +284,28 @@ def test_the_connection_of_the_manual_reaches_the_service(
     )
     environ = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(connection)}
     assert "(True, " in _run([sys.executable, "-c", look], tmp_path, environ)
+
+
+@pytest.mark.timeout(400)
+def test_the_quickstart_ends_green(documented_service: Service, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "quickstart.md").read_text()
+    (source,) = snippets(text, "python")
+    (add,) = (code for code in snippets(text, "") if "connections add" in code)
+    (run,) = (code for code in snippets(text, "") if "dags test" in code)
+    *connect, connection = shlex.split(add)
+    key = {"login": documented_service.access_key_id, "password": documented_service.secret_access_key}
+    connection = json.dumps(json.loads(connection) | key)
+    connection = connection.replace("http://127.0.0.1:8320", documented_service.endpoint_url)
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "first.py").write_text(source)
+    environ = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+
+    for command in (["airflow", "db", "migrate"], [*connect, connection], shlex.split(run)):
+        told = _run([sys.executable, "-m", *command], tmp_path, environ)
+
+    assert "arn:aws:lookoutvision:us-east-1:123456789012:project/first-project" in told
+    (shown,) = re.findall(r"The last line of the log has `([^`]+)`", text)
+    assert shown in told.splitlines()[-1]
 
 
 def test_constraints_pin_everything_that_an_install_names() -> None:

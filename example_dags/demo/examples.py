@@ -1,32 +1,40 @@
-"""Runs the examples of models in a real Airflow, one after another, as their users would.
+"""Runs the examples in a real Airflow, one after another, as their users would.
 
-``make examples`` does it, or ``python -m example_dags.demo.examples`` in the repository's folder: train a
-model, promote one that is as good, turn down one that isn't better, and look at a night's images with the one
-in use. The exit status is 0 when each did what it says.
+``make examples`` does it, or ``python -m example_dags.demo.examples`` in the repository's folder: make
+datasets of folders, train a model, promote one that is as good, turn down one that isn't better, and look at
+a night's images with the one in use. Then what OpenLineage was told of it must lead from a verdict back to
+the images. The exit status is 0 when each did what it says.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from example_dags.demo import images
+from example_dags.demo import images, parts
 from example_dags.demo.backends import IMAGES, RESULTS, Backends, leave_settings_of_others, running_backends
-from example_dags.demo.local_airflow import LocalAirflow
+from example_dags.demo.local_airflow import AirflowFailed, LocalAirflow
 from example_dags.demo.report import say
 from example_dags.demo.samples import Sample
 
-TRAIN, PROMOTE, BATCH = (f"example_lookoutvision_{name}" for name in ("train", "promote", "batch"))
+TASKFLOW, DATASETS, TRAIN, PROMOTE, PACKAGING, BATCH = (
+    f"example_lookoutvision_{name}"
+    for name in ("taskflow", "folders", "train", "promote", "packaging", "batch")
+)
+FOLDERS = "folders/"
+
+Place = tuple[str, str]
 
 
 class Examples:
     """The examples, in the order in which they build on each other; each asserts what it is to do."""
 
-    def __init__(self, backends: Backends, airflow: LocalAirflow) -> None:
-        self._backends, self._airflow = backends, airflow
+    def __init__(self, backends: Backends, airflow: LocalAirflow, events: Path) -> None:
+        self._backends, self._airflow, self._events = backends, airflow, events
         # As few as the service takes: there are three trainings.
         train, test = images.split(images.drawn(normal=20, scratched=20, dented=0))
         images.put(backends.s3, "train", train)
@@ -34,10 +42,42 @@ class Examples:
 
     def run(self) -> None:
         """Run them all."""
-        for example in (self.train, self.promote, self.turn_down, self.batch):
+        for example in (
+            *(self.taskflow, self.datasets, self.train, self.promote),
+            *(self.turn_down, self.packaging, self.batch, self.lineage),
+        ):
             begin = time.monotonic()
             told = example()
             say(f"  {example.__name__:<10}  {told} ({time.monotonic() - begin:.0f} s)")
+
+    def taskflow(self) -> str:
+        """Folders become two datasets, a quarter of each kind in the test dataset."""
+        for sample in images.drawn(normal=8, scratched=8, dented=0):
+            objects = {f"{sample.label}/{sample.name}": sample.image}
+            if sample.mask:
+                objects[f"masks/{sample.defect}/{sample.name}"] = sample.mask
+            for key, content in objects.items():
+                self._backends.s3.put_object(Bucket=IMAGES, Key=FOLDERS + key, Body=content)
+        scratch = parts.COLORS["scratch"]
+        self._test(TASKFLOW, project_name="folders", images=f"s3://{IMAGES}/{FOLDERS}", scratch=scratch)
+        counts = self._airflow.result(TASKFLOW, "report")
+        assert {name: (each["Normal"], each["Anomaly"]) for name, each in counts.items()} == {
+            "train": (6, 6),
+            "test": (2, 2),
+        }
+        return "folders of 16 images are a train and a test dataset"
+
+    def datasets(self) -> str:
+        """The same folders become datasets again; one image is labelled anew, and all is deleted."""
+        manifest = self._backends.s3.get_object(Bucket=IMAGES, Key="manifests/line/train.manifest")
+        lines = map(json.loads, manifest["Body"].iter_lines())
+        (mislabelled, *_) = (line["source-ref"] for line in lines if line["anomaly-label"])
+        self._test(DATASETS, "labelled-parts", images=f"s3://{IMAGES}/{FOLDERS}", mislabelled=mislabelled)
+        stats = self._airflow.result(DATASETS, "label_anew")["ImageStats"]
+        assert (stats["Normal"], stats["Anomaly"]) == (7, 5), stats
+        projects = self._backends.client.list_projects()["Projects"]
+        assert "labelled-parts" not in {project["ProjectName"] for project in projects}
+        return "one of 12 images to train with is labelled anew"
 
     def train(self) -> str:
         """The first model is good enough; it is in use from now on."""
@@ -59,6 +99,17 @@ class Examples:
         self._test(PROMOTE, min_gain=1)
         assert self._stages() == {"1": "retired", "2": "production"}
         return "model 3 is not better by 1.0, and is deleted"
+
+    def packaging(self) -> str:
+        """The newest model is found at once, and the service says that it packages none."""
+        refusal = ""
+        try:
+            self._test(PACKAGING)
+        except AirflowFailed as failure:
+            refusal = str(failure)
+        assert "NotImplementedException" in refusal, refusal or "packaging jobs work: let the example say so"
+        assert self._airflow.result(PACKAGING, "is_trained")["ModelVersion"] == "2"
+        return "packaging model 2 is refused: NotImplementedException"
 
     def batch(self) -> str:
         """Two stations have images tonight; the model is hosted no longer than it takes."""
@@ -82,8 +133,50 @@ class Examples:
         assert model["ModelDescription"]["Status"] == "TRAINED"
         return f"{counts['anomalous']} of {counts['total']} images at {len(stations)} stations are anomalous"
 
-    def _test(self, dag_id: str, **params: Any) -> None:
-        self._airflow.test_dag(dag_id, self._backends.connection(), project_name=images.PARTS, **params)
+    def lineage(self) -> str:
+        """OpenLineage was told what each task read and wrote."""
+        account = "lookoutvision://us-east-1/123456789012"
+        (verdicts, *_) = (
+            name for bucket, name in self._told if bucket == f"s3://{RESULTS}" and "press-1" in name
+        )
+        behind = self._behind((f"s3://{RESULTS}", verdicts))
+        assert behind >= {
+            (f"s3://{IMAGES}", "line/press-1/"),
+            (account, f"model/{images.PARTS}/2"),
+            (account, f"dataset/{images.PARTS}/train"),
+            (f"s3://{IMAGES}", "train.manifest"),
+        }, behind
+        behind = self._behind((account, "dataset/folders/test"))
+        assert behind == {(f"s3://{IMAGES}", "manifests/line/test.manifest"), (f"s3://{IMAGES}", FOLDERS)}, (
+            behind
+        )
+        return "a verdict leads back to the model, to its datasets and to the images"
+
+    @property
+    def _told(self) -> dict[Place, set[Place]]:
+        """What each dataset was made of, as OpenLineage was told."""
+        told: dict[Place, set[Place]] = {}
+        for line in self._events.read_text().splitlines():
+            event = json.loads(line)
+            if event["eventType"] == "COMPLETE":
+                read = {(each["namespace"], each["name"]) for each in event["inputs"]}
+                for each in event["outputs"]:
+                    told.setdefault((each["namespace"], each["name"]), set()).update(read)
+        return told
+
+    def _behind(self, place: Place) -> set[Place]:
+        """All that something was made of, and that of that, and so on."""
+        told = self._told
+        found: set[Place] = set()
+        left = [place]
+        while left:
+            new = told.get(left.pop(), set()) - found
+            found |= new
+            left += new
+        return found
+
+    def _test(self, dag_id: str, project_name: str = images.PARTS, **params: Any) -> None:
+        self._airflow.test_dag(dag_id, self._backends.connection(), project_name=project_name, **params)
 
     def _stages(self) -> dict[str, str]:
         client = self._backends.client
@@ -101,9 +194,12 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="lookoutvision-examples-") as temporary,
         running_backends(Path(temporary) / "service") as backends,
     ):
-        say("The examples of models, with `airflow dags test`, on parts that are drawn:")
+        say("The examples, with `airflow dags test`, on parts that are drawn:")
+        events = Path(temporary) / "openlineage.jsonl"
+        transport = {"type": "file", "log_file_path": str(events), "append": True}
+        os.environ["AIRFLOW__OPENLINEAGE__TRANSPORT"] = json.dumps(transport)
         airflow = LocalAirflow(Path(temporary) / "airflow", dags=Path(__file__).parents[1])
-        Examples(backends, airflow).run()
+        Examples(backends, airflow, events).run()
 
 
 if __name__ == "__main__":

@@ -67,8 +67,7 @@ def test_takes_the_command_of_another_environment(tmp_path: Path) -> None:
     told = tmp_path / "told"
     script = tmp_path / "lookoutvision"
     script.write_text(
-        f'#!/bin/sh\necho "$1" >> {shlex.quote(str(told))}\n'
-        f'exec {shlex.join(service_command())} "$@"\n'
+        f'#!/bin/sh\necho "$1" >> {shlex.quote(str(told))}\nexec {shlex.join(service_command())} "$@"\n'
     )
     script.chmod(0o755)
     assert "2 passed" in run(
