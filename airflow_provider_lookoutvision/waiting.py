@@ -106,7 +106,8 @@ class Progress:
     """A wait that has begun: judges one answer after another, and tells of it.
 
     It is told at the first, whenever what is seen has changed, and every five minutes: who reads the log in
-    the night sees what is waited for, its state, for how long already, and that the wait is alive.
+    the night sees what is waited for, its state and how far it is, for how long already, and that the wait is
+    alive.
 
     :param ends_at: when it is to end, in seconds since the epoch; by default as late as if it began now.
     """
@@ -137,13 +138,14 @@ class Progress:
             hopeless = code in _HOPELESS or message.startswith(INVALID_INPUT)
             reason = f"{told}: {message}" if message else told
             raise WaitFailed(f"{self._name}: {reason}", "input" if hopeless else "error")
+        seen = f"{told} ({message})" if message else told
         if not self._told:
             self._log.info(
                 "Waiting for %s: %s; asking every %g s, for %s at most",
-                *(self._name, told, self._wait.delay, _time(self._most)),
+                *(self._name, seen, self._wait.delay, _time(self._most)),
             )
         elif told != self._told or time.monotonic() - self._told_at >= _REMIND_SECONDS:
-            self._log.info("Waiting for %s: %s, for %s so far", self._name, told, _time(self._seconds))
+            self._log.info("Waiting for %s: %s, for %s so far", self._name, seen, _time(self._seconds))
         else:
             return False
         self._told, self._told_at = told, time.monotonic()

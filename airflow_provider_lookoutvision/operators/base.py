@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
@@ -47,6 +47,11 @@ class LookoutVisionBaseOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("aws_conn_id", "region_name", "verify", "botocore_config")
+    # Of an operator that has them.
+    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("botocore_config", "changes", "configuration", "mask_colors", "tags"), "json"
+    )
+    ui_color = "#c2e6dd"
 
     def __init__(
         self,
