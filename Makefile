@@ -8,19 +8,20 @@ INSTALLED := $(VENV)/.installed-with-$(notdir $(PYTHON))
 
 # Airflow 2.11 has libraries that are too old for the service: the tests there take it from the other environment.
 OLDEST := .venv-airflow-2.11
-OLDEST_INSTALLED := $(OLDEST)/.installed-with-$(notdir $(PYTHON))
+OLDEST_PYTHON ?= $(PYTHON)
+OLDEST_INSTALLED := $(OLDEST)/.installed-with-$(notdir $(OLDEST_PYTHON))
 
 comma := ,
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-annotate --no-emit-index-url \
     --custom-compile-command 'make constraints'
 
-# $(call install,the virtual environment,its constraints,what)
+# $(call install,the Python,the virtual environment,its constraints,what)
 define install
-	@test -e $@ || $(PYTHON) -m venv --clear $(1)
-	@echo "Installing into $(1) ..."
-	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(1)/bin/uv pip install --quiet --python $(1)/bin/python --compile-bytecode \
-	    --constraints $(2) --build-constraints constraints.txt --editable $(3)
+	@test -e $@ || $(1) -m venv --clear $(2)
+	@echo "Installing into $(2) ..."
+	@$(2)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(2)/bin/uv pip install --quiet --python $(2)/bin/python --compile-bytecode \
+	    --constraints $(3) --build-constraints constraints.txt --editable $(4)
 	@touch $@
 endef
 
@@ -73,9 +74,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	    { echo "Python 3.11 or newer is needed, and $(PYTHON) is not: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	    { echo "$(PYTHON) can't make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	$(call install,$(VENV),constraints.txt,'.[server$(comma)engine$(comma)postgres$(comma)deferrable]' --group dev)
+	$(call install,$(PYTHON),$(VENV),constraints.txt,'.[server$(comma)engine$(comma)postgres$(comma)deferrable]' --group dev)
 
 $(OLDEST_INSTALLED): pyproject.toml constraints-airflow-2.11.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || \
-	    { echo "Airflow 2.11 needs a Python before 3.13: make oldest PYTHON=/path/to/python3.12" >&2; exit 1; }
-	$(call install,$(OLDEST),constraints-airflow-2.11.txt,'.[deferrable]' --group airflow-2)
+	@$(OLDEST_PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || \
+	    { echo "Airflow 2.11 needs a Python before 3.13: make oldest OLDEST_PYTHON=python3.12" >&2; exit 1; }
+	$(call install,$(OLDEST_PYTHON),$(OLDEST),constraints-airflow-2.11.txt,'.[deferrable]' --group airflow-2)

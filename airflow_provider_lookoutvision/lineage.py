@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
 
 
+_SLASHES = 4  # of a URI up to what it names: lookoutvision://region/account/name
+
+
 def of(inputs: Iterable[Dataset | None], outputs: Iterable[Dataset | None]) -> OperatorLineage[Any, Any]:
     """Return the lineage of a task; None stands for what isn't there."""
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -92,13 +95,13 @@ def ask(operator: LookoutVisionBaseOperator, operation: str, **parameters: Any) 
         return {}
 
 
-def asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset:  # noqa: ARG001 (as Airflow calls it)
-    """Return the dataset of an asset of ours; Airflow's OpenLineage provider calls this."""
-    return _resource(asset.uri)
+def asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset | None:  # noqa: ARG001 (as Airflow calls it)
+    """Return the dataset of an asset of ours, or None; Airflow's OpenLineage provider calls this."""
+    return _resource(asset.uri) if asset.uri.count("/") >= _SLASHES else None
 
 
 def _resource(uri: str, facets: dict[str, DatasetFacet] | None = None) -> Dataset:
     from airflow.providers.common.compat.openlineage.facet import Dataset
 
-    scheme, _, region, account, name = uri.split("/", 4)
+    scheme, _, region, account, name = uri.split("/", _SLASHES)
     return Dataset(namespace=f"{scheme}//{region}/{account}", name=name, facets=facets or {})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -70,16 +70,21 @@ class Wait:
         """
         return Progress(self, log).check(hook)
 
-    def run(self, hook: LookoutVisionHook, log: Any) -> None:
+    def run(self, hook: LookoutVisionHook, log: Any, killed: Callable[[], bool] = lambda: False) -> None:
         """Wait in this thread.
 
-        :raises WaitFailed: when the state can't come any more, or hasn't come in time.
+        :param killed: whether nobody wants the state any more; asked once a second.
+        :raises WaitFailed: when the state can't come any more, hasn't come in time, or isn't wanted.
         """
         progress = Progress(self, log)
         while not progress.check(hook):
             if progress.asked >= self.max_attempts:
                 raise progress.too_late()
-            time.sleep(self.delay)
+            next_at = time.monotonic() + self.delay
+            while not killed() and (left := next_at - time.monotonic()) > 0:
+                time.sleep(min(left, 1.0))
+            if killed():
+                raise progress.ended("is not waited for any more, since the task is killed", "error")
 
     async def run_async(
         self, hook: LookoutVisionHook, log: Any, connection: Hashable, ends_at: float | None = None
@@ -153,10 +158,14 @@ class Progress:
 
     def too_late(self) -> WaitFailed:
         """The failure of a state that hasn't come in time."""
+        return self.ended("has not come", "timeout")
+
+    def ended(self, what: str, status: Literal["timeout", "error"]) -> WaitFailed:
+        """The failure of a wait that ended before its time, or at it."""
         return WaitFailed(
-            f"{self._name} has not come: asked {self.asked} times in {_time(self._seconds)}; last seen "
+            f"{self._name} {what}: asked {self.asked} times in {_time(self._seconds)}; last seen "
             f"{self._told}",
-            "timeout",
+            status,
         )
 
     @property

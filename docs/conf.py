@@ -1,6 +1,13 @@
 """How Sphinx builds these documents: ``make docs``."""
 
+import os
+import tempfile
+
 from airflow_provider_lookoutvision import __version__
+
+# Autodoc imports Airflow, which makes itself a home.
+_home = tempfile.TemporaryDirectory()
+os.environ["AIRFLOW_HOME"] = _home.name
 
 project = "airflow-provider-lookoutvision"
 author = "the authors of airflow-provider-lookoutvision"

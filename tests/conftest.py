@@ -22,7 +22,6 @@ from typing import Any
 
 import pytest
 from postgres_server import PostgresServer
-from xdist.scheduler import LoadScopeScheduling
 
 from airflow_provider_lookoutvision.testing.service import SERVICE_VARIABLE
 
@@ -53,16 +52,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-class _BySuite(LoadScopeScheduling):
-    """Of several processes one has the tests that share a whole Airflow; the others get file by file."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
 
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "provider" if "provider/" in file else file
+    class BySuite(LoadScopeScheduling):
+        """Of several processes one has the tests that share a whole Airflow; the others get file by file."""
 
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "provider" if "provider/" in file else file
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    return _BySuite(config, log)
+    return BySuite(config, log)
 
 
 @pytest.fixture(scope="session")

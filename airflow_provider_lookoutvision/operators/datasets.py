@@ -60,7 +60,7 @@ class LookoutVisionCreateDatasetOperator(WaitingMixin, LookoutVisionCreateBaseOp
     noun: ClassVar[str] = "dataset"
     waiter: ClassVar[str] = "DatasetCreated"
 
-    _imports = False
+    _imports: bool | None = None  # until it is known whether this task makes the dataset, or takes another's
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class LookoutVisionCreateDatasetOperator(WaitingMixin, LookoutVisionCreateBaseOp
         with no_retry_for_faults_of_the_input():
             metadata = self.create_or_find(context)
         result: dict[str, Any] = for_xcom(metadata)
+        self._imports = bool(self._imports)
         return self.wait_then(context, result, imports=self._imports)
 
     def waiter_arguments(self) -> dict[str, Any]:
@@ -106,6 +107,8 @@ class LookoutVisionCreateDatasetOperator(WaitingMixin, LookoutVisionCreateBaseOp
         """Return what OpenLineage is told: the manifest in, the dataset out; or another's dataset in."""
         from airflow_provider_lookoutvision import lineage
 
+        if self._imports is None:
+            return lineage.of(inputs=[lineage.s3(self.manifest)], outputs=[])
         there = lineage.datasets(self, self.project_name, self.dataset_type)
         if not self._imports:
             return lineage.of(inputs=there, outputs=[])

@@ -156,7 +156,7 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, TokenMixin):
         try:
             return self._create(token)
         except exceptions.ConflictException as conflict:
-            if conflict.response.get("ResourceType") != "MODEL" or self.client_token is not None:
+            if conflict.response.get("ResourceType") != "MODEL":
                 raise
             model = Model(self, self.project_name, conflict.response["ResourceId"].rpartition("/")[2])
             if model.status() != GONE:

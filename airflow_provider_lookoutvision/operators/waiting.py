@@ -27,6 +27,8 @@ class WaitingMixin(LookoutVisionBaseOperator):
     :param deferrable: wait in the triggerer, without a worker's slot.
     """
 
+    _killed = False
+
     waiter: ClassVar[str]
     # A trigger that fires at once can overtake what Airflow's scheduler hears of its task's deferral, and
     # that fails the task: what may be there already is better asked for before.
@@ -64,17 +66,19 @@ class WaitingMixin(LookoutVisionBaseOperator):
         :param state: what ``result`` needs to know; it goes with the task into its deferral.
         """
         if not (self.wait_for_completion or always):
+            self.ended()
             return unwaited
         wait = Wait(self.waiter, self.waiter_arguments(), self.waiter_delay, self.waiter_max_attempts)
         with failures_of_waits():
             if not self.deferrable:
-                wait.run(self.hook, self.log)
+                wait.run(self.hook, self.log, lambda: self._killed)
             elif not (self.asks_before_deferring and wait.check(self.hook, self.log)):
                 self.defer(
                     trigger=trigger(self, wait, return_value=state, cancellation=self.cancellation()),
                     method_name="execute_complete",
                     timeout=self.execution_timeout,  # which Airflow 3 forgets of a deferred task
                 )
+        self.ended()
         return self.result(context, **state)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
@@ -84,6 +88,13 @@ class WaitingMixin(LookoutVisionBaseOperator):
     def cancellation(self) -> tuple[str, dict[str, Any]] | None:
         """What to call when the task is killed, and with which members; None to let the work go on."""
         return None
+
+    def ended(self) -> None:
+        """Tell that the wait has ended: what was waited for is there to stay, even if the task is killed."""
+
+    def on_kill(self) -> None:
+        """End the wait. Airflow 3 goes on with a task whose process is told to end."""
+        self._killed = True
 
 
 class CancelOnKillMixin(WaitingMixin):
@@ -107,8 +118,13 @@ class CancelOnKillMixin(WaitingMixin):
         """What stops the work, if it has begun and that is wanted."""
         return self._cancellation if self.cancel_on_kill else None
 
+    def ended(self) -> None:
+        """Tell that there is nothing to stop any more."""
+        self._cancellation = None
+
     def on_kill(self) -> None:
-        """Stop the work that has begun, if that is wanted."""
+        """End the wait, and stop the work that has begun, if that is wanted."""
+        super().on_kill()
         if cancellation := self.cancellation():
             cancel(self.hook, self.log, *cancellation)
         elif self._cancellation:

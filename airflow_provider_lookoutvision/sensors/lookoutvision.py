@@ -5,6 +5,7 @@ Each returns the description of what it has waited for, with times as ISO 8601 i
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -66,9 +67,9 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
             # The trigger ends in time, and says what it has seen last. Airflow's own timeout is for one that
             # isn't run.
             self.defer(
-                trigger=trigger(self, self.wait),
+                trigger=trigger(self, self.wait, ends_at=time.time() + self.timeout),
                 method_name="execute_complete",
-                timeout=timedelta(seconds=self.timeout) + _GRACE,
+                timeout=min(filter(None, (timedelta(seconds=self.timeout) + _GRACE, self.execution_timeout))),
             )
         return PokeReturnValue(is_done=answer is not None, xcom_value=self._result(answer))
 
@@ -77,7 +78,8 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
         if event and event["status"] == "timeout":
             raise AirflowSensorTimeout(event["message"])
         check_event(event)
-        return self._result(self._check())
+        # The latest model may be another one by now, and that is to be waited for then.
+        return self.poke(context).xcom_value
 
     @cached_property
     def _progress(self) -> Progress:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -97,8 +98,11 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         from asgiref.sync import sync_to_async
 
         if self._fields["cancellation"]:
-            # In a thread, where the connection can be read.
-            await sync_to_async(cancel)(self._hook(), log, *self._fields["cancellation"])
+            hook = self._hook()
+            # The triggerer has one thread to read connections in, and that mustn't wait for the service.
+            with suppress(Exception):  # nobody is there to hear of it; the call tells
+                await sync_to_async(lambda: hook.conn)()
+            await asyncio.to_thread(cancel, hook, log, *self._fields["cancellation"])
 
     @property
     def _connection(self) -> dict[str, Any]:

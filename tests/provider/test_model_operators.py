@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -157,33 +158,49 @@ def test_a_retry_finds_its_training_and_a_clear_begins_another(
     assert account.statuses(project) == {}
 
 
+def kill(operator: Any, run_id: str) -> None:
+    """Run an operator whose task is killed as soon as its work has begun, and goes on, as in Airflow 3."""
+    begun = operator.begun
+
+    def killed(*arguments: Any, **members: Any) -> None:
+        begun(*arguments, **members)
+        operator.on_kill()
+
+    operator.begun = killed
+    with suppress(AirflowException):
+        operator.execute(context(run_id))
+
+
 def test_a_killed_task_cancels_its_training_if_told_to_and_a_retry_trains_anew(
     conn_id: str, account: Account, project: str
 ) -> None:
-    create = creating(conn_id, project, wait_for_completion=False)
-    create.execute(context(project))
-    create.on_kill()
-    assert account.statuses(project) == {"1": "TRAINING"}
+    kill(creating(conn_id, project), project)
+    assert account.statuses(project).keys() == {"1"}
 
+    unwaited = creating(conn_id, project, wait_for_completion=False)
     for version in ("1", "2", "3"):
-        create = creating(conn_id, project, wait_for_completion=False, cancel_on_kill=True)
         for _ in ("a try", "a retry"):
-            assert create.execute(context(project))["ModelVersion"] == version
-        create.on_kill()
+            assert unwaited.execute(context(project))["ModelVersion"] == version
+        kill(creating(conn_id, project, cancel_on_kill=True), project)
         assert account.statuses(project) == {}
 
-    create.execute(context(project))
+    unwaited.execute(context(project))
     account.client.delete_model(ProjectName=project, ModelVersion="4")
     with pytest.raises(AirflowFailException, match="has been deleted since"):  # by somebody else
-        create.execute(context(project))
+        unwaited.execute(context(project))
     assert account.statuses(project) == {}
+
+
+def test_a_token_of_ones_own_trains_anew_too(conn_id: str, account: Account, project: str) -> None:
+    own = {"client_token": secrets.token_hex(8), "wait_for_completion": False}
+    kill(creating(conn_id, project, client_token=own["client_token"], cancel_on_kill=True), project)
+    assert creating(conn_id, project, **own).execute(context(project))["ModelVersion"] == "2"
+    deleting(conn_id, project, "2").execute(context(project))
 
 
 def test_a_killed_start_stops_its_own_model_if_told_to(conn_id: str, account: Account) -> None:
     for cancel_on_kill, status in ((False, "HOSTED"), (True, "TRAINED")):
-        start = starting(conn_id, cancel_on_kill=cancel_on_kill)
-        start.execute(context(f"kill {cancel_on_kill}"))
-        start.on_kill()
+        kill(starting(conn_id, cancel_on_kill=cancel_on_kill), f"kill {cancel_on_kill}")
         account.wait("model_stopped" if cancel_on_kill else "model_hosted", "plates", "1")
         assert account.statuses()["1"] == status
         stopping(conn_id).execute(context(f"kill {cancel_on_kill}"))
@@ -269,6 +286,19 @@ def test_starting_and_stopping_twice_is_success(conn_id: str, capsys: pytest.Cap
     assert (hosted["Status"], hosted["MinInferenceUnits"]) == ("HOSTED", 1)
     for run_id in ("first", "first", "second"):
         assert stopping(conn_id).execute(context(run_id))["Status"] == "TRAINED"
+
+
+def test_what_was_waited_for_outlives_a_late_kill(account: Account, conn_id: str, project: str) -> None:
+    for operator, state in (
+        (starting(conn_id, cancel_on_kill=True), "HOSTED"),
+        (starting(conn_id, cancel_on_kill=True, wait_for_completion=False), "HOSTED"),
+        (creating(conn_id, project, cancel_on_kill=True), "TRAINED"),
+    ):
+        made = operator.execute(context(f"late {state}"))
+        operator.on_kill()
+        name = {"ProjectName": operator.project_name, "ModelVersion": made["ModelVersion"]}
+        assert account.client.describe_model(**name)["ModelDescription"]["Status"] == state
+    stopping(conn_id).execute(context("late"))
 
 
 def test_there_is_nothing_to_stop_in_what_is_gone(conn_id: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -278,3 +281,18 @@ def test_a_killed_trigger_cancels_what_it_is_told_to(
 
     asyncio.run(trigger(conn_id, "ModelTrained", model, cancellation=("DeleteModel", model)).on_kill())
     assert f"DeleteModel of p/{model['ModelVersion']} failed: " in caplog.text
+
+
+def test_a_killed_task_waits_no_longer(model: dict[str, str], conn_id: str) -> None:
+    wait = Wait("ModelTrained", model, delay=100, max_attempts=10)
+    killed = threading.Event()
+    # As Airflow 3 does it: a signal's handler tells the operator, and the task goes on.
+    before = signal.signal(signal.SIGUSR1, lambda *_: killed.set())
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        with pytest.raises(WaitFailed, match="not waited for any more, since the task is killed: asked 1 "):
+            wait.run(LookoutVisionHook(aws_conn_id=conn_id), LOG, killed.is_set)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
