@@ -46,7 +46,7 @@ test: $(INSTALLED) ## the tests, against the real service on SQLite and PostgreS
 
 oldest: export LOOKOUTVISION_TEST_SERVICE := $(abspath $(BIN)/lookoutvision)
 oldest: $(INSTALLED) $(OLDEST_INSTALLED) ## the provider's tests and the examples on the oldest Airflow and Amazon provider
-	$(OLDEST)/bin/python -m pytest $(or $(ARGS),tests/model tests/provider tests/testing)
+	$(OLDEST)/bin/python -m pytest -n 2 $(or $(ARGS),tests/model tests/provider tests/testing)
 	@$(OLDEST)/bin/python -m example_dags.demo.examples
 
 lint: $(INSTALLED) ## style, types and the import law
