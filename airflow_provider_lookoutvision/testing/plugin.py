@@ -33,7 +33,12 @@ import boto3
 import pytest
 
 from airflow_provider_lookoutvision.model import teach
-from airflow_provider_lookoutvision.testing.service import SERVICE_VARIABLE, Service, running_service
+from airflow_provider_lookoutvision.testing.service import (
+    SERVICE_VARIABLE,
+    Service,
+    running_service,
+    service_url,
+)
 
 REGION = "us-east-1"
 _WAIT = {"Delay": 1, "MaxAttempts": 120}
@@ -77,7 +82,7 @@ class LookoutVision:
 @pytest.fixture(scope="session")
 def lookoutvision_service() -> Iterator[Service | None]:
     """The service of the session; None when ``LOOKOUTVISION_TEST_SERVICE`` names one that is running."""
-    if os.environ.get(SERVICE_VARIABLE, "").startswith(("http://", "https://")):
+    if service_url():
         yield None
         return
     with running_service() as service:

@@ -183,15 +183,21 @@ class Service:
             self.process.stdout.close()
 
 
+def service_url() -> str | None:
+    """Return the URL of the running service that ``LOOKOUTVISION_TEST_SERVICE`` names, if it names one."""
+    named = os.environ.get(SERVICE_VARIABLE, "")
+    return named if named.startswith(("http://", "https://")) else None
+
+
 def service_command() -> list[str]:
     """Return the command ``lookoutvision`` that tests use: another environment's, or else this one's.
 
     :raises ServiceFailed: when ``LOOKOUTVISION_TEST_SERVICE`` is a URL.
     """
-    named = os.environ.get(SERVICE_VARIABLE, "")
-    if named.startswith(("http://", "https://")):
+    if service_url():
         raise ServiceFailed(f"{SERVICE_VARIABLE} names a running service; here it must be a command")
-    return shlex.split(named) or [sys.executable, "-m", "airflow_provider_lookoutvision.server.cli"]
+    named = shlex.split(os.environ.get(SERVICE_VARIABLE, ""))
+    return named or [sys.executable, "-m", "airflow_provider_lookoutvision.server.cli"]
 
 
 @contextmanager

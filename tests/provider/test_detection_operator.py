@@ -11,13 +11,12 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow_instance import Run
 from botocore.exceptions import ClientError, ConnectTimeoutError
-from moto.server import ThreadedMotoServer
 from PIL import Image
+from s3_server import running_s3
 from trained import SIZE, Account, plate
 from world import World
 
@@ -34,20 +33,8 @@ BUCKETS = ("images", "reports")
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        aws_access_key_id="a",
-        aws_secret_access_key="b",
-        region_name="us-east-1",
-    )
-    for bucket in BUCKETS:
-        client.create_bucket(Bucket=bucket)
-    yield client
-    server.stop()
+    with running_s3(*BUCKETS) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 import pytest
 from airflow.triggers.base import BaseTrigger
 from airflow_instance import Run, wait_for
 from airflow_rest import REST
-from moto.server import ThreadedMotoServer
+from s3_server import running_s3
 from trained import Account, plate
 from world import World
 
@@ -42,21 +41,10 @@ class Killed:
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    client = boto3.client(
-        "s3",
-        endpoint_url="http://{}:{}".format(*server.get_host_and_port()),
-        aws_access_key_id="a",
-        aws_secret_access_key="b",
-        region_name="us-east-1",
-    )
-    for bucket in ("images", "reports"):
-        client.create_bucket(Bucket=bucket)
-    for number in range(IMAGES):
-        client.put_object(Bucket="images", Key=f"{number:02}.png", Body=plate(number))
-    yield client
-    server.stop()
+    with running_s3("images", "reports") as client:
+        for number in range(IMAGES):
+            client.put_object(Bucket="images", Key=f"{number:02}.png", Body=plate(number))
+        yield client
 
 
 def detecting(exchange: Exchange) -> bool:

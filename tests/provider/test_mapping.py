@@ -20,9 +20,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+from s3_server import running_s3
 from trained import plate
 from world import client_of
 
@@ -55,24 +54,13 @@ class Mapped:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
     """A client of an S3 that has the images of two projects."""
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    client = boto3.client(
-        "s3",
-        endpoint_url="http://{}:{}".format(*server.get_host_and_port()),
-        aws_access_key_id="a",
-        aws_secret_access_key="b",
-        region_name="us-east-1",
-    )
-    for bucket in ("plates", "manifests", "reports"):
-        client.create_bucket(Bucket=bucket)
-    for project in PROJECTS:
-        for number in range(30):
-            folder = ("train/normal", "test/normal", "test/anomaly")[number // 10]
-            image = plate(number, spotted=number >= 20)
-            client.put_object(Bucket="plates", Key=f"{project}/{folder}/{number % 10}.png", Body=image)
-    yield client
-    server.stop()
+    with running_s3("plates", "manifests", "reports") as client:
+        for project in PROJECTS:
+            for number in range(30):
+                folder = ("train/normal", "test/normal", "test/anomaly")[number // 10]
+                image = plate(number, spotted=number >= 20)
+                client.put_object(Bucket="plates", Key=f"{project}/{folder}/{number % 10}.png", Body=image)
+        yield client
 
 
 def losing_what_is_waited_for() -> Any:
