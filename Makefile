@@ -42,11 +42,11 @@ examples: $(INSTALLED) ## the example DAGs of training, promoting and nightly ba
 	@$(BIN)/python -m example_dags.demo.examples
 
 test: $(INSTALLED) ## the tests, against the real service on SQLite and PostgreSQL (ARGS='-k token' for some)
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 3 $(ARGS)
 
 oldest: export LOOKOUTVISION_TEST_SERVICE := $(abspath $(BIN)/lookoutvision)
 oldest: $(INSTALLED) $(OLDEST_INSTALLED) ## the provider's tests and the examples on the oldest Airflow and Amazon provider
-	$(OLDEST)/bin/python -m pytest -n 2 $(or $(ARGS),tests/model tests/provider tests/testing)
+	$(OLDEST)/bin/python -m pytest -n 3 $(or $(ARGS),tests/model tests/provider tests/testing)
 	@$(OLDEST)/bin/python -m example_dags.demo.examples
 
 lint: $(INSTALLED) ## style, types and the import law

@@ -134,11 +134,11 @@ def work_through(
 
     def settle() -> None:
         nonlocal count, kept_at
-        first = window[0]  # and there it stays while it is waited for, since a signal may end that
+        first = window[0]  # and there it stays until it is counted, since a signal may come at any moment
         result = first if isinstance(first, Result) else first.result()
-        window.popleft()
         if result is not first:
             fresh.append(result)
+        window.popleft()
         take(result)
         count += 1
         if len(fresh) >= PART_RESULTS or (fresh and time.monotonic() - kept_at >= PART_SECONDS):
@@ -159,7 +159,8 @@ def work_through(
         stop()
         pool.shutdown(cancel_futures=True)
         ended = (each for each in window if isinstance(each, Future) and not each.cancelled())
-        checkpoint.keep([*fresh, *(each.result() for each in ended if each.exception() is None)])
+        results = [*fresh, *(each.result() for each in ended if each.exception() is None)]
+        checkpoint.keep({result.key: result for result in results}.values())
         raise
     pool.shutdown()
     checkpoint.keep(fresh)

@@ -203,6 +203,9 @@ def running_airflow(
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_ports[0]),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(log_ports[1]),
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+        # No DAG file changes meanwhile.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
+        "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "600",
         "AWS_EC2_METADATA_DISABLED": "true",
         **REST.environment(home, port, database_url),
         **environment,

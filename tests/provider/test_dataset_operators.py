@@ -23,6 +23,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionUpdateDatasetEntriesOperator,
 )
 from airflow_provider_lookoutvision.testing.service import Service, running_service
+from airflow_provider_lookoutvision.triggers import lookoutvision as triggers
 from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
 from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
 
@@ -81,9 +82,9 @@ def test_the_hook_reads_all_entries_page_by_page(conn_id: str, client: Any, proj
 def test_much_is_sent_in_parts_and_repeated_without_effect(
     conn_id: str, client: Any, project: str, deferrable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        datasets, "LARGEST_CHANGES", 2000
-    )  # the limit is the service's; here it is only nearer
+    # The limit is the service's; here it is only nearer.
+    monkeypatch.setattr(datasets, "LARGEST_CHANGES", 2000)
+    monkeypatch.setattr(triggers, "_FIRST_SECONDS", 0.0)
     client.create_dataset(ProjectName=project, DatasetType="train")
     task = LookoutVisionUpdateDatasetEntriesOperator(
         task_id="task", aws_conn_id=conn_id, project_name=project, dataset_type="train", changes=entries(30),
