@@ -55,8 +55,10 @@ class Caller:
         """The ARN of a resource of the caller's account and region, ``resource`` as in ``project/name``."""
         return arn(self.region, self.account_id, resource)
 
-    def authorize(self, operation: str, project_name: str | None = None) -> None:
-        """Check that the key allows an operation, on a project where there is one.
+    def authorize(
+        self, operation: str, project_name: str | None = None, model_version: str | None = None
+    ) -> None:
+        """Check that the key allows an operation, on a project or a model where there is one.
 
         :raises AccessDeniedException: when it doesn't.
         """
@@ -66,7 +68,8 @@ class Caller:
         )
         if action_allowed and (project_name is None or self.sees(project_name)):
             return
-        resource = self.arn(f"project/{project_name}") if project_name else "*"
+        model = f"model/{project_name}/{model_version}" if model_version else f"project/{project_name}"
+        resource = self.arn(model) if project_name else "*"
         raise AccessDeniedException(
             f"User: {self.user} is not authorized to perform: {SERVICE}:{operation} on resource: {resource}"
         )

@@ -44,6 +44,7 @@ from airflow_provider_lookoutvision.server import (
     sigv4,
     tags,
 )
+from airflow_provider_lookoutvision.server.bodies import SMALL, Bodies
 from airflow_provider_lookoutvision.server.call import Call, Handler, Inference
 from airflow_provider_lookoutvision.server.database import Database
 from airflow_provider_lookoutvision.server.errors import (
@@ -52,11 +53,12 @@ from airflow_provider_lookoutvision.server.errors import (
     RequestEntityTooLargeException,
     ServiceError,
     SignatureException,
+    ValidationException,
 )
 from airflow_provider_lookoutvision.server.fleet import Fleet
 from airflow_provider_lookoutvision.server.sealing import Seal
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.throttle import Budget, Throttle
+from airflow_provider_lookoutvision.server.throttle import Throttle
 
 # One room for each resource: an operation is the function of its name in one of them.
 ROOMS: tuple[ModuleType, ...] = (projects, datasets, models, hosting, tags)
@@ -119,7 +121,7 @@ class Service:
         self._throttle = Throttle(settings.requests_per_second)
         self._threads = anyio.CapacityLimiter(settings.threads)
         self._fleet = Fleet(settings, database)
-        self._bodies = Budget(LARGE_BODIES)
+        self._bodies = Bodies(LARGE_BODIES)
 
     @asynccontextmanager
     async def lifespan(self, _app: Router) -> AsyncIterator[None]:
@@ -195,12 +197,13 @@ class Service:
         route = self._protocol.route(request.method, path)
         told.operation = route.operation.name
         operation = route.operation
-        if operation.body_limit > protocol.JSON_BODY_LIMIT:
+        length = _length(request, operation)
+        if length > SMALL:
             # No large body is read for a stranger.
             await anyio.to_thread.run_sync(self._find_key, claim, limiter=self._threads)
-        length = _length(request, operation.body_limit)
-        with self._bodies.spent(length if length > protocol.JSON_BODY_LIMIT else 0):
-            body = await _read_body(request, operation.body_limit)
+        async with self._bodies.read(request, length) as body:
+            if len(body) > operation.body_limit:
+                raise _too_large(operation)
             answer = await anyio.to_thread.run_sync(
                 partial(self._perform, claim, route, query, dict(headers), body, told), limiter=self._threads
             )
@@ -224,7 +227,7 @@ class Service:
         members = operation.read(route.labels, query, headers, body)
         told.project = members.get("project_name")
         token = members.pop(operation.token_keyword, None) if operation.token_keyword else None
-        caller.authorize(operation.name, members.get("project_name"))
+        caller.authorize(operation.name, members.get("project_name"), members.get("model_version"))
         do = handler(operation)
         if do is None:
             raise NotImplementedException(f"{operation.name} is not part of this version of the service yet")
@@ -289,26 +292,19 @@ def _verify(claim: sigv4.Claim, credential: sigv4.Credential | None, body: bytes
         raise SignatureException(error.code, error.message, error.status) from None
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise _too_large(limit)
-    return bytes(body)
-
-
-def _length(request: Request, limit: int) -> int:
+def _length(request: Request, operation: protocol.Operation) -> int:
     """How long the body can be: as it says, or as it may be."""
     length = request.headers.get("content-length", "")
     if not length.isdecimal():
-        return limit if "transfer-encoding" in request.headers else 0
-    if int(length) > limit:
-        raise _too_large(limit)
+        return operation.body_limit if "transfer-encoding" in request.headers else 0
+    if int(length) > operation.body_limit:
+        raise _too_large(operation)
     return int(length)
 
 
-def _too_large(limit: int) -> RequestEntityTooLargeException:
+def _too_large(operation: protocol.Operation) -> ServiceError:
+    if operation.takes_image:
+        return ValidationException(f"The image is larger than the {operation.body_limit} bytes it may have")
     return RequestEntityTooLargeException(
-        f"The body is larger than the {limit} bytes that this operation takes"
+        f"The body is larger than the {operation.body_limit} bytes that this operation takes"
     )

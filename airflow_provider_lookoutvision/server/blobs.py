@@ -220,7 +220,9 @@ def _make_folder(name: str, parent: int) -> None:
 
 def _from_os(location: Location, error: OSError, root: Path) -> BlobError:
     if error.errno == errno.ENOENT:
-        return BlobError(f"{location} does not exist (looked in {root / location.bucket})", input=True)
+        # Where that is on the machine is for the operator of the service to know, not for its callers.
+        place = f"the data directory's {root.name}/{location.bucket}"
+        return BlobError(f"{location} does not exist (looked in {place})", input=True)
     if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ENXIO}:
         return BlobError(f"{location} is not a file", input=True)
     if error.errno == errno.ELOOP:

@@ -88,13 +88,27 @@ class Child:
         self._messages.put(None)
 
 
+def not_installed(error: ModuleNotFoundError) -> str:
+    """What to do where the engine is missed."""
+    return (
+        f"{error.name} is not installed where the service runs: pip install "
+        "'airflow-provider-lookoutvision[server,engine]'"
+    )
+
+
 def _work(module: str, folder: str) -> int:
     # Before anything large is imported: who dies at once leaves no child behind that imports for seconds.
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     # What a library prints goes to the log, not between the messages.
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    return int(importlib.import_module(module).main(Path(folder), output))
+    try:
+        main = importlib.import_module(module).main
+    except ModuleNotFoundError as error:
+        output.write(json.dumps({"fault": not_installed(error)}) + "\n")
+        output.flush()
+        return 1
+    return int(main(Path(folder), output))
 
 
 def _end_with_the_parent() -> None:

@@ -13,6 +13,7 @@ The tree, which is also the table of what may be raised where::
     └── ProtocolError                          not in the model: about the request, not the resource
         ├── SerializationException       400
         ├── UnknownOperationException    404
+        ├── RequestTimeoutException      408
         ├── RequestEntityTooLargeException 413
         ├── NotImplementedException      501
         └── SignatureException                 code and status by the signature's fault (see sigv4)
@@ -134,6 +135,12 @@ class UnknownOperationException(ProtocolError):
     """No operation has this method and path."""
 
     status = 404
+
+
+class RequestTimeoutException(ProtocolError):
+    """The body didn't come."""
+
+    status = 408
 
 
 class RequestEntityTooLargeException(ProtocolError):

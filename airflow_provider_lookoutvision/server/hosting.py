@@ -18,7 +18,7 @@ from airflow_provider_lookoutvision.server.models import ModelStatus, find_model
 from airflow_provider_lookoutvision.server.schema import models
 
 STARTING_MESSAGE = "The model is being started."
-HOSTED_MESSAGE = "The model is running."
+HOSTED_MESSAGE = "The model is running"
 STOPPING_MESSAGE = "The model is being stopped."
 CONTENT_TYPES = frozenset({"image/jpeg", "image/png"})
 

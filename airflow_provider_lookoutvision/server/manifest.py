@@ -22,6 +22,7 @@ from typing import Any, Protocol
 LONGEST_LINE = 8192
 LONGEST_KEY_BYTES = 1024  # as in S3
 MOST_MASK_CLASSES = 20
+BACKGROUND = "background"
 
 CLASSIFICATION = "groundtruth/image-classification"
 SEGMENTATION = "groundtruth/semantic-segmentation"
@@ -120,7 +121,7 @@ def mask_of(line: str) -> Mask | None:
     for key, metadata in _companions(document, SEGMENTATION):
         entries = metadata["internal-color-map"].values()
         colors = {entry["class-name"]: entry["hex-color"].upper() for entry in entries}
-        painted = {name: color for name, color in colors.items() if name.lower() != "background"}
+        painted = {name: color for name, color in colors.items() if name.lower() != BACKGROUND}
         return Mask(document[key], painted)
     return None
 
@@ -232,8 +233,7 @@ def _normalise_masks(document: dict[str, Any], folder: Folder | None, bucket: st
 def _check_colors(where: str, color_map: Any) -> None:
     if not isinstance(color_map, dict) or not color_map:
         raise InvalidLine(f"its {where} has no internal-color-map")
-    if len(color_map) > MOST_MASK_CLASSES + 1:
-        raise InvalidLine(f"its {where} has more than {MOST_MASK_CLASSES} classes")
+    names: list[str] = []
     for index, entry in color_map.items():
         name = entry.get("class-name") if isinstance(entry, dict) else None
         color = entry.get("hex-color") if isinstance(entry, dict) else None
@@ -241,6 +241,11 @@ def _check_colors(where: str, color_map: Any) -> None:
             raise InvalidLine(f"its {where} has no class-name for colour {_shown(index)}")
         if not isinstance(color, str) or not _HEX_COLOR.fullmatch(color):
             raise InvalidLine(f"its {where} has {_shown(color)} for {_shown(name)}, not a colour as #23A436")
+        if name in names:
+            raise InvalidLine(f"its {where} has the class {_shown(name)} twice")
+        names.append(name)
+    if sum(name.lower() != BACKGROUND for name in names) > MOST_MASK_CLASSES:
+        raise InvalidLine(f"its {where} has more than {MOST_MASK_CLASSES} classes")
 
 
 def _name(key: str) -> str:

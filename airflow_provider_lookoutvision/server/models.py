@@ -59,6 +59,9 @@ IN_SERVICE = frozenset({ModelStatus.STARTING_HOSTING, ModelStatus.HOSTED, ModelS
 
 TRAINING_MESSAGE = "The model is being trained."
 TRAINED_MESSAGE = "Training completed successfully."
+UNCALIBRATED_MESSAGE = (
+    f"{TRAINED_MESSAGE} There were too few labelled anomalies to learn from: Confidence is no probability."
+)
 
 
 def create_model(
@@ -75,9 +78,11 @@ def create_model(
     output = output_config["S3Location"]
     bucket, prefix = output["Bucket"], output.get("Prefix", "")
     check_bucket(call.caller, call.operation, bucket)
+    if tags:
+        call.caller.authorize("TagResource", project_name)
     sources = _usable_datasets(call, project)
     if call.effect.replaces is not None:
-        _delete_failed(call, project.id, call.effect.replaces)
+        _delete_failed(call, project, call.effect.replaces)
     _check_quota(call, project_name)
     version = call.connection.execute(
         projects.update()
@@ -91,6 +96,8 @@ def create_model(
             f"The evaluation would be written to a key of {len(key)} characters, and S3 has at most "
             f"{_LONGEST_KEY}: choose a shorter Prefix"
         )
+    if {".", ".."} & set(key.split("/")):
+        raise ValidationException(f"The Prefix {prefix!r} has a part that is no name: . or ..")
     model_id = call.connection.execute(
         table.insert()
         .values(
@@ -274,11 +281,13 @@ def _check_quota(call: Call, project_name: str) -> None:
         )
 
 
-def _delete_failed(call: Call, project_id: int, failed: str) -> None:
-    version = int(failed.rpartition("/")[2])
+def _delete_failed(call: Call, project: sa.Row[Any], failed: str) -> None:
+    project_name, _, version = failed.rpartition("/")
+    if project_name != project.name:
+        return  # the token is used anew, for a project that isn't the one it failed in
     query = sa.select(table.c.id).where(
-        table.c.project_id == project_id,
-        table.c.version == version,
+        table.c.project_id == project.id,
+        table.c.version == int(version),
         table.c.status == ModelStatus.TRAINING_FAILED,
     )
     if (model_id := call.connection.execute(query).scalar_one_or_none()) is not None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_lookoutvision.server import frames
+from airflow_provider_lookoutvision.server.child import not_installed
 from airflow_provider_lookoutvision.server.frames import Answer
 
 if TYPE_CHECKING:
@@ -68,10 +69,7 @@ def _load(artifact: bytes, cache: Path, threads: int) -> Detector:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return (
-            f"{error.name} is not installed where the service runs: pip install "
-            "'airflow-provider-lookoutvision[server,engine]'"
-        )
+        return not_installed(error)
     return f"the model can't be loaded: {error}"
 
 

@@ -130,7 +130,8 @@ def _read_list(shape: Shape) -> Reader:
 
     def read(value: Any, path: str, problems: list[str]) -> list[Any]:
         _of_type(value, list, path, "a list")
-        check_length(value, path, problems)
+        if not check_length(value, path, problems):
+            return []  # of too many, each would be a problem of its own
         return [read_element(element, f"{path}[{i}]", problems) for i, element in enumerate(value)]
 
     return read

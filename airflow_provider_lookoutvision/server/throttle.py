@@ -1,8 +1,7 @@
-"""What keeps callers from asking too much: a rate of requests, and a budget of bytes.
+"""What keeps callers from asking too often: one token bucket for each account, region and operation.
 
-The rate is one token bucket for each account, region and operation. AWS allowed 5 requests a second; here
-there is no limit unless the setting ``requests_per_second`` sets one. A bucket holds one second's worth of
-requests, and at least one.
+AWS allowed 5 requests a second; here there is no limit unless the setting ``requests_per_second`` sets one. A
+bucket holds one second's worth of requests, and at least one.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from airflow_provider_lookoutvision.server.access import Caller
 from airflow_provider_lookoutvision.server.errors import ThrottlingException
@@ -49,29 +46,3 @@ class Throttle:
             quota_code="requests_per_second",
             retry_after=math.ceil((1 - level) / self._rate),
         )
-
-
-class Budget:
-    """How many bytes of large bodies this process holds at a time.
-
-    :param most: so many.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most, self._held = most, 0
-
-    @contextmanager
-    def spent(self, count: int) -> Iterator[None]:
-        """Hold so many bytes while the block runs; in one thread.
-
-        :raises ThrottlingException: when they are too many, with those that are held.
-        """
-        if self._held + count > self._most:
-            raise ThrottlingException(
-                "The service is busy with other large requests", quota_code="large_bodies", retry_after=1
-            )
-        self._held += count
-        try:
-            yield
-        finally:
-            self._held -= count

@@ -30,6 +30,7 @@ from airflow_provider_lookoutvision.server.models import (
     TRAIN_JOB,
     TRAINED_MESSAGE,
     TRAINING_MESSAGE,
+    UNCALIBRATED_MESSAGE,
     ModelStatus,
 )
 from airflow_provider_lookoutvision.server.schema import (
@@ -94,6 +95,7 @@ class Trainer(Doer):
             name, version = model.project_name, model.version
             model_arn = arn(job.region, job.account_id, f"model/{name}/{version}")
             subject = evaluation.Subject(model_arn, name, version, ended)
+            calibrated = outcome.pop("calibrated")
             figures = evaluation.Figures(**outcome)
             where = (model.output_prefix, name, version)
             tested = [(example.source_ref, example.label) for example in chosen.test]
@@ -112,7 +114,7 @@ class Trainer(Doer):
                 connection,
                 model.id,
                 status=ModelStatus.TRAINED,
-                status_message=TRAINED_MESSAGE,
+                status_message=TRAINED_MESSAGE if calibrated else UNCALIBRATED_MESSAGE,
                 evaluated_at=ended,
                 f1=figures.f1,
                 recall=figures.recall,
@@ -141,12 +143,13 @@ class Trainer(Doer):
 
     def _learn(self, job: Job, lease: Lease, folder: Path, chosen: TrainingSet) -> dict[str, Any]:
         """Have a child process do it, another one if it dies, and return the figures."""
+        deadline = time.monotonic() + self.settings.max_training_hours * 3600
         for life in range(1, _LIVES + 1):
             work = folder / str(life)
             work.mkdir()
             (work / _TASK).write_text(json.dumps(_task(chosen, job)))
             try:
-                self._watch(job, lease, work)
+                self._watch(job, lease, work, deadline)
                 (work / _MODEL).rename(folder / _MODEL)
                 outcome: dict[str, Any] = json.loads((work / _OUTCOME).read_text())
             except _Died as death:
@@ -161,9 +164,8 @@ class Trainer(Doer):
                 return outcome
         raise AssertionError("a training that neither ended nor died")
 
-    def _watch(self, job: Job, lease: Lease, work: Path) -> None:
+    def _watch(self, job: Job, lease: Lease, work: Path, deadline: float) -> None:
         """Run a child until it has ended, and tell how far it is."""
-        deadline = time.monotonic() + self.settings.max_training_hours * 3600
         told = ""
         with Child(_CHILD, work, self.settings) as child:
             over = False

@@ -122,7 +122,7 @@ class _Work:
                     recipe=report.recipe,
                     progress=self._scale(tried, 1.0),
                 )
-        return _outcome(evaluation)
+        return {**_outcome(evaluation), "calibrated": report.calibrated}
 
     def _copy(self, examples: Sequence[Mapping[str, Any]]) -> tuple[list[Path], list[Path | None]]:
         """The images and masks as files of this training's own: nobody changes them while it lasts."""

@@ -104,6 +104,8 @@ def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
         held_out = {(2 * place + 1) * len(members) // (2 * count) for place in range(count)}
         for place, member in enumerate(members):
             (test if place in held_out else train).append(member)
+    for part in (train, test):
+        part.sort(key=lambda example: example.source_ref)
     return train, test
 
 

@@ -179,10 +179,10 @@ def test_a_device(root: Path, buckets: Buckets) -> None:
 def test_what_is_not_there(root: Path, buckets: Buckets) -> None:
     error = refusal(buckets, "a/k")
     assert error.input
-    assert str(error) == f"s3://parts/a/k does not exist (looked in {root / 'parts'})"
+    assert str(error) == f"s3://parts/a/k does not exist (looked in the data directory's {root.name}/parts)"
     error = refusal(buckets, "k", "nobucket")
     assert error.input
-    assert str(error) == f"s3://nobucket/k does not exist (looked in {root / 'nobucket'})"
+    assert str(error).endswith(f"does not exist (looked in the data directory's {root.name}/nobucket)")
     assert not (root / "nobucket").exists()
 
 

@@ -137,7 +137,7 @@ def test_a_body_of_8_megabytes_and_one_more(hosted: ModelLab) -> None:
     padding = (8 << 20) - len(PNG) - 12
     assert hosted.detect(with_chunks(chunk(b"zzZz", bytes(padding)))) == hosted.detect(PNG)
     error = refusal(hosted.detect, image=with_chunks(chunk(b"zzZz", bytes(padding + 1))))
-    assert error["ResponseMetadata"]["HTTPStatusCode"] == 413
+    assert error["Error"]["Code"] == "ValidationException"
     assert "larger than the 8388608 bytes" in error["Error"]["Message"]
 
 
@@ -154,7 +154,7 @@ def test_the_latest_model_looks(hosted: ModelLab) -> None:
 
 def test_what_is_told_of_a_hosted_model(hosted: ModelLab) -> None:
     described: dict[str, Any] = hosted.describe("1")
-    assert (described["Status"], described["StatusMessage"]) == ("HOSTED", "The model is running.")
+    assert (described["Status"], described["StatusMessage"]) == ("HOSTED", "The model is running")
     assert described["MinInferenceUnits"] == 1
     assert "MaxInferenceUnits" not in described
     assert set(described["Performance"]) == {"F1Score", "Recall", "Precision"}

@@ -39,6 +39,7 @@ def test_the_errors_are_those_of_the_model_and_those_of_the_protocol() -> None:
         "NotImplementedException",
         "ProtocolError",
         "RequestEntityTooLargeException",
+        "RequestTimeoutException",
         "SerializationException",
         "SignatureException",
         "UnknownOperationException",

@@ -352,7 +352,11 @@ LONG = "k" * 8000
             masked(colors={"0": {**CRACKED, "hex-color": "#23A43G"}}),
             "has '#23A43G' for 'cracked', not a colour",
         ),
-        (masked(colors={str(n): CRACKED for n in range(22)}), "has more than 20 classes"),
+        (
+            masked(colors={str(n): {**CRACKED, "class-name": f"c{n}"} for n in range(21)}),
+            "more than 20 classes",
+        ),
+        (masked(colors={"0": CRACKED, "1": CRACKED}), "has the class 'cracked' twice"),
     ],
 )
 def test_a_line_that_can_not_be_used(content: Any, reason: str) -> None:

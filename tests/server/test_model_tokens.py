@@ -67,6 +67,17 @@ def test_the_token_of_a_failed_training_trains_anew(poor: ModelLab) -> None:
     assert poor.versions() == ["3", "4"]
 
 
+def test_a_token_used_for_another_project_leaves_that_ones_models_alone(
+    poor: ModelLab, studio: Studio
+) -> None:
+    other = studio.lab(poor.account, project="q")
+    other.dataset([line("nothing.jpg", bucket=other.bucket)])
+    assert poor.train(ClientToken="RunOnce")["Status"] == "TRAINING_FAILED"
+    assert other.train(ClientToken="mine")["Status"] == "TRAINING_FAILED"
+    assert other.train(ClientToken="RunOnce")["ModelVersion"] == "2"
+    assert (poor.versions(), other.versions()) == (["1"], ["1", "2"])
+
+
 def test_a_refused_training_spends_no_token(poor: ModelLab, studio: Studio) -> None:
     with paused(studio):
         poor.create(ClientToken="1")

@@ -148,6 +148,14 @@ def test_a_prefix_that_makes_the_key_too_long(ready: ModelLab, studio: Studio) -
         assert ready.create()["ModelVersion"] == "1"
 
 
+@pytest.mark.parametrize("prefix", ["./out/", "a/../b/"])
+def test_a_prefix_that_makes_no_key(prefix: str, ready: ModelLab) -> None:
+    output = {"S3Location": {"Bucket": ready.bucket, "Prefix": prefix}}
+    error = refusal(ready.client.create_model, **ready.of, OutputConfig=output)
+    assert error["Error"]["Code"] == "ValidationException"
+    assert repr(prefix) in error["Error"]["Message"]
+
+
 def test_the_output_bucket_must_be_one_of_the_keys(ready: ModelLab, studio: Studio) -> None:
     limited = studio.client(ready.account, buckets=["parts-*"])
     output = {"S3Location": {"Bucket": "secrets", "Prefix": ""}}
@@ -204,6 +212,15 @@ def test_who_may_do_nothing_with_models(
     tagged = {"ResourceArn": arn(lab, 9)}
     assert refusal(client.list_tags_for_resource, **tagged)["Error"]["Code"] == "AccessDeniedException"
     assert lab.versions() == ["1"]
+
+
+def test_who_may_train_but_not_tag(ready: ModelLab, studio: Studio) -> None:
+    client = studio.client(ready.account, allow=["lookoutvision:CreateModel"])
+    members = {**ready.of, "OutputConfig": ready.output, "Tags": [{"Key": "a", "Value": "b"}]}
+    error = refusal(client.create_model, **members)
+    assert error["Error"]["Code"] == "AccessDeniedException"
+    assert "lookoutvision:TagResource" in error["Error"]["Message"]
+    assert ready.versions() == []
 
 
 def test_who_may_do_one_thing_with_models(ready: ModelLab, studio: Studio) -> None:

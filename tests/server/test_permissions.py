@@ -37,6 +37,8 @@ def test_the_refusal_names_who_what_and_where(make_client: MakeClient, new_key: 
     assert denied(client.create_project, ProjectName="p") == (
         f"User: {user} is not authorized to perform: lookoutvision:CreateProject on resource: {project}"
     )
+    refusal = denied(client.stop_model, ProjectName="p", ModelVersion="3")
+    assert refusal.endswith(f"arn:aws:lookoutvision:{REGION}:{account}:model/p/3")
     nobody = new_key(allow=["lookoutvision:StartModel"])
     assert denied(make_client(key=nobody).list_projects) == (
         f"User: arn:aws:iam::{account}:user/{nobody.access_key_id} is not authorized to perform: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -19,7 +20,9 @@ from PIL import Image
 from services import NewService, storage_of
 from studio_processes import paused, processes, trainers, worker_of
 
+from airflow_provider_lookoutvision.server.child import Child
 from airflow_provider_lookoutvision.server.schema import jobs, training_entries
+from airflow_provider_lookoutvision.server.settings import load
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 
 pytest_plugins = ["model_lab"]
@@ -215,6 +218,22 @@ def test_whatever_is_killed_the_training_ends(new_service: NewService) -> None:
         service.stop()
         assert not is_alive(process)
         assert [(job.attempts, job.owner) for job in queued(storage)] == [(0, None)]
+
+
+def test_a_service_without_the_engine_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "wants_more.py").write_text("import a_library_that_is_not_there")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    with Child("wants_more", tmp_path, load({})) as child:
+        messages, over = child.messages(60)
+        while not over:
+            more, over = child.messages(60)
+            messages += more
+    [message] = messages
+    assert message["fault"].startswith(
+        "a_library_that_is_not_there is not installed where the service runs: pip"
+    )
 
 
 def test_a_folder_that_can_not_be_written(simple: ModelLab) -> None:
