@@ -114,11 +114,28 @@ def _train(client: Any, data_dir: Path, whole: Set) -> None:
     client.create_model(
         ProjectName="bench", OutputConfig={"S3Location": {"Bucket": "bench", "Prefix": "out/"}}
     )
-    client.get_waiter("model_trained").wait(
-        ProjectName="bench", ModelVersion="1", WaiterConfig={"Delay": 1, "MaxAttempts": 3600}
+    peak = 0
+    while True:
+        model = client.describe_model(ProjectName="bench", ModelVersion="1")["ModelDescription"]
+        if model["Status"] != "TRAINING":
+            break
+        peak = max([peak, *_training_peaks(data_dir)])
+        time.sleep(0.2)
+    print(
+        f"{model['Status']} on {len(lines)} images in {time.perf_counter() - started:.0f} s, by a process that "
+        f"had {peak} MB resident at most: {model['Performance']}"
     )
-    figures = client.describe_model(ProjectName="bench", ModelVersion="1")["ModelDescription"]["Performance"]
-    print(f"trained on {len(lines)} images in {time.perf_counter() - started:.0f} s: {figures}")
+
+
+def _training_peaks(data_dir: Path) -> Iterator[int]:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_text()
+            status = (process / "status").read_text()
+        except OSError:
+            continue
+        if "training_process" in command and str(data_dir) in command and "VmHWM:" in status:
+            yield int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
 def _unpack(data_dir: Path, folder: Path) -> Path:
