@@ -122,8 +122,8 @@ def _train(client: Any, data_dir: Path, whole: Set) -> None:
         peak = max([peak, *_training_peaks(data_dir)])
         time.sleep(0.2)
     print(
-        f"{model['Status']} on {len(lines)} images in {time.perf_counter() - started:.0f} s, by a process that "
-        f"had {peak} MB resident at most: {model['Performance']}"
+        f"{model['Status']} on {len(lines)} images in {time.perf_counter() - started:.0f} s, in a process of "
+        f"{peak} MB at most: {model['Performance']}"
     )
 
 
