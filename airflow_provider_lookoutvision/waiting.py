@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_lookoutvision.asking import UNANSWERED, ask, asker, has_aiobotocore
+from airflow_provider_lookoutvision.asking import ask, asker, has_aiobotocore
 from airflow_provider_lookoutvision.model import API_VERSION, MODEL_PATH, SERVICE_NAME
+from airflow_provider_lookoutvision.trouble import is_trouble
 
 if TYPE_CHECKING:
     from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
@@ -29,6 +30,8 @@ INVALID_INPUT = "Invalid input: "
 # What asking again meets again.
 _HOPELESS = frozenset({"AccessDeniedException", "NotImplementedException", "ValidationException"})
 _REMIND_SECONDS = 300.0
+# For the last question, which is asked when the time is up: one that is asked too late is better than none.
+_LAST_SECONDS = 10.0
 
 
 class WaitFailed(Exception):
@@ -51,12 +54,14 @@ class Wait:
     :param arguments: the members of the operation that it asks.
     :param delay: seconds between two questions.
     :param max_attempts: the most questions, or as long as these take at that delay.
+    :param passing: states that pass, though the waiter takes them for failures.
     """
 
     waiter: str
     arguments: Mapping[str, Any]
     delay: float
     max_attempts: int
+    passing: Sequence[str] = ()
 
     @property
     def ends_at(self) -> float:
@@ -87,12 +92,17 @@ class Wait:
                 raise progress.ended("is not waited for any more, since the task is killed", "error")
 
     async def run_async(
-        self, hook: LookoutVisionHook, log: Any, connection: Hashable, ends_at: float | None = None
+        self,
+        make_hook: Callable[[], LookoutVisionHook],
+        log: Any,
+        connection: Hashable,
+        ends_at: float | None = None,
     ) -> None:
         """Wait in an event loop, with aiobotocore where it is installed, and else asking from threads.
 
         The waits of one loop on one connection share a client, and the rate of their questions.
 
+        :param make_hook: makes a hook for the connection.
         :param connection: equal for the waits that share.
         :param ends_at: when to give up, in seconds since the epoch; by default as late as if it began now.
         :raises WaitFailed: as ``run`` does.
@@ -100,8 +110,16 @@ class Wait:
         deadline = self.ends_at if ends_at is None else ends_at
         progress = Progress(self, log, deadline)
         log.info("%s: asking %s", self.waiter, "with aiobotocore" if has_aiobotocore() else "from threads")
-        async with asker(hook, connection) as shared:
-            while not progress.see(await shared.ask(_method(self.waiter), self.arguments)):
+        async with asker(make_hook, connection) as shared:
+            while True:
+                most = max(deadline - time.time(), _LAST_SECONDS)
+                try:
+                    async with asyncio.timeout(most):
+                        answer = await shared.ask(_method(self.waiter), self.arguments)
+                except TimeoutError as error:
+                    raise progress.too_late() from error
+                if progress.see(answer):
+                    return
                 if time.time() >= deadline:
                     raise progress.too_late()
                 await asyncio.sleep(min(self.delay, max(0.0, deadline - time.time())))
@@ -133,7 +151,7 @@ class Progress:
     def see(self, answer: Mapping[str, Any]) -> bool:
         """Whether the state has come; raises WaitFailed when it can't any more."""
         self.asked += 1
-        state, told, message = _judge(self._wait.waiter, answer)
+        state, told, message = _judge(self._wait, answer)
         if state == "success":
             waited = f", after {_time(self._seconds)}" if self.asked > 1 else ""
             self._log.info("%s: %s%s", self._name, told, waited)
@@ -164,7 +182,7 @@ class Progress:
         """The failure of a wait that ended before its time, or at it."""
         return WaitFailed(
             f"{self._name} {what}: asked {self.asked} times in {_time(self._seconds)}; last seen "
-            f"{self._told}",
+            f"{self._told or 'nothing'}",
             status,
         )
 
@@ -189,17 +207,17 @@ def cancel(hook: LookoutVisionHook, log: Any, operation: str, arguments: Mapping
         log.warning("%s of %s failed: %s", operation, name, error)
 
 
-def _judge(waiter: str, answer: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The waiter's state for an answer, what was seen, and the service's message about it."""
+def _judge(wait: Wait, answer: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The state of the wait after an answer, what was seen, and the service's message about it."""
     error = answer.get("Error")
     description = next(
         (value for value in answer.values() if isinstance(value, dict) and "Status" in value), {}
     )
     told = f"{error['Code']} ({error.get('Message')})" if error else str(description.get("Status"))
     message = str(description.get("StatusMessage", ""))
-    if error and error["Code"] == UNANSWERED:
+    if is_trouble(answer) or description.get("Status") in wait.passing:
         return "retry", told, message
-    for acceptor in _config(waiter).acceptors:
+    for acceptor in _config(wait.waiter).acceptors:
         if acceptor.matcher_func(answer):
             return acceptor.state, told, message
     return ("failure" if error else "retry"), told, message

@@ -8,13 +8,15 @@ the refusal to send anyone to the AWS service, which has ended.
 from __future__ import annotations
 
 import json
+import math
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from botocore.config import Config
 from botocore.loaders import Loader
 
 from airflow_provider_lookoutvision.model import teach
@@ -61,8 +63,22 @@ class LookoutVisionHook(AwsBaseHook):
         """How often, for each operation, the waits of a triggerer ask: the connection's extra of that name.
 
         By default 5, as the AWS service allowed.
+
+        :raises AirflowFailException: when it isn't a number above 0.
         """
-        return float(self.conn_config.extra_config.get("requests_per_second") or 5)
+        given = self.conn_config.extra_config.get("requests_per_second")
+        if given is None:
+            return 5.0
+        try:
+            rate = float(given)
+        except (TypeError, ValueError):
+            rate = math.nan
+        if not 0 < rate < math.inf:
+            raise AirflowFailException(
+                f"The extra requests_per_second of the connection {self.aws_conn_id!r} is {given!r}; it must "
+                "be a number above 0, such as 5 or 0.5"
+            )
+        return rate
 
     def iter_projects(self) -> Iterator[dict[str, Any]]:
         """Yield the ProjectMetadata of all projects, page by page."""
@@ -136,6 +152,15 @@ class LookoutVisionHook(AwsBaseHook):
             return self._checked(client)
         self._refuse_aws(client)
         return client
+
+    def client_without_retries(self, deferrable: bool = False, **config: Any) -> Any:
+        """Return a client that makes each request once, for who repeats it himself.
+
+        :param deferrable: return what makes an aiobotocore client on ``async with``.
+        :param config: more arguments of ``botocore.config.Config``.
+        """
+        once = self.config.merge(Config(retries={"total_max_attempts": 1}, **config))
+        return self.get_client_type(self.region_name, once, deferrable)
 
     def test_connection(self) -> tuple[bool, str]:
         """List one project. The stock test asks STS, which says nothing about this service."""

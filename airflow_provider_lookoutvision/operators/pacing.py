@@ -18,6 +18,8 @@ from typing import TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException
 
+from airflow_provider_lookoutvision.trouble import is_trouble, refusal, retry_after, status
+
 Answer = TypeVar("Answer")
 
 LONGEST_PAUSE_SECONDS = 30.0
@@ -56,27 +58,21 @@ class Pace:
         :raises AirflowException: when it fails on this request again and again, or has taken none at all for
             five minutes.
         """
-        from botocore import exceptions
-
         faults = 0
         while True:
             with self._turn():
                 try:
                     answer = request()
-                except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
-                    self._pause(None, error)
-                except exceptions.ClientError as error:
-                    status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-                    fault = status >= 500 and status != 501
-                    if not fault and error.response["Error"]["Code"] != "ThrottlingException":
+                except Exception as error:
+                    response = refusal(error)
+                    if not is_trouble(response):
                         raise
-                    faults += fault
+                    faults += status(response) >= 500
                     if faults == MOST_FAULTS:
                         raise AirflowException(
                             f"The service failed {faults} times on {what}: {error}"
                         ) from error
-                    headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
-                    self._pause(headers.get("retry-after"), error)
+                    self._pause(retry_after(response), error)
                 else:
                     self._go_on()
                     return answer
@@ -101,7 +97,7 @@ class Pace:
             return 1.0
         return self._resume_at - time.monotonic()
 
-    def _pause(self, retry_after: str | None, error: Exception) -> None:
+    def _pause(self, asked: float, error: Exception) -> None:
         with self._turns:
             now = time.monotonic()
             if self._refused_since is None:
@@ -115,7 +111,6 @@ class Pace:
             self._refusals += 1
             self._taken = 0
             self._limit = max(1, self._limit // 2)
-            asked = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
             usual = min(2.0 ** (self._refusals - 1), LONGEST_PAUSE_SECONDS)
             pause = max(asked, usual) * random.uniform(1.0, 1.5)  # noqa: S311 (nothing to guess)
             self._resume_at = now + pause

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_lookoutvision.waiting import Wait, WaitFailed, cancel
@@ -33,6 +34,7 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
     :param arguments: the members of the operation that it asks.
     :param waiter_delay: seconds between two questions.
     :param waiter_max_attempts: the most questions, or as long as these take at that delay.
+    :param passing: states that pass, though the waiter takes them for failures.
     :param return_value: what the event hands back. (``airflow dags test`` loses what an operator keeps for
         its next method.)
     :param cancellation: what to call when a user acts on the deferred task: an operation's name, and the
@@ -52,6 +54,7 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         arguments: dict[str, Any],
         waiter_delay: float,
         waiter_max_attempts: int,
+        passing: Sequence[str] = (),
         return_value: dict[str, Any] | None = None,
         cancellation: tuple[str, dict[str, Any]] | None = None,
         ends_at: float | None = None,
@@ -61,12 +64,13 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         botocore_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._wait = Wait(waiter, arguments, waiter_delay, waiter_max_attempts)
+        self._wait = Wait(waiter, arguments, waiter_delay, waiter_max_attempts, passing)
         self._fields: dict[str, Any] = {
             "waiter": waiter,
             "arguments": arguments,
             "waiter_delay": waiter_delay,
             "waiter_max_attempts": waiter_max_attempts,
+            "passing": list(passing),
             "return_value": return_value or {},
             "cancellation": cancellation and list(cancellation),
             "ends_at": self._wait.ends_at if ends_at is None else ends_at,
@@ -85,9 +89,11 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         connection = json.dumps(self._connection)
         try:
             await asyncio.sleep(_FIRST_SECONDS)
-            await self._wait.run_async(self._hook(), log, connection, self._fields["ends_at"])
+            await self._wait.run_async(self._hook, log, connection, self._fields["ends_at"])
         except WaitFailed as failure:
             yield TriggerEvent({"status": failure.status, "message": str(failure)})
+        except AirflowFailException as error:
+            yield TriggerEvent({"status": "input", "message": str(error)})
         except Exception as error:
             yield TriggerEvent({"status": "error", "message": f"{type(error).__name__}: {error}"})
         else:

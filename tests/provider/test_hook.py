@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from botocore.config import Config
 from botocore.exceptions import SSLError
 from moto.server import ThreadedMotoServer
-from wire import Wire, wire
+from wire import Wire, certificate, wire
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionEndpointError, LookoutVisionHook
 
@@ -285,31 +284,6 @@ def test_goes_through_a_proxy(deferrable: bool, service: Wire, connect: Any) -> 
     assert service.requests[0].target == f"{target}/2020-11-20/projects"
 
 
-def certificate(folder: Path) -> Path:
-    """A file with a key and its own certificate for localhost."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ) + signed.public_bytes(serialization.Encoding.PEM)
-    (folder / "localhost.pem").write_bytes(pem)
-    return folder / "localhost.pem"
-
-
 @both
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_verifies_certificates_as_it_is_told(deferrable: bool, connect: Any, tmp_path: Path) -> None:
@@ -348,6 +322,20 @@ def test_the_namespace_comes_from_the_connection(connect: Any) -> None:
     assert LookoutVisionHook(connect(client_token_namespace="plant-1")).client_token_namespace == "plant-1"
     assert LookoutVisionHook(connect()).client_token_namespace == ""
     assert LookoutVisionHook(None).client_token_namespace == ""
+
+
+def test_the_rate_of_questions_comes_from_the_connection(connect: Any) -> None:
+    assert LookoutVisionHook(connect(requests_per_second="0.5")).requests_per_second == 0.5
+    assert LookoutVisionHook(connect()).requests_per_second == 5
+
+
+@pytest.mark.parametrize("rate", ["0", 0, -1, "fast", "nan", "inf", []])
+def test_a_rate_that_can_not_be_is_named(rate: Any, connect: Any) -> None:
+    told = (
+        f"requests_per_second of the connection 'lookoutvision_test' is {rate!r}; it must be a number above 0"
+    )
+    with pytest.raises(AirflowFailException, match=re.escape(told)):
+        _ = LookoutVisionHook(connect(requests_per_second=rate)).requests_per_second
 
 
 def test_tests_the_connection_by_asking_the_service(service: Wire, connect: Any) -> None:

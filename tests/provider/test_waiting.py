@@ -18,7 +18,7 @@ import pytest
 from world import client_of
 
 from airflow_provider_lookoutvision import asking, waiting
-from airflow_provider_lookoutvision.asking import Pace, asker
+from airflow_provider_lookoutvision.asking import Cadence, asker
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from airflow_provider_lookoutvision.triggers import lookoutvision as triggers
@@ -73,10 +73,10 @@ def throttled(**headers: str) -> dict[str, Any]:
 
 def test_turns_come_in_order_and_no_faster_than_the_rate() -> None:
     async def run() -> tuple[list[int], float]:
-        pace, order = Pace(rate=50), []
+        cadence, order = Cadence(), []
 
         async def one(number: int) -> None:
-            await pace.turn()
+            await cadence.turn(rate=50)
             order.append(number)
 
         began = asyncio.get_running_loop().time()
@@ -93,11 +93,11 @@ def test_turns_come_in_order_and_no_faster_than_the_rate() -> None:
 )
 def test_trouble_makes_everybody_pause(headers: Mapping[str, str], least: float) -> None:
     async def run() -> float:
-        pace = Pace(rate=1000)
-        await pace.turn()
-        pace.heed(throttled(**headers))
+        cadence = Cadence()
+        await cadence.turn(rate=1000)
+        cadence.heed(throttled(**headers))
         began = asyncio.get_running_loop().time()
-        await asyncio.gather(pace.turn(), pace.turn())
+        await asyncio.gather(cadence.turn(rate=1000), cadence.turn(rate=1000))
         return asyncio.get_running_loop().time() - began
 
     assert asyncio.run(run()) >= least
@@ -105,17 +105,18 @@ def test_trouble_makes_everybody_pause(headers: Mapping[str, str], least: float)
 
 def test_an_answer_ends_the_trouble() -> None:
     async def run() -> list[float]:
-        pace, pauses = Pace(rate=1000), []
+        cadence, pauses = Cadence(), []
         for answer in (throttled(), throttled(), {"ok": 1}, throttled()):
-            pace.heed(answer)
-            pauses.append(pace._pause)
+            cadence.heed(answer)
+            pauses.append(cadence._pause)
         return pauses
 
     assert asyncio.run(run()) == [1, 2, 0, 1]
 
 
 def test_waits_on_one_connection_share(conn_id: str) -> None:
-    hook = LookoutVisionHook(aws_conn_id=conn_id)
+    def hook() -> LookoutVisionHook:
+        return LookoutVisionHook(aws_conn_id=conn_id)
 
     async def run() -> None:
         async with asker(hook, "one") as first:
@@ -154,11 +155,10 @@ def test_many_waits_keep_the_pace_together(way: str, conn_id: str) -> None:
     assert seconds >= 29 / 20
 
 
-def test_a_wait_ends_at_its_time_however_slow_the_pace(conn_id: str) -> None:
+def test_a_wait_whose_time_is_up_asks_once(conn_id: str) -> None:
     wait = Wait("DatasetUpdated", DATASET, delay=0.2, max_attempts=10_000)
-    hook = LookoutVisionHook(aws_conn_id=conn_id)
     with pytest.raises(WaitFailed, match="asked 1 times"):
-        asyncio.run(wait.run_async(hook, LOG, "key", ends_at=time.time() - 1))
+        asyncio.run(wait.run_async(lambda: LookoutVisionHook(conn_id), LOG, "key", ends_at=time.time() - 1))
 
 
 def test_a_trigger_that_is_made_again_ends_when_it_would_have(conn_id: str) -> None:

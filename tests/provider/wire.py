@@ -1,12 +1,16 @@
-"""A server that keeps the requests it gets and answers each as an empty ListProjects."""
+"""A server that keeps the requests it gets and answers them as it is told; with TLS, if that is wanted."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from ssl import SSLContext
 from threading import Thread
 
@@ -15,6 +19,7 @@ from threading import Thread
 class Request:
     target: str
     headers: dict[str, str]
+    at: float = field(default_factory=time.monotonic)
 
     @property
     def credential(self) -> list[str]:
@@ -24,10 +29,20 @@ class Request:
         return match[1].split("/")
 
 
+@dataclass(frozen=True)
+class Answer:
+    """By default that of an empty ListProjects."""
+
+    body: str = '{"Projects": []}'
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass
 class Wire:
     url: str = ""
     requests: list[Request] = field(default_factory=list)
+    answer: Callable[[Request], Answer] = lambda _: Answer()
 
 
 @contextmanager
@@ -36,10 +51,13 @@ def wire(tls: SSLContext | None = None) -> Iterator[Wire]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            kept.requests.append(Request(self.path, dict(self.headers)))
-            body = b'{"Projects": []}'
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
+            request = Request(self.path, dict(self.headers))
+            kept.requests.append(request)
+            answer = kept.answer(request)
+            body = answer.body.encode()
+            self.send_response(answer.status)
+            for header in {"Content-Type": "application/json", **answer.headers}.items():
+                self.send_header(*header)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -49,7 +67,9 @@ def wire(tls: SSLContext | None = None) -> Iterator[Wire]:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
-        def handle_error(self, *args: object) -> None: ...  # a client that refuses our certificate
+        def handle_error(
+            self, *args: object
+        ) -> None: ...  # a client that has gone, or refuses our certificate
 
     with Server(("127.0.0.1", 0), Handler) as server:
         kept.url = f"http{'s' if tls else ''}://localhost:{server.server_address[1]}"
@@ -58,3 +78,28 @@ def wire(tls: SSLContext | None = None) -> Iterator[Wire]:
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield kept
         server.shutdown()
+
+
+def certificate(folder: Path) -> Path:
+    """A file with a key and its own certificate for localhost."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ) + signed.public_bytes(serialization.Encoding.PEM)
+    (folder / "localhost.pem").write_bytes(pem)
+    return folder / "localhost.pem"
