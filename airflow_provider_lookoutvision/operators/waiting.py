@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
-from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
+from airflow_provider_lookoutvision.operators.base import (
+    LookoutVisionBaseOperator,
+    no_retry_for_faults_of_the_input,
+)
 from airflow_provider_lookoutvision.waiting import Wait, WaitFailed, cancel
 
 if TYPE_CHECKING:
@@ -83,7 +86,9 @@ class WaitingMixin(LookoutVisionBaseOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Go on when the trigger has fired."""
-        return self.result(context, **check_event(event))
+        state = check_event(event)
+        with no_retry_for_faults_of_the_input():
+            return self.result(context, **state)
 
     def cancellation(self) -> tuple[str, dict[str, Any]] | None:
         """What to call when the task is killed, and with which members; None to let the work go on."""
@@ -143,6 +148,7 @@ def trigger(operator: LookoutVisionBaseOperator, wait: Wait, **more: Any) -> Loo
         arguments=dict(wait.arguments),
         waiter_delay=wait.delay,
         waiter_max_attempts=wait.max_attempts,
+        passing=wait.passing,
         aws_conn_id=operator.aws_conn_id,
         region_name=operator.region_name,
         verify=operator.verify,

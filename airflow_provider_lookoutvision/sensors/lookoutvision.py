@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -35,6 +35,8 @@ ModelState = Literal["trained", "hosted", "stopped"]
 
 _GRACE = timedelta(minutes=5)
 _MODEL_WAITERS = {"trained": "ModelTrained", "hosted": "ModelHosted", "stopped": "ModelStopped"}
+# After a start these are its failure. A sensor may be there before the start that it waits for.
+_BEFORE_THE_START = ("TRAINING", "STOPPING_HOSTING")
 
 
 class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
@@ -62,39 +64,46 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask once; then defer, if that is wanted."""
-        answer = self._check()
+        answer = self._check(self._progress)
         if answer is None and self.deferrable:
-            # The trigger ends in time, and says what it has seen last. Airflow's own timeout is for one that
-            # isn't run.
-            self.defer(
-                trigger=trigger(self, self.wait, ends_at=time.time() + self.timeout),
-                method_name="execute_complete",
-                timeout=min(filter(None, (timedelta(seconds=self.timeout) + _GRACE, self.execution_timeout))),
-            )
+            self._defer_until(time.time() + self.timeout)
         return PokeReturnValue(is_done=answer is not None, xcom_value=self._result(answer))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Go on when the trigger has fired."""
         if event and event["status"] == "timeout":
             raise AirflowSensorTimeout(event["message"])
-        check_event(event)
-        # The latest model may be another one by now, and that is to be waited for then.
-        return self.poke(context).xcom_value
+        ends_at = check_event(event)["ends_at"]
+        answer = self._check(Progress(self.wait, self.log, ends_at))
+        if answer is None:
+            # The latest model is another one by now, to be waited for as long as there is time left.
+            self._defer_until(ends_at)
+        return self._result(answer)
 
     @cached_property
     def _progress(self) -> Progress:
         return Progress(self.wait, self.log)
 
-    def _check(self) -> Mapping[str, Any] | None:
+    def _check(self, progress: Progress) -> Mapping[str, Any] | None:
         with no_retry_for_faults_of_the_input(), failures_of_waits():
-            return self._progress.check(self.hook)
+            return progress.check(self.hook)
+
+    def _defer_until(self, ends_at: float) -> NoReturn:
+        # The trigger ends in time, and says what it has seen last. Airflow's own timeout is for one that
+        # isn't run.
+        left = timedelta(seconds=max(0.0, ends_at - time.time()))
+        self.defer(
+            trigger=trigger(self, self.wait, ends_at=ends_at, return_value={"ends_at": ends_at}),
+            method_name="execute_complete",
+            timeout=min(filter(None, (left + _GRACE, self.execution_timeout))),
+        )
 
     def _result(self, answer: Mapping[str, Any] | None) -> Any:
         return for_xcom(answer[self.description]) if answer else None
 
-    def _wait_for(self, waiter: str, **arguments: str) -> Wait:
+    def _wait_for(self, waiter: str, passing: Sequence[str] = (), **arguments: str) -> Wait:
         interval = max(self.poke_interval, 1.0)
-        return Wait(waiter, arguments, interval, max(1, round(self.timeout / interval)))
+        return Wait(waiter, arguments, interval, max(1, round(self.timeout / interval)), passing)
 
 
 class LookoutVisionDatasetSensor(LookoutVisionBaseSensor):
@@ -130,7 +139,8 @@ class LookoutVisionModelSensor(LookoutVisionBaseSensor):
 
     :param project_name: the project.
     :param model_version: the version's number, or ``latest``: the highest that there is, at each question.
-    :param state: ``trained``, ``hosted`` or ``stopped``.
+    :param state: ``trained``, ``hosted`` or ``stopped``. What is in training, or being stopped, may still be
+        hosted.
     :raises AirflowFailException: when the training failed because of its images, with the StatusMessage.
     :raises AirflowException: when the state can't come any more, or there is no such model.
     """
@@ -164,7 +174,10 @@ class LookoutVisionModelSensor(LookoutVisionBaseSensor):
                 f"state is {self.state!r}; it must be one of {', '.join(_MODEL_WAITERS)}"
             )
         return self._wait_for(
-            _MODEL_WAITERS[self.state], ProjectName=self.project_name, ModelVersion=str(self.model_version)
+            _MODEL_WAITERS[self.state],
+            _BEFORE_THE_START if self.state == "hosted" else (),
+            ProjectName=self.project_name,
+            ModelVersion=str(self.model_version),
         )
 
 

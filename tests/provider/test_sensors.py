@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,13 +76,39 @@ def test_goes_on_waiting_for_what_may_still_come(conn_id: str) -> None:
     assert fields["arguments"] == {"ProjectName": "p", "ModelVersion": "latest"}
     assert (fields["waiter_delay"], fields["waiter_max_attempts"]) == (7, 10)
     # The trigger ends in time. Airflow's own timeout is for one that isn't run.
-    assert deferred.value.timeout.total_seconds() == 70 + 5 * 60
+    assert deferred.value.timeout.total_seconds() == pytest.approx(70 + 5 * 60, abs=1)
+
+
+def test_its_time_does_not_begin_anew(conn_id: str) -> None:
+    """When what the trigger has seen is over: the latest model is another one by then."""
+    ends_at = time.time() + 30
+    with pytest.raises(TaskDeferred) as deferred:
+        model_sensor(conn_id, deferrable=True, timeout=70).execute_complete(
+            {}, {"status": "success", "return_value": {"ends_at": ends_at}}
+        )
+    fields = deferred.value.trigger.serialize()[1]
+    assert fields["ends_at"] == ends_at
+    assert fields["return_value"] == {"ends_at": ends_at}
+    assert deferred.value.timeout.total_seconds() == pytest.approx(30 + 5 * 60, abs=1)
+
+
+def test_what_is_in_training_may_still_be_hosted(conn_id: str) -> None:
+    assert not model_sensor(conn_id, state="hosted").poke({})
+    with pytest.raises(TaskDeferred) as deferred:
+        model_sensor(conn_id, state="hosted", deferrable=True, timeout=0).execute({})
+
+    async def events() -> list[Any]:
+        return [event.payload async for event in deferred.value.trigger.run()]
+
+    (event,) = asyncio.run(events())
+    assert event["status"] == "timeout"
+    assert "last seen TRAINING" in event["message"]
 
 
 @pytest.mark.parametrize(
     ("sensor", "match"),
     [
-        (lambda conn_id: model_sensor(conn_id, state="hosted"), "TRAINING"),
+        (lambda conn_id: model_sensor(conn_id, state="stopped"), "TRAINING"),
         (lambda conn_id: model_sensor(conn_id, model_version=9), "ResourceNotFoundException"),
     ],
 )
@@ -133,7 +161,8 @@ def test_a_state_that_is_none_is_named(conn_id: str) -> None:
 
 def test_the_event_decides_who_is_at_fault(conn_id: str) -> None:
     sensor = dataset_sensor(conn_id, "train")
-    assert sensor.execute_complete({}, {"status": "success"})["Status"] == "CREATE_COMPLETE"
+    success = {"status": "success", "return_value": {"ends_at": time.time()}}
+    assert sensor.execute_complete({}, success)["Status"] == "CREATE_COMPLETE"
     with pytest.raises(AirflowFailException, match="the manifest"):
         sensor.execute_complete({}, {"status": "input", "message": "the manifest"})
     with pytest.raises(AirflowException, match="the machine"):

@@ -15,11 +15,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from world import client_of
 
 from airflow_provider_lookoutvision import asking, waiting
 from airflow_provider_lookoutvision.asking import Cadence, asker
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
+from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionStopModelOperator
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from airflow_provider_lookoutvision.triggers import lookoutvision as triggers
 from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
@@ -296,3 +298,12 @@ def test_a_killed_task_waits_no_longer(model: dict[str, str], conn_id: str) -> N
     finally:
         timer.join()
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_what_is_gone_when_its_wait_has_ended_fails_the_task(conn_id: str) -> None:
+    stops = LookoutVisionStopModelOperator(
+        task_id="stop", project_name="p", model_version="1", aws_conn_id=conn_id
+    )
+    event = {"status": "success", "return_value": {"model_version": "99"}}
+    with pytest.raises(AirflowFailException, match="ResourceNotFoundException"):
+        stops.execute_complete({}, event)
