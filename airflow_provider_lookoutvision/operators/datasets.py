@@ -42,10 +42,6 @@ class LookoutVisionCreateDatasetOperator(WaitingMixin, LookoutVisionCreateBaseOp
     :param manifest_version_id: the version of the manifest's object.
     :param client_token: a token of your own, used as it is; by default the task instance's.
     :param if_exists: what to do about a dataset that somebody else has made: ``fail`` or ``use``.
-    :param wait_for_completion: whether to wait until the import has ended.
-    :param waiter_delay: seconds between two questions.
-    :param waiter_max_attempts: the most questions.
-    :param deferrable: wait in the triggerer, without a worker's slot.
     :raises AirflowFailException: when the manifest is at fault, with the service's StatusMessage.
     :raises AirflowException: when the service is, so that a retry helps.
     """
@@ -146,10 +142,6 @@ class LookoutVisionUpdateDatasetEntriesOperator(WaitingMixin, LookoutVisionBaseO
     :param changes: the entries: JSON Lines as one text, or a list of objects.
     :param changes_s3_uri: the entries as an object of JSON Lines in S3, ``s3://bucket/key``, instead.
     :param s3_conn_id: the connection for that; by default ``aws_conn_id``.
-    :param wait_for_completion: whether to wait until the last part is done.
-    :param waiter_delay: seconds between two questions.
-    :param waiter_max_attempts: the most questions, for each part.
-    :param deferrable: wait in the triggerer, without a worker's slot.
     :raises AirflowFailException: when the entries are at fault; the dataset is as before.
     """
 

@@ -60,6 +60,7 @@ class LookoutVisionStartModelOperator(CancelOnKillMixin, _HostingOperator):
     are a pair.
 
     A model that somebody else has started is used as it is, with a warning if it has other inference units.
+    One that is being stopped is waited for, in the task, and then started.
 
     :param project_name: the project.
     :param model_version: the version's number; or ``latest``, which is looked up once: a retry stays with
@@ -67,11 +68,6 @@ class LookoutVisionStartModelOperator(CancelOnKillMixin, _HostingOperator):
     :param min_inference_units: how many units host it at least.
     :param max_inference_units: how many host it at most, when it has much to do; by default no more.
     :param client_token: a token of your own, used as it is; by default the task instance's.
-    :param wait_for_completion: whether to wait until it is hosted.
-    :param waiter_delay: seconds between two questions.
-    :param waiter_max_attempts: the most questions.
-    :param deferrable: wait in the triggerer, without a worker's slot. (A stop that is under way is waited for
-        in the task, and then the model is started.)
     :param cancel_on_kill: whether to stop the model when the task is killed while it waits. One that somebody
         else has started isn't stopped.
     :raises AirflowFailException: when the model isn't trained, or may not have so many units.
@@ -160,10 +156,6 @@ class LookoutVisionStopModelOperator(_HostingOperator):
     :param project_name: the project.
     :param model_version: the version's number; or ``latest``, which may be another one than was started.
     :param client_token: a token of your own, used as it is; by default the task instance's.
-    :param wait_for_completion: whether to wait until it has stopped.
-    :param waiter_delay: seconds between two questions.
-    :param waiter_max_attempts: the most questions.
-    :param deferrable: wait in the triggerer, without a worker's slot.
     """
 
     waiter: ClassVar[str] = "ModelStopped"

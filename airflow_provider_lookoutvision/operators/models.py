@@ -40,10 +40,6 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, TokenMixin):
     :param min_f1: the least F1 score, 0 to 1; the task fails, and keeps the model, when it is lower.
     :param client_token: a token of your own, used as it is; by default the task instance's. With your own, a
         clear finds the same training again.
-    :param wait_for_completion: whether to wait until the model is trained and evaluated.
-    :param waiter_delay: seconds between two questions.
-    :param waiter_max_attempts: the most questions.
-    :param deferrable: wait in the triggerer, without a worker's slot.
     :param cancel_on_kill: whether to cancel the training, which deletes the model, when the task is killed
         while it waits. A retry then trains another version.
     :raises AirflowFailException: when the images are at fault, with the service's StatusMessage; or when the
@@ -200,15 +196,12 @@ class LookoutVisionDeleteModelOperator(WaitingMixin, TokenMixin, ModelVersionMix
     """Delete a model, and wait until it is gone. One that is already gone is success.
 
     A model that is being trained is deleted too: that cancels the training. Its evaluation stays where it is.
+    A stop is waited for in the task.
 
     :param project_name: the project.
     :param model_version: the version's number.
     :param stop_if_hosted: stop a model that is hosted, and then delete it; by default that is an error.
     :param client_token: a token of your own for the deletion, used as it is; by default the task instance's.
-    :param wait_for_completion: whether to wait until the model is gone.
-    :param waiter_delay: seconds between two questions.
-    :param waiter_max_attempts: the most questions.
-    :param deferrable: wait in the triggerer, without a worker's slot. (A stop is waited for in the task.)
     :raises AirflowFailException: when the model is hosted, and ``stop_if_hosted`` isn't set.
     """
 

@@ -30,10 +30,6 @@ class LookoutVisionStartModelPackagingJobOperator(WaitingMixin, TokenMixin, Mode
     :param job_name: a name for the job; by default the service makes one.
     :param description: of the job.
     :param client_token: a token of your own, used as it is; by default the task instance's.
-    :param wait_for_completion: whether to wait until the job has ended.
-    :param waiter_delay: seconds between two questions.
-    :param waiter_max_attempts: the most questions.
-    :param deferrable: wait in the triggerer, without a worker's slot.
     :raises AirflowFailException: when the request is at fault.
     :raises AirflowException: when the job fails, with its StatusMessage.
     """
