@@ -19,6 +19,7 @@ IMAGE_NAMES = (".jpg", ".jpeg", ".png")
 WHITE = "#FFFFFF"
 _LABEL, _MASK = "anomaly-label", "anomaly-mask-ref"
 _SHOWN = 5
+_MASKS_ARE = "the mask of anomaly/<name>.jpg is masks/<class>/<name>.png"
 
 
 class InvalidLayout(ValueError):
@@ -43,13 +44,16 @@ def from_folders(root: str, objects: Mapping[str, datetime]) -> list[LabelledIma
 
     :param root: ``s3://bucket/prefix/``.
     :param objects: when each object below it was last changed, by its key after ``root``.
-    :raises InvalidLayout: when there are no images, or a mask has no image, or an image several masks.
+    :raises InvalidLayout: when there are no images, or masks and images don't belong together one to one.
     """
     masks: dict[str, tuple[str, str]] = {}
+    masked: dict[str, str] = {}
     for name in sorted(objects):
         folder, _, rest = name.partition("/")
         if folder == "masks" and rest.lower().endswith(".png"):
             mask_class, _, mask = rest.partition("/")
+            if not mask:
+                raise InvalidLayout(f"{root}: {name} is in no class's folder: {_MASKS_ARE}")
             stem = mask[: -len(".png")]
             if stem in masks:
                 raise InvalidLayout(
@@ -64,11 +68,18 @@ def from_folders(root: str, objects: Mapping[str, datetime]) -> list[LabelledIma
             if folder != label or not rest.lower().endswith(IMAGE_NAMES):
                 continue
             stem = rest.rpartition(".")[0]
-            mask_class, mask = masks.pop(stem, ("", "")) if label == "anomaly" else ("", "")
+            mask_class, mask = masks.get(stem, ("", "")) if label == "anomaly" else ("", "")
+            if mask and masked.setdefault(stem, name) != name:
+                raise InvalidLayout(
+                    f"{root}: {mask} is the mask of {masked[stem]} and of {name}: rename one of the images, "
+                    "and its mask"
+                )
             mask_ref = root + mask if mask else None
             images.append(LabelledImage(root + name, label, objects[name], mask_ref, mask_class or None))
-    if masks:
-        raise InvalidLayout(f"{root}: these masks have no image in anomaly/: {_some(sorted(masks))}")
+    if lonely := [mask for stem, (_, mask) in masks.items() if stem not in masked]:
+        raise InvalidLayout(
+            f"{root}: these masks have no image in anomaly/: {_some(sorted(lonely))}; {_MASKS_ARE}"
+        )
     if not images:
         raise InvalidLayout(f"{root} has no images in normal/ or anomaly/, only {_some(sorted(objects))}")
     return images
@@ -119,6 +130,7 @@ def split(
     that are added later hardly move the others.
 
     :param test_share: of each label and class, 0 to 1; rounded.
+    :raises InvalidLayout: when a share above 0 leaves no images on a side.
     """
     groups: dict[tuple[str, str | None], list[LabelledImage]] = {}
     for image in images:
@@ -127,6 +139,14 @@ def split(
     for members in groups.values():
         ordered = sorted(members, key=lambda image: _rank(seed, image.source_ref))
         test.update(image.source_ref for image in ordered[: round(test_share * len(members))])
+    if test_share and len(test) in (0, len(images)):
+        counts = Counter(image.label for image in images)
+        side, other = ("train", "smaller") if test else ("test", "larger")
+        raise InvalidLayout(
+            f"test_share {test_share:g} of {counts['normal']} normal and {counts['anomaly']} anomaly images, "
+            f"rounded for each label and class, leaves none to {side} with: add images, or set a {other} "
+            "test_share, or 0 for no test manifest"
+        )
     return (
         [image for image in images if image.source_ref not in test],
         [image for image in images if image.source_ref in test],

@@ -88,9 +88,9 @@ class LookoutVisionBuildManifestOperator(LookoutVisionBaseOperator):
             with no_retry_for_faults_of_s3(self.images):
                 images = self._read(client)
             colors = manifests.colors_of(images, given)
+            train, test = manifests.split(images, share, seed)
         except manifests.InvalidLayout as error:
             raise AirflowFailException(str(error)) from error
-        train, test = manifests.split(images, share, seed)
         result: dict[str, Any] = {}
         for name, members in (("train", train), ("test", test)):
             if name == "train" or share:

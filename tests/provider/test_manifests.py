@@ -76,9 +76,17 @@ def test_folders_say_the_labels_and_the_masks() -> None:
     [
         (["other/a.png"], "no images in normal/ or anomaly/, only other/a.png"),
         ([], "only nothing"),
-        (["anomaly/a.png", "masks/x/b.png"], "masks have no image in anomaly/: b"),
+        (["anomaly/a.png", "masks/x/b.png"], "masks have no image in anomaly/: masks/x/b.png; the mask of"),
+        (
+            ["anomaly/a.png", "masks/a.png"],
+            "masks/a.png is in no class's folder: .* is masks/<class>/<name>.png",
+        ),
+        (
+            ["anomaly/a.jpg", "anomaly/a.png", "masks/x/a.png"],
+            "masks/x/a.png is the mask of anomaly/a.jpg and of anomaly/a.png",
+        ),
         (["anomaly/a.png", "masks/x/a.png", "masks/y/a.png"], "masks of 'x' and 'y'"),
-        (["normal/a.png", "masks/x/a.png"], "no image in anomaly/: a"),
+        (["normal/a.png", "masks/x/a.png"], "no image in anomaly/: masks/x/a.png"),
     ],
 )
 def test_folders_of_which_no_manifest_can_be_made(objects: list[str], match: str) -> None:
@@ -127,6 +135,24 @@ def test_the_split_has_its_share_of_each_and_keeps_to_its_seed() -> None:
     moved = set(manifests.split(more, 0.25, seed=1)[1]) ^ set(test)
     assert len(moved) <= 2
     assert manifests.split(images, 0, seed=1) == (images, [])
+
+
+@pytest.mark.parametrize(
+    ("share", "match"),
+    [
+        (
+            0.1,
+            "0.1 of 3 normal and 1 anomaly images, .* leaves none to test with: add images, or set a larger",
+        ),
+        (0.95, "0.95 of 3 normal and 1 anomaly images, .* leaves none to train with: .* set a smaller"),
+    ],
+)
+def test_a_split_leaves_no_side_empty(share: float, match: str) -> None:
+    images = manifests.from_folders(
+        ROOT, names("normal/a.png", "normal/b.png", "normal/c.png", "anomaly/a.png")
+    )
+    with pytest.raises(manifests.InvalidLayout, match=match):
+        manifests.split(images, share, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +281,8 @@ def test_changes_that_are_not_there_are_not_asked_for_again(bucket: Any, conn_id
     ("code", "raised"),
     [
         ("AccessDenied", AirflowFailException),
+        ("InvalidAccessKeyId", AirflowFailException),
+        ("SignatureDoesNotMatch", AirflowFailException),
         ("404", AirflowFailException),
         ("SlowDown", ClientError),
         ("InternalError", ClientError),
