@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_lookoutvision.operators import lookoutvision as operators
-from airflow_provider_lookoutvision.operators.waiting import WaitingMixin
 from airflow_provider_lookoutvision.provider_info import get_provider_info
 from airflow_provider_lookoutvision.sensors import lookoutvision as sensors
 from airflow_provider_lookoutvision.server import cli, errors, sigv4
@@ -155,7 +154,7 @@ def test_how_long_operators_wait_is_in_the_manual() -> None:
     assert shown == {
         kind.__name__: (default(kind, "waiter_delay"), default(kind, "waiter_max_attempts"))
         for kind in OPERATORS
-        if issubclass(kind, WaitingMixin)
+        if default(kind, "waiter_delay")
     }
     for _, delay, most, length, unit in rows:
         seconds = int(delay) * int(most.replace(",", ""))
@@ -169,7 +168,7 @@ def default(kind: type, parameter: str) -> Any:
         for base in kind.__mro__
         if "__init__" in vars(base)
     )
-    return next(parameters[parameter].default for parameters in signatures if parameter in parameters)
+    return next((parameters[parameter].default for parameters in signatures if parameter in parameters), None)
 
 
 def test_the_reference_has_the_modules_that_airflow_is_told_of() -> None:

@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator
 
 from airflow_provider_lookoutvision.idempotency import client_token
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from botocore.exceptions import ClientError
 
     from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 
@@ -27,11 +28,20 @@ if TYPE_CHECKING:
 FAULTS_OF_THE_INPUT = frozenset(
     {
         "AccessDeniedException",
+        "AuthorizationHeaderMalformed",
         "ConflictException",
+        "InvalidSignatureException",
         "NotImplementedException",
         "ResourceNotFoundException",
+        "UnrecognizedClientException",
         "ValidationException",
     }
+)
+
+# The refusal of a conflict names the state that it met. These pass by themselves; and whoever looked at the
+# state only then might find that it has passed, and take the refusal for another.
+_PASSING_STATE = re.compile(
+    r" is (\w+_IN_PROGRESS|TRAINING|STARTING_HOSTING|STOPPING_HOSTING|SYSTEM_UPDATING|DELETING)\b"
 )
 
 
@@ -104,7 +114,11 @@ class LookoutVisionBaseOperator(BaseOperator):
 
 @contextmanager
 def no_retry_for_faults_of_the_input() -> Iterator[None]:
-    """Turn the errors that a retry would meet again into AirflowFailException, and leave the others alone."""
+    """Tell a retry's chances by the exception.
+
+    :raises AirflowFailException: for the errors that a retry would meet again.
+    :raises AirflowException: for a conflict with a state that passes. Other errors are left alone.
+    """
     from botocore.exceptions import ClientError, ParamValidationError
 
     try:
@@ -112,9 +126,17 @@ def no_retry_for_faults_of_the_input() -> Iterator[None]:
     except ParamValidationError as error:
         raise AirflowFailException(str(error)) from error
     except ClientError as error:
+        if is_busy(error):
+            raise AirflowException(f"{error}. That passes: a retry of this task asks again") from error
         if error.response["Error"]["Code"] in FAULTS_OF_THE_INPUT:
             raise AirflowFailException(str(error)) from error
         raise
+
+
+def is_busy(error: ClientError) -> bool:
+    """Whether the service refuses something because of a state that passes by itself."""
+    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+    return code == "ConflictException" and bool(_PASSING_STATE.search(message))
 
 
 def for_xcom(value: Any) -> Any:

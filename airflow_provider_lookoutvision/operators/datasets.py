@@ -13,6 +13,7 @@ from airflow_provider_lookoutvision.operators.base import (
     for_xcom,
     no_retry_for_faults_of_the_input,
 )
+from airflow_provider_lookoutvision.operators.clearing import when_datasets_are_free
 from airflow_provider_lookoutvision.operators.creating import LookoutVisionCreateBaseOperator
 from airflow_provider_lookoutvision.operators.s3 import no_retry_for_faults_of_s3, s3_hook, split_s3_uri
 from airflow_provider_lookoutvision.operators.tokens import TokenMixin
@@ -135,7 +136,8 @@ class LookoutVisionUpdateDatasetEntriesOperator(WaitingMixin, LookoutVisionBaseO
     """Add entries to a dataset and replace others, wait until that is done, and return its description.
 
     The service takes at most 10 MiB in one update, all of it or nothing. More is sent in parts, one after
-    another; a retry goes on at the part that failed.
+    another, each with a wait; a retry goes on at the part that failed. A dataset that is being made, or
+    changed by another task, is waited for, in the task: mapped tasks may change one.
 
     :param project_name: the project.
     :param dataset_type: ``train`` or ``test``.
@@ -204,11 +206,14 @@ class LookoutVisionUpdateDatasetEntriesOperator(WaitingMixin, LookoutVisionBaseO
         parts = self._parts()
         self.log.info("Sending part %d of %d: %d bytes", part + 1, len(parts), len(parts[part]))
         with no_retry_for_faults_of_the_input():
-            answer = self.call(
-                "UpdateDatasetEntries",
-                **self.waiter_arguments(),
-                Changes=parts[part],
-                ClientToken=self.derived_token(context, "UpdateDatasetEntries", str(part)),
+            answer = when_datasets_are_free(
+                self,
+                lambda: self.call(
+                    "UpdateDatasetEntries",
+                    **self.waiter_arguments(),
+                    Changes=parts[part],
+                    ClientToken=self.derived_token(context, "UpdateDatasetEntries", str(part)),
+                ),
             )
         last = part + 1 == len(parts)
         return self.wait_then(context, answer, always=not last, part=part)
@@ -237,6 +242,8 @@ class LookoutVisionUpdateDatasetEntriesOperator(WaitingMixin, LookoutVisionBaseO
 
 class LookoutVisionDeleteDatasetOperator(TokenMixin):
     """Delete a dataset. One that is already gone is success; its images stay where they are.
+
+    While the dataset is made or changed the service refuses, and the task is left to Airflow's retries.
 
     :param project_name: the project.
     :param dataset_type: ``train`` or ``test``.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lookoutvision.operators.base import for_xcom, no_retry_for_faults_of_the_input
+from airflow_provider_lookoutvision.operators.clearing import wait_in_task
 from airflow_provider_lookoutvision.operators.tokens import TokenMixin
 from airflow_provider_lookoutvision.operators.versions import LATEST, Model, ModelVersionMixin
 from airflow_provider_lookoutvision.operators.waiting import CancelOnKillMixin, WaitingMixin
@@ -71,7 +72,7 @@ class LookoutVisionStartModelOperator(CancelOnKillMixin, _HostingOperator):
     :param cancel_on_kill: whether to stop the model when the task is killed while it waits. One that somebody
         else has started isn't stopped.
     :raises AirflowFailException: when the model isn't trained, or may not have so many units.
-    :raises AirflowException: when hosting fails.
+    :raises AirflowException: when it is being trained; or when hosting fails.
     """
 
     template_fields: Sequence[str] = (
@@ -135,7 +136,7 @@ class LookoutVisionStartModelOperator(CancelOnKillMixin, _HostingOperator):
                 )
             return model
         if description["Status"] == "STOPPING_HOSTING":
-            model.wait("ModelStopped")
+            wait_in_task(self, "ModelStopped", model.arguments)
         self.call("StartModel", **model.arguments, **units, ClientToken=token)
         return self._started(model)
 

@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_lookoutvision.assets import announce
 from airflow_provider_lookoutvision.operators.base import for_xcom, no_retry_for_faults_of_the_input
+from airflow_provider_lookoutvision.operators.clearing import wait_in_task, when_datasets_are_free
 from airflow_provider_lookoutvision.operators.s3 import split_s3_prefix
 from airflow_provider_lookoutvision.operators.tokens import TokenMixin
 from airflow_provider_lookoutvision.operators.versions import GONE, Model, ModelVersionMixin
@@ -28,8 +29,10 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, TokenMixin):
     (``F1Score``, ``Precision``, ``Recall``), where the evaluation is, and times as ISO 8601 in UTC, each an
     XCom of its own too. Without waiting it is the ModelMetadata, which has no ``Performance`` yet.
 
-    A retry finds the training that an earlier try began; one that failed through a fault of the service is
-    begun anew, under a new version number. A clear trains another version: that is what it is for.
+    A dataset that is being made or changed is waited for. A retry finds the training that an earlier try
+    began; one that failed through a fault of the service is begun anew, under a new version number. A clear
+    trains another version: that is what it is for. The asset event needs the wait, since before there is no
+    model to use.
 
     :param project_name: the project. It is trained on its datasets as they are when the training begins.
     :param output_location: where the evaluation goes, ``s3://bucket/prefix``. The prefix is put before the
@@ -176,12 +179,15 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, TokenMixin):
             "Tags": _tag_list(self.tags),
         }
         try:
-            answer = self.call(
-                "CreateModel",
-                ProjectName=self.project_name,
-                OutputConfig={"S3Location": {"Bucket": bucket, "Prefix": prefix}},
-                ClientToken=token,
-                **{name: value for name, value in optional.items() if value},
+            answer = when_datasets_are_free(
+                self,
+                lambda: self.call(
+                    "CreateModel",
+                    ProjectName=self.project_name,
+                    OutputConfig={"S3Location": {"Bucket": bucket, "Prefix": prefix}},
+                    ClientToken=token,
+                    **{name: value for name, value in optional.items() if value},
+                ),
             )
         except self.hook.conn.exceptions.ServiceQuotaExceededException as error:
             raise AirflowException(
@@ -230,7 +236,7 @@ class LookoutVisionDeleteModelOperator(WaitingMixin, TokenMixin, ModelVersionMix
                 if not self.stop_if_hosted:
                     raise
                 if model.stop(self.derived_token(context, "StopModel")):
-                    model.wait("ModelStopped")
+                    wait_in_task(self, "ModelStopped", model.arguments)
                 model.delete(self.token(context))
         self.wait_then(context, {})
 

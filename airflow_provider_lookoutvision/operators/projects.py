@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_lookoutvision.assets import announce
 from airflow_provider_lookoutvision.operators.base import (
     for_xcom,
     no_retry_for_faults_of_the_input,
 )
+from airflow_provider_lookoutvision.operators.clearing import wait_in_task
 from airflow_provider_lookoutvision.operators.creating import LookoutVisionCreateBaseOperator
 from airflow_provider_lookoutvision.operators.datasets import delete_dataset
 from airflow_provider_lookoutvision.operators.tokens import TokenMixin
 from airflow_provider_lookoutvision.operators.versions import Model
-from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 _IN_SERVICE = {"STARTING_HOSTING", "HOSTED", "SYSTEM_UPDATING", "STOPPING_HOSTING"}
-
-# Until when work under way must have ended, so that what it works on can be deleted.
-_SETTLING = {"CREATE_IN_PROGRESS": "DatasetCreated", "UPDATE_IN_PROGRESS": "DatasetUpdated"}
 
 
 class LookoutVisionCreateProjectOperator(LookoutVisionCreateBaseOperator):
@@ -85,8 +82,10 @@ class LookoutVisionDeleteProjectOperator(TokenMixin):
 
     :param project_name: the project's name.
     :param cascade: delete its models and datasets too, first, as the service demands. Hosted models are
-        stopped, trainings cancelled, imports waited for. Images, and the evaluations of models, stay where
-        they are. A retry goes on where an earlier try ended.
+        stopped, trainings cancelled, imports waited for, in the task. Images, and the evaluations of models,
+        stay where they are. A retry goes on where an earlier try ended.
+    :param waiter_delay: seconds between two questions in these waits.
+    :param waiter_max_attempts: the most questions in each.
     :param client_token: a token of your own for the project's deletion, used as it is; by default the task
         instance's.
     :raises AirflowFailException: when the project isn't empty, and ``cascade`` isn't set.
@@ -94,10 +93,22 @@ class LookoutVisionDeleteProjectOperator(TokenMixin):
 
     template_fields: Sequence[str] = (*TokenMixin.template_fields, "project_name", "cascade")
 
-    def __init__(self, *, project_name: str, cascade: bool = False, **kwargs: Any) -> None:
+    _killed = False
+
+    def __init__(
+        self,
+        *,
+        project_name: str,
+        cascade: bool = False,
+        waiter_delay: float = 2,
+        waiter_max_attempts: int = 900,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.project_name = project_name
         self.cascade = cascade
+        self.waiter_delay = waiter_delay
+        self.waiter_max_attempts = waiter_max_attempts
 
     def execute(self, context: Context) -> None:
         """Delete the project, unless it is gone."""
@@ -112,6 +123,10 @@ class LookoutVisionDeleteProjectOperator(TokenMixin):
                 self.log.info("Project %s is already gone", self.project_name)
             else:
                 self.log.info("Project %s is deleted", self.project_name)
+
+    def on_kill(self) -> None:
+        """End the wait. Airflow 3 goes on with a task whose process is told to end."""
+        self._killed = True
 
     def _cascades(self) -> bool:
         # A template renders to text, and "False" would be true.
@@ -131,21 +146,22 @@ class LookoutVisionDeleteProjectOperator(TokenMixin):
             if status in _IN_SERVICE and model.stop(self.derived_token(context, "StopModel", model.version))
         ]
         for model in stopping:
-            model.wait("ModelStopped")
+            wait_in_task(self, "ModelStopped", model.arguments)
         for model, _ in models:
             model.delete(self.derived_token(context, "DeleteModel", model.version))
         for model, _ in models:
-            model.wait("ModelDeleted")
+            wait_in_task(self, "ModelDeleted", model.arguments)
 
     def _delete_datasets(self, context: Context) -> None:
         project = self.call("DescribeProject", ProjectName=self.project_name)["ProjectDescription"]
         for dataset in project["Datasets"]:
             dataset_type = dataset["DatasetType"]
-            if waiter := _SETTLING.get(dataset["Status"]):
-                arguments = {"ProjectName": self.project_name, "DatasetType": dataset_type}
-                try:
-                    Wait(waiter, arguments, delay=2, max_attempts=900).run(self.hook, self.log)
-                except WaitFailed as failure:
-                    self.log.info("Dataset %s: %s", dataset_type, failure)
+            arguments = {"ProjectName": self.project_name, "DatasetType": dataset_type}
+            try:
+                wait_in_task(self, "DatasetCreated", arguments)
+            except AirflowException as failure:
+                if self._killed:
+                    raise
+                self.log.info("Going on to delete it: %s", failure)  # such as one that could not be made
             token = self.derived_token(context, "DeleteDataset", dataset_type)
             delete_dataset(self, self.project_name, dataset_type, token)

@@ -19,11 +19,15 @@ _FAULTS = frozenset(
         "403",
         "404",
         "AccessDenied",
+        "AuthorizationHeaderMalformed",
+        "InvalidAccessKeyId",
         "InvalidBucketName",
         "InvalidObjectState",
+        "InvalidToken",
         "NoSuchBucket",
         "NoSuchKey",
         "PermanentRedirect",
+        "SignatureDoesNotMatch",
     }
 )
 

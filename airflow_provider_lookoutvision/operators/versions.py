@@ -12,15 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
-from airflow_provider_lookoutvision.operators.waiting import failures_of_waits
-from airflow_provider_lookoutvision.waiting import Wait
 
 LATEST = "latest"
 GONE = "gone"
-
-# Of waits that only clear the way, such as that for a stop before a deletion.
-_DELAY_SECONDS = 2
-_MOST_QUESTIONS = 900
 
 
 @dataclass(frozen=True)
@@ -53,15 +47,6 @@ class Model:
             return str(self.describe()["Status"])
         except self.operator.hook.conn.exceptions.ResourceNotFoundException:
             return GONE
-
-    def wait(self, waiter: str) -> None:
-        """Wait in the task, for up to half an hour.
-
-        :raises AirflowException: when the state doesn't come.
-        """
-        wait = Wait(waiter, self.arguments, _DELAY_SECONDS, _MOST_QUESTIONS)
-        with failures_of_waits():
-            wait.run(self.operator.hook, self.operator.log)
 
     def stop(self, token: str) -> bool:
         """Call StopModel, unless nothing hosts the model any more.

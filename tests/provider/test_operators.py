@@ -308,6 +308,8 @@ def refusal(code: str) -> ClientError:
         refusal("AccessDeniedException"),
         refusal("ConflictException"),
         refusal("ResourceNotFoundException"),
+        refusal("InvalidSignatureException"),
+        refusal("UnrecognizedClientException"),
         ParamValidationError(report="because"),
     ],
     ids=repr,

@@ -1,0 +1,173 @@
+"""Resources in states that pass: what waits for them, what is left to Airflow's retries, what ends a wait."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from inspect import unwrap
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from trained import Account
+
+from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
+from airflow_provider_lookoutvision.operators.lookoutvision import (
+    LookoutVisionCreateModelOperator,
+    LookoutVisionDeleteDatasetOperator,
+    LookoutVisionDeleteProjectOperator,
+    LookoutVisionStartModelOperator,
+    LookoutVisionUpdateDatasetEntriesOperator,
+)
+from airflow_provider_lookoutvision.testing.lossy_proxy import LossyProxy
+from airflow_provider_lookoutvision.testing.service import Service, running_service
+
+PATIENCE = {"waiter_delay": 0.05, "waiter_max_attempts": 3}
+
+
+@pytest.fixture(scope="module")
+def idle() -> Iterator[Service]:
+    """A service that begins everything and ends nothing."""
+    with running_service(flags=["--no-worker"]) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def account(idle: Service) -> Account:
+    return Account.of(idle)
+
+
+@pytest.fixture
+def project(account: Account) -> str:
+    return new_project(account)
+
+
+def new_project(account: Account) -> str:
+    """A project with an empty dataset."""
+    name = f"p-{secrets.token_hex(4)}"
+    account.client.create_project(ProjectName=name)
+    account.client.create_dataset(ProjectName=name, DatasetType="train")
+    return name
+
+
+@pytest.fixture
+def conn_id(account: Account, connect: Any) -> str:
+    return connected(connect, account, account.service.endpoint_url)
+
+
+def connected(connect: Any, account: Account, endpoint_url: str) -> str:
+    key = {"login": account.key.access_key_id, "password": account.key.secret_access_key}
+    return str(connect(**key, endpoint_url=endpoint_url))
+
+
+def context(map_index: int = -1) -> Any:
+    task = SimpleNamespace(retries=0)
+    ti = SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=map_index, task=task)
+    return {"ti": SimpleNamespace(**vars(ti), max_tries=0, try_number=1)}
+
+
+def update(account: Account, project: str) -> None:
+    """Begin an update, which doesn't end."""
+    changes = json.dumps({"source-ref": "s3://images/a.png"}).encode()
+    account.client.update_dataset_entries(ProjectName=project, DatasetType="train", Changes=changes)
+
+
+def updating(
+    conn_id: str, project: str, source_refs: list[str], **more: Any
+) -> LookoutVisionUpdateDatasetEntriesOperator:
+    return LookoutVisionUpdateDatasetEntriesOperator(
+        task_id="task", aws_conn_id=conn_id, project_name=project, dataset_type="train",
+        changes=[{"source-ref": ref} for ref in source_refs], **{"waiter_delay": 0.1, **more},
+    )  # fmt: skip
+
+
+def left_to_retries(operator: Any, told: str) -> None:
+    with pytest.raises(AirflowException, match=told) as raised:
+        operator.execute(context())
+    assert not isinstance(raised.value, AirflowFailException)
+
+
+def test_mapped_updates_of_one_dataset_take_turns(connect: Any) -> None:
+    with running_service() as service, LossyProxy(service.endpoint_url, lambda _: False) as proxy:
+        account = Account.of(service)
+        project = new_project(account)
+        conn_id = connected(connect, account, proxy.endpoint_url)
+        refs = [[f"s3://images/{task}-{number}.png" for number in range(500)] for task in range(4)]
+        # Without Airflow's guard of ``execute``, which in Airflow 2 works in the main thread only.
+        execute: Callable[..., Any] = unwrap(LookoutVisionUpdateDatasetEntriesOperator.execute)
+        with ThreadPoolExecutor() as pool:
+            tasks = range(len(refs))
+            list(pool.map(lambda task: execute(updating(conn_id, project, refs[task]), context(task)), tasks))
+        hook = LookoutVisionHook(aws_conn_id=conn_id)
+        found = sorted(entry["source-ref"] for entry in hook.iter_dataset_entries(project, "train"))
+        refused = sum(exchange.status == 409 for exchange in proxy.exchanges)
+        taken = sum(exchange.status == 202 for exchange in proxy.exchanges)
+    assert found == sorted(ref for each in refs for ref in each)
+    assert (refused > 0, taken) == (True, 4)
+
+
+def test_an_update_waits_no_longer_than_it_is_told_to(conn_id: str, account: Account, project: str) -> None:
+    update(account, project)
+    left_to_retries(
+        updating(conn_id, project, ["s3://images/b.png"], **PATIENCE), "has not come: asked 3 times"
+    )
+
+
+def test_a_dataset_that_is_busy_is_deleted_by_a_retry(conn_id: str, account: Account, project: str) -> None:
+    update(account, project)
+    delete = LookoutVisionDeleteDatasetOperator(
+        task_id="task", aws_conn_id=conn_id, project_name=project, dataset_type="train"
+    )
+    left_to_retries(
+        delete, "is UPDATE_IN_PROGRESS: wait until that has ended.* a retry of this task asks again"
+    )
+
+
+def test_a_training_waits_for_the_dataset_and_ends_with_the_task(
+    conn_id: str, account: Account, project: str
+) -> None:
+    update(account, project)
+    train = LookoutVisionCreateModelOperator(
+        task_id="task", aws_conn_id=conn_id, project_name=project, output_location="s3://out", waiter_delay=60
+    )
+    train.on_kill()
+    left_to_retries(train, "DatasetCreated of .*/train is not waited for any more, since the task is killed")
+    assert account.statuses(project) == {}
+
+
+def test_a_dataset_that_can_not_be_used_is_not_waited_for(
+    conn_id: str, account: Account, project: str
+) -> None:
+    """The token was used for something else; that the dataset is busy has nothing to do with it."""
+    updating(conn_id, project, ["s3://images/a.png"], wait_for_completion=False).execute(context())
+    with pytest.raises(AirflowFailException, match="already used for UpdateDatasetEntries with other"):
+        updating(conn_id, project, ["s3://images/b.png"]).execute(context())
+
+
+def test_what_needs_a_model_that_is_being_trained_is_left_to_retries(
+    conn_id: str, account: Account, project: str
+) -> None:
+    account.begin_training(project)
+    model = {"task_id": "task", "aws_conn_id": conn_id, "project_name": project, "model_version": "1"}
+    left_to_retries(LookoutVisionStartModelOperator(**model), "is TRAINING: only a trained model")
+
+
+def test_a_cascade_is_as_patient_as_it_is_told_to_be(conn_id: str, account: Account, project: str) -> None:
+    update(account, project)
+    cascade = LookoutVisionDeleteProjectOperator(
+        task_id="task", aws_conn_id=conn_id, project_name=project, cascade=True, **PATIENCE
+    )
+    left_to_retries(cascade, "is UPDATE_IN_PROGRESS: wait until that has ended")
+    assert account.client.describe_project(ProjectName=project)["ProjectDescription"]["Datasets"]
+
+
+def test_a_killed_cascade_ends(conn_id: str, account: Account, project: str) -> None:
+    update(account, project)
+    cascade = LookoutVisionDeleteProjectOperator(
+        task_id="task", aws_conn_id=conn_id, project_name=project, cascade=True, waiter_delay=60
+    )
+    cascade.on_kill()
+    left_to_retries(cascade, "is not waited for any more, since the task is killed")
