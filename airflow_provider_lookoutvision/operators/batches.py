@@ -15,15 +15,17 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from airflow_provider_lookoutvision.manifests import IMAGE_NAMES
+from airflow_provider_lookoutvision.operators.pacing import Pace, Stopped
 
 PART_RESULTS = 500
 PART_SECONDS = 10.0
+_GLANCE_SECONDS = 0.5  # between two looks at whether the task is told to end
 _MOST_DELETED = 1000  # in one request, says S3
 
 log = logging.getLogger(__name__)
@@ -121,12 +123,14 @@ def work_through(
     work: Callable[[Image], Result],
     workers: int,
     take: Callable[[Result], None],
-    stop: Callable[[], None],
+    pace: Pace,
 ) -> None:
     """Do what isn't done yet, ``workers`` at a time, and take all results in the images' order.
 
-    :param stop: tells the work that is under way to end soon; called when something has failed.
+    :param pace: of the work; stopped when something has failed.
     :raises Exception: what ``work`` raises. What has been done by then is kept.
+    :raises Stopped: when the pace is. What has been done by then is kept, and then what was under way: a
+        task that is told to end may have five seconds, and a slow service takes longer to answer.
     """
     window: deque[Result | Future[Result]] = deque()
     fresh: list[Result] = []
@@ -135,6 +139,9 @@ def work_through(
     def settle() -> None:
         nonlocal count, kept_at
         first = window[0]  # and there it stays until it is counted, since a signal may come at any moment
+        while isinstance(first, Future) and not wait([first], _GLANCE_SECONDS).done:
+            if pace.stopped:
+                raise Stopped("The task was told to end")
         result = first if isinstance(first, Result) else first.result()
         if result is not first:
             fresh.append(result)
@@ -156,11 +163,13 @@ def work_through(
         while window:
             settle()
     except BaseException:
-        stop()
-        pool.shutdown(cancel_futures=True)
+        pace.stopped = True
+        pool.shutdown(wait=False, cancel_futures=True)
+        checkpoint.keep(fresh)
+        pool.shutdown()
+        # What a signal came upon while it was counted is kept twice, which does no harm.
         ended = (each for each in window if isinstance(each, Future) and not each.cancelled())
-        results = [*fresh, *(each.result() for each in ended if each.exception() is None)]
-        checkpoint.keep({result.key: result for result in results}.values())
+        checkpoint.keep([each.result() for each in ended if each.exception() is None])
         raise
     pool.shutdown()
     checkpoint.keep(fresh)

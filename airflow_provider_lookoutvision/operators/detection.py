@@ -69,7 +69,8 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
     :param s3_conn_id: the connection for S3; by default ``aws_conn_id``.
     :raises AirflowFailException: when the model isn't hosted; when an input can't be read, or ``image``
         can't be used.
-    :raises AirflowException: when the service takes nothing for five minutes, or fails again and again.
+    :raises AirflowException: when the model is being started; when the service takes nothing for five
+        minutes, or fails again and again.
     """
 
     template_fields: Sequence[str] = (
@@ -214,7 +215,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
                     lambda image: inspector.look(bucket, image.key),
                     self.max_workers,
                     take,
-                    stop=self.on_kill,
+                    inspector.pace,
                 )
                 file.seek(0)
                 extra = {"ContentType": "application/x-ndjson", "Metadata": {_TOKEN: tokens[0]}}
