@@ -21,6 +21,9 @@ class LookoutVisionStartModelPackagingJobOperator(WaitingMixin, TokenMixin, Mode
     The result is the ModelPackagingDescription, times as ISO 8601 in UTC, each member an XCom of its own too.
     Without waiting it is ``ProjectName`` and ``JobName``.
 
+    A retry asks with the same client token. Of a service that repeats its answer to that, instead of
+    beginning a job that has failed anew, only a clear starts another.
+
     A service that has no packaging jobs, such as this package's own until it has them, refuses with
     ``NotImplementedException``.
 
