@@ -7,12 +7,13 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from inspect import unwrap
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow_instance import wait_for
 from trained import Account
+from unscheduled import connected, context
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 from airflow_provider_lookoutvision.operators.lookoutvision import (
@@ -55,18 +56,7 @@ def new_project(account: Account) -> str:
 
 @pytest.fixture
 def conn_id(account: Account, connect: Any) -> str:
-    return connected(connect, account, account.service.endpoint_url)
-
-
-def connected(connect: Any, account: Account, endpoint_url: str) -> str:
-    key = {"login": account.key.access_key_id, "password": account.key.secret_access_key}
-    return str(connect(**key, endpoint_url=endpoint_url))
-
-
-def context(map_index: int = -1) -> Any:
-    task = SimpleNamespace(retries=0)
-    ti = SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=map_index, task=task)
-    return {"ti": SimpleNamespace(**vars(ti), max_tries=0, try_number=1)}
+    return connected(connect, account)
 
 
 def update(account: Account, project: str) -> None:
@@ -86,27 +76,40 @@ def updating(
 
 def left_to_retries(operator: Any, told: str) -> None:
     with pytest.raises(AirflowException, match=told) as raised:
-        operator.execute(context())
+        operator.execute(context("run"))
     assert not isinstance(raised.value, AirflowFailException)
 
 
 def test_mapped_updates_of_one_dataset_take_turns(connect: Any) -> None:
-    with running_service() as service, LossyProxy(service.endpoint_url, lambda _: False) as proxy:
+    refs = [[f"s3://images/{task}-{number}.png" for number in range(500)] for task in range(3)]
+    # Without Airflow's guard of ``execute``, which in Airflow 2 works in the main thread only.
+    execute: Callable[..., Any] = unwrap(LookoutVisionUpdateDatasetEntriesOperator.execute)
+    with (
+        running_service(flags=["--no-worker"]) as service,
+        LossyProxy(service.endpoint_url, lambda _: False) as proxy,
+        ThreadPoolExecutor() as pool,
+    ):
         account = Account.of(service)
         project = new_project(account)
-        conn_id = connected(connect, account, proxy.endpoint_url)
-        refs = [[f"s3://images/{task}-{number}.png" for number in range(500)] for task in range(4)]
-        # Without Airflow's guard of ``execute``, which in Airflow 2 works in the main thread only.
-        execute: Callable[..., Any] = unwrap(LookoutVisionUpdateDatasetEntriesOperator.execute)
-        with ThreadPoolExecutor() as pool:
-            tasks = range(len(refs))
-            list(pool.map(lambda task: execute(updating(conn_id, project, refs[task]), context(task)), tasks))
+        update(account, project)
+        conn_id = connected(connect, account, endpoint_url=proxy.endpoint_url)
+        tasks = [
+            pool.submit(execute, updating(conn_id, project, each), context("run", map_index=index))
+            for index, each in enumerate(refs)
+        ]
+        statuses = [409] * len(refs)
+        wait_for(lambda: posted(proxy)[: len(refs)] == statuses, 60, "all to be refused")
+        with running_service(service.data_dir):  # which has a worker
+            for task in tasks:
+                assert task.result()["Status"] == "UPDATE_COMPLETE"
         hook = LookoutVisionHook(aws_conn_id=conn_id)
-        found = sorted(entry["source-ref"] for entry in hook.iter_dataset_entries(project, "train"))
-        refused = sum(exchange.status == 409 for exchange in proxy.exchanges)
-        taken = sum(exchange.status == 202 for exchange in proxy.exchanges)
-    assert found == sorted(ref for each in refs for ref in each)
-    assert (refused > 0, taken) == (True, 4)
+        found = {entry["source-ref"] for entry in hook.iter_dataset_entries(project, "train")}
+    assert posted(proxy).count(202) == len(refs)
+    assert found == {"s3://images/a.png", *(ref for each in refs for ref in each)}
+
+
+def posted(proxy: LossyProxy) -> list[int | None]:
+    return [exchange.status for exchange in proxy.exchanges if exchange.method != "GET"]
 
 
 def test_an_update_waits_no_longer_than_it_is_told_to(conn_id: str, account: Account, project: str) -> None:
@@ -142,9 +145,9 @@ def test_a_dataset_that_can_not_be_used_is_not_waited_for(
     conn_id: str, account: Account, project: str
 ) -> None:
     """The token was used for something else; that the dataset is busy has nothing to do with it."""
-    updating(conn_id, project, ["s3://images/a.png"], wait_for_completion=False).execute(context())
+    updating(conn_id, project, ["s3://images/a.png"], wait_for_completion=False).execute(context("run"))
     with pytest.raises(AirflowFailException, match="already used for UpdateDatasetEntries with other"):
-        updating(conn_id, project, ["s3://images/b.png"]).execute(context())
+        updating(conn_id, project, ["s3://images/b.png"]).execute(context("run"))
 
 
 def test_what_needs_a_model_that_is_being_trained_is_left_to_retries(

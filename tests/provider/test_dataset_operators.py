@@ -13,6 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 from hypothesis import given
 from hypothesis import strategies as st
+from unscheduled import context
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 from airflow_provider_lookoutvision.model import teach
@@ -51,14 +52,6 @@ def project(client: Any, request: pytest.FixtureRequest) -> str:
     name = f"p-{abs(hash(request.node.nodeid))}"
     client.create_project(ProjectName=name)
     return name
-
-
-def context(run_id: str) -> Any:
-    ti = SimpleNamespace(
-        dag_id="dag", run_id=run_id, task_id="task", map_index=-1, max_tries=0, try_number=1,
-        task=SimpleNamespace(retries=0),
-    )  # fmt: skip
-    return {"ti": ti}
 
 
 def entries(count: int) -> list[dict[str, str]]:

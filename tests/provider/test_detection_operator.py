@@ -6,20 +6,19 @@ import io
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from inspect import unwrap
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow_instance import Run, wait_for
+from detection_bench import Bench, detecting, results_of
 from PIL import Image
 from s3_server import running_s3
 from trained import SIZE, Account, plate
+from unscheduled import context
 from world import World
 
 from airflow_provider_lookoutvision.operators import batches, pacing
-from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionDetectAnomaliesOperator
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
 from airflow_provider_lookoutvision.testing.service import running_service
 
@@ -53,59 +52,6 @@ def filled(s3: Any, folder: str) -> str:
     for number in range(12):
         s3.put_object(Bucket="images", Key=f"{folder}{number:02}.png", Body=plate(number, number % 3 == 0))
     return folder
-
-
-class Bench:
-    """Runs operators through a proxy that counts, and loses what it is told to."""
-
-    def __init__(self, account: Account, s3: Any, connect: Any) -> None:
-        self.s3 = s3
-        self.drop: Any = lambda _: False
-        self.proxy = LossyProxy(account.service.endpoint_url, lambda exchange: bool(self.drop(exchange)))
-        services = {"lookoutvision": self.proxy.endpoint_url, "s3": s3.meta.endpoint_url}
-        self.conn_id = connect(
-            login=account.key.access_key_id,
-            password=account.key.secret_access_key,
-            service_config={name: {"endpoint_url": url} for name, url in services.items()},
-        )
-
-    @property
-    def asked(self) -> int:
-        """How many images the service was asked about, and answered."""
-        return sum(detecting(exchange) and not exchange.dropped for exchange in self.proxy.exchanges)
-
-    def operator(self, **parameters: Any) -> LookoutVisionDetectAnomaliesOperator:
-        given = {"project_name": "plates", "model_version": "1", **parameters}
-        return LookoutVisionDetectAnomaliesOperator(task_id="task", aws_conn_id=self.conn_id, **given)
-
-    def run(self, folder: str, cleared: int = 0, **parameters: Any) -> Any:
-        """Run over a prefix, as a try of one task instance."""
-        given = {"prefix": f"s3://images/{folder}", "results": results_of(folder), **parameters}
-        # Without Airflow's guard of ``execute``, which in Airflow 2 works in the main thread only.
-        execute = unwrap(LookoutVisionDetectAnomaliesOperator.execute)
-        return execute(self.operator(**given), context(folder, cleared))
-
-    def lines(self, folder: str) -> list[dict[str, Any]]:
-        found = self.s3.get_object(Bucket="reports", Key=f"{folder}run.jsonl")["Body"].read()
-        return [json.loads(line) for line in found.splitlines()]
-
-    def parts(self, folder: str) -> list[str]:
-        found = self.s3.list_objects_v2(Bucket="reports", Prefix=f"{folder}run.jsonl.parts/")
-        return [each["Key"] for each in found.get("Contents", ())]
-
-
-def detecting(exchange: Exchange) -> bool:
-    return exchange.path.endswith("/detect")
-
-
-def results_of(folder: str) -> str:
-    return f"s3://reports/{folder}run.jsonl"
-
-
-def context(run_id: str, cleared: int = 0) -> Any:
-    task = SimpleNamespace(retries=0)
-    ti = SimpleNamespace(dag_id="dag", run_id=run_id, task_id="task", map_index=-1, task=task)
-    return {"ti": SimpleNamespace(**vars(ti), max_tries=cleared, try_number=cleared + 1)}
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
-"""The operators of models: a life in real Airflow tasks, then every turn of it without a DAG run."""
+"""The operators of models: a life in real Airflow tasks, then every turn of training without a DAG run."""
 
 from __future__ import annotations
 
 import json
 import secrets
-from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_instance import Run
 from botocore.exceptions import ConnectionClosedError
 from trained import BUCKET, QUICK_F1, Account
+from unscheduled import connected, context, kill
 from world import World
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
@@ -20,8 +19,6 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionCreateModelOperator,
     LookoutVisionDeleteModelOperator,
     LookoutVisionDeleteProjectOperator,
-    LookoutVisionStartModelOperator,
-    LookoutVisionStopModelOperator,
 )
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
 
@@ -108,32 +105,11 @@ def project(account: Account) -> str:
     return account.project(f"p-{secrets.token_hex(4)}")
 
 
-def connected(connect: Any, account: Account, **extra: Any) -> str:
-    extra = {"endpoint_url": account.service.endpoint_url, **extra}
-    return str(connect(login=account.key.access_key_id, password=account.key.secret_access_key, **extra))
-
-
-def context(run_id: str, *, cleared: int = 0) -> Any:
-    task = SimpleNamespace(retries=0)
-    ti = SimpleNamespace(dag_id="dag", run_id=run_id, task_id="task", map_index=-1, task=task)
-    return {"ti": SimpleNamespace(**vars(ti), max_tries=cleared, try_number=cleared + 1)}
-
-
 def creating(conn_id: str, project: str, **parameters: Any) -> LookoutVisionCreateModelOperator:
     parameters = {"output_location": f"s3://{BUCKET}/evaluation/", **parameters}
     return LookoutVisionCreateModelOperator(
         task_id="task", aws_conn_id=conn_id, project_name=project, waiter_delay=0.2, **parameters
     )
-
-
-def starting(conn_id: str, **parameters: Any) -> LookoutVisionStartModelOperator:
-    given = {"project_name": "plates", "model_version": "1", **parameters}
-    return LookoutVisionStartModelOperator(task_id="task", aws_conn_id=conn_id, waiter_delay=0.2, **given)
-
-
-def stopping(conn_id: str, **parameters: Any) -> LookoutVisionStopModelOperator:
-    given = {"project_name": "plates", "model_version": "1", **parameters}
-    return LookoutVisionStopModelOperator(task_id="task", aws_conn_id=conn_id, waiter_delay=0.2, **given)
 
 
 def deleting(conn_id: str, project: str, version: str, **parameters: Any) -> LookoutVisionDeleteModelOperator:
@@ -156,19 +132,6 @@ def test_a_retry_finds_its_training_and_a_clear_begins_another(
     for version in ("1", "2"):
         deleting(conn_id, project, version).execute(context(project + version))
     assert account.statuses(project) == {}
-
-
-def kill(operator: Any, run_id: str) -> None:
-    """Run an operator whose task is killed as soon as its work has begun, and goes on, as in Airflow 3."""
-    begun = operator.begun
-
-    def killed(*arguments: Any, **members: Any) -> None:
-        begun(*arguments, **members)
-        operator.on_kill()
-
-    operator.begun = killed
-    with suppress(AirflowException):
-        operator.execute(context(run_id))
 
 
 def test_a_killed_task_cancels_its_training_if_told_to_and_a_retry_trains_anew(
@@ -198,19 +161,11 @@ def test_a_token_of_ones_own_trains_anew_too(conn_id: str, account: Account, pro
     deleting(conn_id, project, "2").execute(context(project))
 
 
-def test_a_killed_start_stops_its_own_model_if_told_to(conn_id: str, account: Account) -> None:
-    for cancel_on_kill, status in ((False, "HOSTED"), (True, "TRAINED")):
-        kill(starting(conn_id, cancel_on_kill=cancel_on_kill), f"kill {cancel_on_kill}")
-        account.wait("model_stopped" if cancel_on_kill else "model_hosted", "plates", "1")
-        assert account.statuses()["1"] == status
-        stopping(conn_id).execute(context(f"kill {cancel_on_kill}"))
-
-    account.start("plates", "1")
-    start = starting(conn_id, cancel_on_kill=True)
-    start.execute(context("somebody else's"))
-    start.on_kill()
-    assert account.statuses()["1"] == "HOSTED"
-    stopping(conn_id).execute(context("somebody else's"))
+def test_a_training_that_has_ended_outlives_a_late_kill(conn_id: str, account: Account, project: str) -> None:
+    operator = creating(conn_id, project, cancel_on_kill=True)
+    operator.execute(context("late"))
+    operator.on_kill()
+    assert account.statuses(project) == {"1": "TRAINED"}
 
 
 def test_a_model_that_is_not_good_enough_fails_the_task_and_is_kept(
@@ -271,72 +226,6 @@ def test_trainings_over_the_quota_are_left_to_airflows_retries(connect: Any, wor
     assert not isinstance(raised.value, AirflowFailException)
     for version in account.statuses():
         account.client.delete_model(ProjectName="plates", ModelVersion=version)
-
-
-def test_starting_and_stopping_twice_is_success(conn_id: str, capsys: pytest.CaptureFixture[str]) -> None:
-    hosted = starting(conn_id, max_inference_units="2").execute(context("first"))
-    assert (hosted["Status"], hosted["MinInferenceUnits"], hosted["MaxInferenceUnits"]) == ("HOSTED", 1, 2)
-    assert starting(conn_id).execute(context("second")) == hosted
-    assert "hosted with 1 to 2 inference units, not with 1 inference units" in capsys.readouterr().out
-    assert starting(conn_id, max_inference_units="2").execute(context("first")) == hosted  # a retry
-
-    unwaited = stopping(conn_id, wait_for_completion=False).execute(context("first"))
-    assert unwaited["Status"] in {"STOPPING_HOSTING", "TRAINED"}
-    hosted = starting(conn_id).execute(context("third"))  # while the model may still be stopping
-    assert (hosted["Status"], hosted["MinInferenceUnits"]) == ("HOSTED", 1)
-    for run_id in ("first", "first", "second"):
-        assert stopping(conn_id).execute(context(run_id))["Status"] == "TRAINED"
-
-
-def test_what_was_waited_for_outlives_a_late_kill(account: Account, conn_id: str, project: str) -> None:
-    for operator, state in (
-        (starting(conn_id, cancel_on_kill=True), "HOSTED"),
-        (starting(conn_id, cancel_on_kill=True, wait_for_completion=False), "HOSTED"),
-        (creating(conn_id, project, cancel_on_kill=True), "TRAINED"),
-    ):
-        made = operator.execute(context(f"late {state}"))
-        operator.on_kill()
-        name = {"ProjectName": operator.project_name, "ModelVersion": made["ModelVersion"]}
-        assert account.client.describe_model(**name)["ModelDescription"]["Status"] == state
-    stopping(conn_id).execute(context("late"))
-
-
-def test_there_is_nothing_to_stop_in_what_is_gone(conn_id: str) -> None:
-    assert stopping(conn_id, model_version="99").execute(context("gone")) == {}
-    assert stopping(conn_id, model_version=None).execute(context("never started")) == {}
-    assert stopping(conn_id, project_name="none", model_version="latest").execute(context("gone")) == {}
-
-
-@pytest.mark.parametrize(
-    ("parameters", "told"),
-    [
-        ({"min_inference_units": 6}, "at most 5 inference units"),
-        ({"min_inference_units": 2, "max_inference_units": 1}, "less than MinInferenceUnits"),
-        ({"min_inference_units": "two"}, "Inference units are counted"),
-        ({"model_version": "99"}, "has no model '99'"),
-        ({"project_name": "none", "model_version": "latest"}, "ResourceNotFoundException"),
-    ],
-)
-def test_a_start_that_can_not_be_is_not_retried(conn_id: str, parameters: dict[str, Any], told: str) -> None:
-    with pytest.raises(AirflowFailException, match=told):
-        starting(conn_id, **parameters).execute(context("wrong" + told))
-
-
-def test_a_retry_stays_with_the_version_that_was_the_latest(
-    conn_id: str, account: Account, project: str
-) -> None:
-    account.train(project)
-    start = starting(conn_id, project_name=project, model_version="latest")
-    assert start.execute(context(project))["ModelVersion"] == "1"
-    account.train(project)
-    assert start.execute(context(project))["ModelVersion"] == "1"
-    assert account.statuses(project) == {"1": "HOSTED", "2": "TRAINED"}
-
-    with pytest.raises(AirflowFailException, match="stop it before it is deleted"):
-        deleting(conn_id, project, "1").execute(context("hosted"))
-    for _ in range(2):
-        deleting(conn_id, project, "1", stop_if_hosted=True).execute(context("stopped"))
-    assert account.statuses(project) == {"2": "TRAINED"}
 
 
 def test_a_cascade_goes_on_wherever_it_was_interrupted(account: Account, project: str, connect: Any) -> None:

@@ -6,14 +6,12 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
-from botocore.exceptions import ClientError, EndpointConnectionError, ParamValidationError
 
 from airflow_provider_lookoutvision.idempotency import client_token
 from airflow_provider_lookoutvision.model import teach
@@ -21,7 +19,6 @@ from airflow_provider_lookoutvision.operators import lookoutvision
 from airflow_provider_lookoutvision.operators.base import (
     LookoutVisionBaseOperator,
     for_xcom,
-    no_retry_for_faults_of_the_input,
 )
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionBuildManifestOperator,
@@ -292,63 +289,3 @@ def test_deletes_with_an_explicit_token(conn_id: str, client: Any) -> None:
     with pytest.raises(AirflowFailException, match="ConflictException"):  # the token has deleted another
         task.execute(context("delete"))
     assert "unwanted" in names(client)
-
-
-# -- whose fault -----------------------------------------------------------------------------------------
-
-
-def refusal(code: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": "because"}}, "CreateProject")
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        refusal("ValidationException"),
-        refusal("AccessDeniedException"),
-        refusal("ConflictException"),
-        refusal("ResourceNotFoundException"),
-        refusal("InvalidSignatureException"),
-        refusal("UnrecognizedClientException"),
-        ParamValidationError(report="because"),
-    ],
-    ids=repr,
-)
-def test_what_a_retry_meets_again_is_not_retried(error: Exception) -> None:
-    with pytest.raises(AirflowFailException, match="because"), no_retry_for_faults_of_the_input():
-        raise error
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        refusal("ThrottlingException"),
-        refusal("InternalServerException"),
-        refusal("ServiceQuotaExceededException"),
-        refusal("503"),
-        EndpointConnectionError(endpoint_url="http://localhost:9"),
-    ],
-    ids=repr,
-)
-def test_what_may_pass_is_left_to_airflows_retries(error: Exception) -> None:
-    with pytest.raises(type(error)) as raised, no_retry_for_faults_of_the_input():
-        raise error
-    assert raised.value is error
-
-
-def test_results_are_plain_and_in_utc() -> None:
-    moment = datetime(2026, 1, 5, 5, 30, 0, 123000, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-    answer = {
-        "At": moment,
-        "List": [{"At": moment.astimezone(UTC)}],
-        "Text": "t",
-        "Number": 1.5,
-        "None": None,
-    }
-    assert for_xcom(answer) == {
-        "At": "2026-01-05T00:00:00.123000+00:00",
-        "List": [{"At": "2026-01-05T00:00:00.123000+00:00"}],
-        "Text": "t",
-        "Number": 1.5,
-        "None": None,
-    }
