@@ -290,6 +290,7 @@ def test_the_quickstart_ends_green(documented_service: Service, tmp_path: Path) 
     text = (ROOT / "docs" / "quickstart.md").read_text()
     (source,) = snippets(text, "python")
     (add,) = (code for code in snippets(text, "") if "connections add" in code)
+    (delete,) = (code for code in snippets(text, "") if "connections delete" in code)
     (run,) = (code for code in snippets(text, "") if "dags test" in code)
     *connect, connection = shlex.split(add)
     key = {"login": documented_service.access_key_id, "password": documented_service.secret_access_key}
@@ -299,7 +300,15 @@ def test_the_quickstart_ends_green(documented_service: Service, tmp_path: Path) 
     (tmp_path / "dags" / "first.py").write_text(source)
     environ = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
 
-    for command in (["airflow", "db", "migrate"], [*connect, connection], shlex.split(run)):
+    commands = [
+        ["airflow", "db", "migrate"],
+        # An empty aws_default among them, as Airflow 2.11's `standalone` makes it.
+        ["airflow", "connections", "create-default-connections"],
+        shlex.split(delete),
+        [*connect, connection],
+        shlex.split(run),
+    ]
+    for command in commands:
         told = _run([sys.executable, "-m", *command], tmp_path, environ)
 
     assert "arn:aws:lookoutvision:us-east-1:123456789012:project/first-project" in told
