@@ -7,15 +7,17 @@ In a ``conftest.py``::
 In a test::
 
     def test_my_dag(lookoutvision):
-        lookoutvision.bucket("images").joinpath("good.manifest").write_text(...)
+        lookoutvision.bucket("images").joinpath("train.manifest").write_text(...)
         DagBag(...).get_dag("my_dag").test()
         assert lookoutvision.client.describe_project(ProjectName="circuit-boards")
 
-The service is started once, in a process of its own, and needs the extras ``server`` and ``engine`` in this
-environment. When it is to live in another one, because Airflow's libraries are too old for it here, or is
-running already, the environment variable ``LOOKOUTVISION_TEST_SERVICE`` says so: the command
-``lookoutvision`` of the other environment, or the URL of a service, whose access key boto3 then finds as it
-finds any.
+``lookoutvision_s3`` is the same for DAGs that use S3: the service's buckets are in an S3 of the test's own,
+which the connection leads to.
+
+The service is a process of its own, and needs the extras ``server`` and ``engine`` in this environment. When
+it is to live in another one, because Airflow's libraries are too old for it here, or is running already, the
+environment variable ``LOOKOUTVISION_TEST_SERVICE`` says so: the command ``lookoutvision`` of the other
+environment, or the URL of a service, whose access key boto3 then finds as it finds any.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ import boto3
 import pytest
 
 from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.testing import clearing
 from airflow_provider_lookoutvision.testing.service import (
     SERVICE_VARIABLE,
     Service,
@@ -41,32 +44,35 @@ from airflow_provider_lookoutvision.testing.service import (
 )
 
 REGION = "us-east-1"
-_WAIT = {"Delay": 1, "MaxAttempts": 120}
 
 
 @dataclass
 class LookoutVision:
-    """What the fixture ``lookoutvision`` hands out.
+    """What the fixtures ``lookoutvision`` and ``lookoutvision_s3`` hand out.
 
     :param endpoint_url: where the API is.
     :param client: a boto3 client, of an account that no other test has; of yours, when the service was
         running already.
     :param conn_id: the Airflow connection to it: ``aws_default``.
+    :param s3: a boto3 client of the S3 that has the buckets; of ``lookoutvision_s3`` alone.
     """
 
     endpoint_url: str
     client: Any
     conn_id: str
+    s3: Any
     _buckets: Path | None
     _connection: dict[str, Any] = field(repr=False, default_factory=dict)
 
     def bucket(self, name: str) -> Path:
         """The folder that the service takes for the bucket ``name``, made if it isn't there.
 
-        :raises RuntimeError: for a service that was running already, whose folders aren't known here.
+        :raises RuntimeError: when the buckets are in S3, or those of a service that was running already,
+            whose folders aren't known here.
         """
         if self._buckets is None:
-            raise RuntimeError(f"{SERVICE_VARIABLE} names a running service: its buckets aren't known here")
+            where = "in S3" if self.s3 else f"those of the service that {SERVICE_VARIABLE} names"
+            raise RuntimeError(f"there is no folder for {name} here: the buckets are {where}")
         folder = self._buckets / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -74,9 +80,20 @@ class LookoutVision:
     def connection(self, **extra: Any) -> str:
         """An Airflow connection as JSON, for ``AIRFLOW_CONN_...`` or ``airflow connections add --conn-json``.
 
-        :param extra: what else its extra is to hold.
+        :param extra: what else its extra is to hold; ``service_config={"s3": {...}}`` adds to what is there.
         """
-        return json.dumps(self._connection | {"extra": self._connection["extra"] | extra})
+        return json.dumps(self._connection | {"extra": _merged(self._connection["extra"], extra)})
+
+    def delete_project(self, name: str) -> None:
+        """Delete a project with all that is in it. One that is gone is no error.
+
+        :raises TimeoutError: when something in it hasn't ended after two minutes.
+        """
+        clearing.delete_project(self.client, name)
+
+    def _projects(self) -> set[str]:
+        pages = self.client.get_paginator("list_projects").paginate()
+        return {project["ProjectName"] for page in pages for project in page["Projects"]}
 
 
 @pytest.fixture(scope="session")
@@ -93,64 +110,80 @@ def lookoutvision_service() -> Iterator[Service | None]:
 def lookoutvision(
     lookoutvision_service: Service | None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[LookoutVision]:
-    """A service, a client, and the connection ``aws_default``; what the test makes is deleted afterwards."""
-    found = _found(lookoutvision_service)
-    monkeypatch.setenv(f"AIRFLOW_CONN_{found.conn_id.upper()}", found.connection())
-    before = _projects(found.client)
-    yield found
-    for name in _projects(found.client) - before:
-        _delete_project(found.client, name)
+    """A service whose buckets are folders, a client, and the connection ``aws_default``.
 
-
-def _found(service: Service | None) -> LookoutVision:
+    What the test makes is deleted afterwards, but for a service that was running already: who made what in
+    its account isn't known here.
+    """
+    service = lookoutvision_service
     if service is None:
-        endpoint_url = os.environ[SERVICE_VARIABLE]
-        session = boto3.Session(region_name=os.environ.get("AWS_DEFAULT_REGION", REGION))
+        found = _found(os.environ[SERVICE_VARIABLE], _own_session())
     else:
-        endpoint_url = service.endpoint_url
         key = service.new_key(account=f"{secrets.randbelow(10**12):012}")
         session = boto3.Session(key.access_key_id, key.secret_access_key, region_name=REGION)
-    credentials = session.get_credentials()
-    if credentials is None:
+        found = _found(service.endpoint_url, session, buckets=service.data_dir / "buckets")
+    before = found._projects()
+    monkeypatch.setenv(f"AIRFLOW_CONN_{found.conn_id.upper()}", found.connection())
+    yield found
+    made = sorted(found._projects() - before)
+    if service is not None:
+        for name in made:
+            found.delete_project(name)
+    elif made:
+        warnings.warn(
+            f"{found.endpoint_url} has projects that it hadn't before this test, which made them or somebody "
+            f"else did: {', '.join(made)}. Nothing is deleted there: lookoutvision.delete_project(name) does",
+            stacklevel=1,
+        )
+
+
+@pytest.fixture
+def lookoutvision_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[LookoutVision]:
+    """A service whose buckets are in S3, clients of both, and the connection ``aws_default`` to both.
+
+    Service and S3 are the test's own, and nothing of them is left. It needs ``moto[server]``.
+    """
+    # Who has no use for it needn't have moto.
+    from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
+
+    with running_s3() as s3, running_service_on(s3) as service:
+        session = boto3.Session(service.access_key_id, service.secret_access_key, region_name=REGION)
+        found = _found(service.endpoint_url, session, s3=s3)
+        monkeypatch.setenv(f"AIRFLOW_CONN_{found.conn_id.upper()}", found.connection())
+        yield found
+
+
+def _own_session() -> boto3.Session:
+    session = boto3.Session(region_name=os.environ.get("AWS_DEFAULT_REGION", REGION))
+    if session.get_credentials() is None:
         raise RuntimeError(
             f"{SERVICE_VARIABLE} names a running service, but boto3 finds no access key for it"
         )
+    return session
+
+
+def _found(
+    endpoint_url: str, session: boto3.Session, *, s3: Any = None, buckets: Path | None = None
+) -> LookoutVision:
+    credentials = session.get_credentials()
+    services = {"lookoutvision": endpoint_url} | ({"s3": s3.meta.endpoint_url} if s3 else {})
     connection = {
         "conn_type": "aws",
         "login": credentials.access_key,
         "password": credentials.secret_key,
         "extra": {
             "region_name": session.region_name,
-            "service_config": {"lookoutvision": {"endpoint_url": endpoint_url}},
+            "service_config": {name: {"endpoint_url": url} for name, url in services.items()},
         },
     }
-    return LookoutVision(
-        endpoint_url,
-        teach(session).client("lookoutvision", endpoint_url=endpoint_url),
-        "aws_default",
-        service.data_dir / "buckets" if service else None,
-        connection,
-    )
+    client = teach(session).client("lookoutvision", endpoint_url=endpoint_url)
+    return LookoutVision(endpoint_url, client, "aws_default", s3, buckets, connection)
 
 
-def _projects(client: Any) -> set[str]:
-    pages = client.get_paginator("list_projects").paginate()
-    return {project["ProjectName"] for page in pages for project in page["Projects"]}
-
-
-def _delete_project(client: Any, name: str) -> None:
-    of_project = {"ProjectName": name}
-    for page in client.get_paginator("list_models").paginate(**of_project):
-        for model in page["Models"]:
-            this = of_project | {"ModelVersion": model["ModelVersion"]}
-            if model["Status"] in ("STARTING_HOSTING", "HOSTED"):
-                client.stop_model(**this)
-            if model["Status"] in ("STARTING_HOSTING", "HOSTED", "STOPPING_HOSTING"):
-                client.get_waiter("model_stopped").wait(**this, WaiterConfig=_WAIT)
-            client.delete_model(**this)
-    for dataset in client.describe_project(**of_project)["ProjectDescription"]["Datasets"]:
-        this = of_project | {"DatasetType": dataset["DatasetType"]}
-        while client.describe_dataset(**this)["DatasetDescription"]["Status"].endswith("IN_PROGRESS"):
-            time.sleep(0.2)
-        client.delete_dataset(**this)
-    client.delete_project(**of_project)
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    both = {
+        name: _merged(old[name], value)
+        for name, value in new.items()
+        if isinstance(value, Mapping) and isinstance(old.get(name), Mapping)
+    }
+    return {**old, **new, **both}

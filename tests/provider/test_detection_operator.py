@@ -13,13 +13,13 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_instance import Run, wait_for
 from detection_bench import Bench, detecting, results_of
 from PIL import Image
-from s3_server import running_s3
 from trained import SIZE, Account, plate
 from unscheduled import context
 from world import World
 
 from airflow_provider_lookoutvision.operators import batches, pacing
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
+from airflow_provider_lookoutvision.testing.s3 import running_s3
 from airflow_provider_lookoutvision.testing.service import running_service
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_trigger_all")]

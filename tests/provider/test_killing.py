@@ -12,11 +12,11 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 from airflow_instance import Run, wait_for
 from airflow_rest import REST
-from s3_server import running_s3
 from trained import Account, plate
 from world import World
 
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
+from airflow_provider_lookoutvision.testing.s3 import running_s3
 from airflow_provider_lookoutvision.testing.service import running_service
 
 pytestmark = pytest.mark.timeout(600)

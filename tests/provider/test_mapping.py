@@ -21,7 +21,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from s3_server import running_s3
 from trained import plate
 from world import client_of
 
@@ -29,7 +28,8 @@ from airflow_provider_lookoutvision.idempotency import client_token
 from airflow_provider_lookoutvision.operators import lookoutvision as operators
 from airflow_provider_lookoutvision.sensors import lookoutvision as sensors
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
-from airflow_provider_lookoutvision.testing.service import Service, running_service
+from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
+from airflow_provider_lookoutvision.testing.service import Service
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -85,10 +85,8 @@ def mapped(s3: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapped
     home = tmp_path_factory.mktemp("airflow")
     (home / "dags").mkdir()
     (home / "dags" / "mapping.py").symlink_to(HERE / "dags" / "mapping.py")
-    in_s3 = ["--buckets", "s3", "--s3-endpoint-url", s3.meta.endpoint_url]
-    environ = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
     with (
-        running_service(flags=in_s3, environ=environ) as service,
+        running_service_on(s3) as service,
         LossyProxy(service.endpoint_url, losing_what_is_waited_for()) as proxy,
     ):
         services = {"lookoutvision": proxy.endpoint_url, "s3": s3.meta.endpoint_url}
