@@ -26,6 +26,10 @@ from pathlib import Path
 # Names the service of the tests, when it isn't this environment's: a command, or the URL of a running one.
 SERVICE_VARIABLE = "LOOKOUTVISION_TEST_SERVICE"
 
+_ELSEWHERE = (
+    f"({SERVICE_VARIABLE} may name another environment's command `lookoutvision`, or the URL of a running "
+    "service, http://...)"
+)
 _START_SECONDS = 60
 _STOP_SECONDS = 40
 
@@ -100,7 +104,7 @@ class Service:
     def start(self) -> None:
         """Start it, at the same port as before, and wait until it listens.
 
-        :raises ServiceFailed: when it ends instead.
+        :raises ServiceFailed: when it can't be run, or ends instead.
         """
         command = [
             *self._command,
@@ -111,10 +115,13 @@ class Service:
             str(self.port),
             *self.flags,
         ]
-        with self.log_file.open("a") as log:
-            self._process = subprocess.Popen(  # noqa: S603 (our own command)
-                command, stdout=subprocess.PIPE, stderr=log, text=True, env=self._environ
-            )
+        try:
+            with self.log_file.open("a") as log:
+                self._process = subprocess.Popen(  # noqa: S603 (our own command)
+                    command, stdout=subprocess.PIPE, stderr=log, text=True, env=self._environ
+                )
+        except OSError as error:
+            raise ServiceFailed(f"{command[0]} can't be run: {error.strerror}. {_ELSEWHERE}") from error
         # A process that neither listens nor ends would keep readline waiting.
         watchdog = threading.Timer(_START_SECONDS, self._process.kill)
         watchdog.start()
@@ -128,6 +135,7 @@ class Service:
             watchdog.cancel()
         raise ServiceFailed(
             f"{' '.join(command)} ended with {self._process.wait()}: {self.log_file.read_text()[-2000:]}"
+            f"{_ELSEWHERE}"
         )
 
     def stop(self) -> None:

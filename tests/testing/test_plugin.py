@@ -14,7 +14,12 @@ import boto3
 import pytest
 
 from airflow_provider_lookoutvision.model import teach
-from airflow_provider_lookoutvision.testing.service import Service, running_service, service_command
+from airflow_provider_lookoutvision.testing.service import (
+    Service,
+    ServiceFailed,
+    running_service,
+    service_command,
+)
 
 MANUAL = Path(__file__).parents[2] / "docs" / "testing.md"
 PLUGIN = 'pytest_plugins = ["airflow_provider_lookoutvision.testing.plugin"]\n'
@@ -153,6 +158,15 @@ def test_has_no_folders(lookoutvision):
 def test_says_when_there_is_no_key(tmp_path: Path) -> None:
     output = run(tmp_path, MAKES_SOMETHING, passes=False, LOOKOUTVISION_TEST_SERVICE="http://127.0.0.1:9")
     assert "boto3 finds no access key" in output
+
+
+@pytest.mark.parametrize("command", ["/nowhere/lookoutvision", "false"])
+def test_says_where_another_service_may_be_named(command: str) -> None:
+    with (
+        pytest.raises(ServiceFailed, match=f"{command}.*LOOKOUTVISION_TEST_SERVICE may name"),
+        running_service(command=[command]),
+    ):
+        pass
 
 
 def test_says_what_an_s3_needs(tmp_path: Path) -> None:
