@@ -7,6 +7,7 @@ pixels, which costs as much each time however little it says.
 
 import re
 import struct
+import zlib
 
 from airflow_provider_lookoutvision.engine.errors import UnusableImage
 
@@ -50,6 +51,9 @@ def _png(content: bytes) -> bytes:
         if end > len(content):
             raise UnusableImage("the PNG is cut short; upload it anew")
         if name in _CHUNKS and (name != b"eXIf" or length <= _MAX_EXIF):
+            # The decoder doesn't look at those of the pixels.
+            if zlib.crc32(content[position + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
+                raise UnusableImage("the PNG is damaged: its checksums are not its content's; upload it anew")
             kept.append(content[position:end])
         position = end
         if name == b"IEND":

@@ -112,6 +112,13 @@ def test_a_file_cut_short_is_refused(encode: object, kept: float) -> None:
         images.decode(content[: int(len(content) * kept)])
 
 
+def test_a_png_with_a_changed_pixel_is_refused() -> None:
+    content = bytearray(png(gradient(), compress_level=0))
+    content[len(content) // 2] ^= 1
+    with pytest.raises(UnusableImage, match="checksum"):
+        images.decode(bytes(content))
+
+
 def test_a_png_that_claims_a_billion_pixels_costs_no_memory() -> None:
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     pixels = zlib.compress(bytes(10_000_000), 9)
