@@ -23,7 +23,7 @@ from airflow_provider_lookoutvision.engine.masks import AnomalyClass
 from airflow_provider_lookoutvision.engine.patches import MemoryBank
 from airflow_provider_lookoutvision.engine.supervised import ImageHead, PatchHead
 
-FORMAT = 2
+FORMAT = 3
 JSON, NUMBERS = "model.json", "model.npz"
 _MAX_BYTES = 256 * 1024 * 1024
 _MAX_SIDE = 8192

@@ -21,7 +21,8 @@ from airflow_provider_lookoutvision.engine.backbone import CHANNELS, SUMMARIES
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass, ClassMask
 from airflow_provider_lookoutvision.engine.store import Array
 
-_BAND = 256
+# What is looked at in one go: rows of a mask; patches, and those of every side to 640.
+_BAND, _PATCHES = 256, 8192
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,18 @@ def _graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
     both = node("Concat", ["fine", enlarged("middle", 2)], "patches", axis=1)
     planes = node("Squeeze", [both, constant("axis.0", np.array([0], np.int64))], "patches.planes")
     rows = node("Transpose", [planes], "patches.rows", perm=[1, 2, 0])
-    products = node("MatMul", [rows, constant("bank", -2 * bank.T)], "bank.products")
-    brackets = node(
-        "Add", [products, constant("bank.lengths", np.einsum("ij,ij->i", bank, bank))], "bank.brackets"
-    )
-    nearest = node("ReduceMin", [brackets], "bank.nearest", axes=[2], keepdims=0)
+    kept, offsets = constant("bank", -2 * bank.T), constant("bank.lengths", np.einsum("ij,ij->i", bank, bank))
+    # In bands: of a large image, the distances of every patch to every one kept would take a gigabyte.
+    down, across = model.size[1] // 8, model.size[0] // 8
+    heights = [len(band) for band in np.array_split(np.arange(down), -(-down * across // _PATCHES))]
+    bands = [f"band.{place}" for place in range(len(heights))]
+    constant("heights", np.array(heights, np.int64))
+    nodes.append(helper.make_node("Split", [rows, "heights"], bands, axis=0))
+    for band in bands:
+        products = node("MatMul", [band, kept], f"{band}.products")
+        brackets = node("Add", [products, offsets], f"{band}.brackets")
+        node("ReduceMin", [brackets], f"{band}.nearest", axes=[2], keepdims=0)
+    nearest = node("Concat", [f"{band}.nearest" for band in bands], "bank.nearest", axis=0)
     lengths = node("ReduceSumSquare", [rows], "patches.lengths", axes=[2], keepdims=0)
     squares = node("Relu", [node("Add", [lengths, nearest], "bank.squares")], "bank.positive")
     node("Sqrt", [squares], "distances")

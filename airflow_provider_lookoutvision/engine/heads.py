@@ -16,8 +16,8 @@ from airflow_provider_lookoutvision.engine.store import Array, FeatureStore
 from airflow_provider_lookoutvision.engine.supervised import ImageHead, PatchHead
 
 BANK_PATCHES, SAMPLED_PATCHES = 1500, 12_000
-# Defects of two sizes: a speck, and what takes up a part of the image.
-SPECK, PART = 0.01, 0.1
+# Beside a speck, a defect may be what takes up a part of the image.
+PART = 0.1
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Heads:
         scores = [patches.worst(distances)]
         if logits is not None:
             defective = supervised.any_class(logits)
-            scores += [patches.worst(defective, SPECK), patches.worst(defective, PART)]
+            scores += [patches.worst(defective), patches.worst(defective, PART, defective.size)]
             parts = zip(self.images, supervised.split(summary), strict=True)
             scores += [float(head.score(part[None])[0]) for head, part in parts]
         return np.array(scores, np.float32)

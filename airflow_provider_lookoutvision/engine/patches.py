@@ -19,8 +19,9 @@ LEVELS = 2
 DIMENSIONS = sum(CHANNELS[:LEVELS])
 _PROJECTION = 32
 _CHUNK = 4096
-# The part of an image that its score is taken from: its worst patches.
-WORST = 0.01
+# The part of an image that its score is taken from: its worst patches. What is small on a large image is no
+# larger part of it: there a fixed number of patches is not to be averaged away among thousands.
+WORST, MOST = 0.01, 16
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,11 @@ def nearest(vectors: Array, bank: Array) -> Array:
     return np.sqrt(np.maximum(squares, 0))
 
 
-def worst(scores: Array, part: float = WORST) -> float:
-    """The mean of the highest scores, of as many patches as this part of the image has."""
-    count = max(1, round(scores.size * part))
+def worst(scores: Array, part: float = WORST, most: int = MOST) -> float:
+    """The mean of the highest scores, of as many patches as this part of the image has, and of no more than
+    `most`.
+    """
+    count = max(1, min(round(scores.size * part), most))
     return float(np.partition(scores.ravel(), -count)[-count:].mean())
 
 

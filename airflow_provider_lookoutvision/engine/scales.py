@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from airflow_provider_lookoutvision.engine.backbone import STRIDE
 
-SIDES = (224, 320, 448, 640, 896, 1280)
+SIDES = (224, 320, 448, 640, 896, 1280, 1792)
 _MIN_SIDE = 2 * STRIDE
 VIEWS = 8
 

@@ -27,9 +27,9 @@ from airflow_provider_lookoutvision.engine.patches import MemoryBank
 from airflow_provider_lookoutvision.engine.store import Array, FeatureStore, gather, upsample
 
 DIMENSIONS = sum(CHANNELS)
-# A patch is of a class when more than half of it is, background when little of it is anything; else it is
-# left out.
-_COVERED, _CLEAN = 0.5, 0.2
+# A patch is of a class when more than half of it is, or none around it is more so: what is smaller than a
+# patch is somewhere too. It is background when little of it is anything; else it is left out.
+_COVERED, _SEEN, _CLEAN = 0.5, 0.02, 0.2
 # The part of an anomalous image that is taken for defective where no mask says which.
 _WEAK_PART = 0.1
 _MOST_PATCHES = 6000
@@ -137,6 +137,21 @@ def patch_coverage(coverage: Coverage, classes: int, rows: int, columns: int) ->
     return result
 
 
+def patch_labels(covered: Array) -> NDArray[np.intp]:
+    """What each patch teaches, from `rows x columns x classes` of coverage: 0 for the background, 1 for the
+    first class, and so on; -1 for nothing.
+    """
+    most = covered.max(axis=2)
+    around = np.pad(most, 1)
+    rows, columns = most.shape
+    highest = np.max(
+        [around[down : down + rows, across : across + columns] for down in range(3) for across in range(3)],
+        axis=0,
+    )
+    defective = (most > _COVERED) | ((most == highest) & (most > _SEEN))
+    return np.where(defective, covered.argmax(axis=2) + 1, np.where(covered.sum(axis=2) <= _CLEAN, 0, -1))
+
+
 def fit_patch_head(
     store: FeatureStore,
     members: NDArray[np.intp],
@@ -212,11 +227,9 @@ def _draw_masked(
     each = max(2, 2 * _MOST_PATCHES // (len(masked) * store.views))
     vectors, labels = [], []
     for index in masked:
-        covered = patch_coverage(coverage[index], classes, *store.shape)
+        labelled = patch_labels(patch_coverage(coverage[index], classes, *store.shape))
         for turn in range(store.views):
-            turned = scales.view(covered, turn).reshape(-1, covered.shape[2])
-            label = np.where(turned.sum(axis=1) <= _CLEAN, 0, -1)
-            label[turned.max(axis=1) > _COVERED] = turned.argmax(axis=1)[turned.max(axis=1) > _COVERED] + 1
+            label = scales.view(labelled, turn).ravel()
             defective, clean = np.flatnonzero(label > 0), np.flatnonzero(label == 0)
             if len(defective) > each // 2:
                 defective = generator.choice(defective, each // 2, replace=False)

@@ -28,3 +28,10 @@ def test_the_worst_patches_are_averaged() -> None:
     scores = np.arange(200, dtype=np.float32).reshape(10, 20)
     assert patches.worst(scores, 0.01) == 198.5
     assert patches.worst(scores[:1, :3], 0.01) == 2
+
+
+def test_a_speck_on_a_large_image_is_not_averaged_away() -> None:
+    large = np.zeros((160, 160), np.float32)
+    large[80, 80:88] = 2
+    assert patches.worst(large) == 1
+    assert patches.worst(large, 0.01, large.size) == 16 / 256

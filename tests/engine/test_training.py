@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawing import CLASSES, Part, Trained, jpeg, part, png
-from PIL import Image
+from drawing import CLASSES, SCRATCH, Part, Trained, jpeg, part, png
+from PIL import Image, ImageDraw
 
 from airflow_provider_lookoutvision.engine import (
     Cancelled,
@@ -16,6 +16,7 @@ from airflow_provider_lookoutvision.engine import (
     evaluate,
     load,
     scales,
+    supervised,
     train,
 )
 from airflow_provider_lookoutvision.engine.backbone import Backbone
@@ -108,6 +109,16 @@ def test_the_graph_computes_what_the_heads_compute(segmenter: Trained, held_out:
         )
         total = np.exp(logits).sum(axis=2)
         np.testing.assert_allclose(detection.score_map, total / (1 + total), atol=1e-3)
+
+
+def test_a_large_image_is_compared_with_the_bank_in_bands(
+    segmenter: Trained, held_out: Parts, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_lookoutvision.engine.detector._PATCHES", 100)
+    banded, content = load(segmenter.folder, cache=cache), held_out[0][1].image
+    assert banded.detect(content).probability == pytest.approx(
+        segmenter.detector.detect(content).probability, abs=1e-6
+    )
 
 
 def test_normal_images_are_enough_but_leave_it_uncalibrated(
@@ -258,6 +269,62 @@ def test_a_small_defect_on_a_large_part_is_found(cache: Path, tmp_path: Path) ->
         assert scratched.class_mask is not None
         assert scratched.class_mask.shape == (900, 1200)
         assert not detector.detect(large(seed, None).image).is_anomalous
+
+
+def test_a_part_that_lies_the_wrong_way_round_is_an_anomaly(cache: Path, tmp_path: Path) -> None:
+    wrong = [Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270, Image.Transpose.FLIP_LEFT_RIGHT]
+
+    def lying(seed: int, turn: Image.Transpose | None) -> bytes:
+        image = Image.open(BytesIO(part(seed, width=128, height=128).image))
+        ImageDraw.Draw(image).line([(50, 40), (50, 84), (76, 84)], fill=(30, 30, 30), width=8)
+        return jpeg(image if turn is None else image.transpose(turn))
+
+    turns = [None] * 8 + wrong * 2
+    labels = ["normal"] * 8 + ["anomaly"] * 6
+    images = [lying(seed, turn) for seed, turn in enumerate(turns)]
+    report = train(images, labels, [None] * 14, [], tmp_path / "m", cache=cache)
+    assert report.recipe.views == "plain"
+    fresh = [lying(100 + seed, turn) for seed, turn in enumerate(turns)]
+    found = evaluate(load(tmp_path / "m", cache=cache), fresh, labels, [None] * 14)
+    assert found.verdicts.f1 >= 0.95
+
+
+def test_what_is_smaller_than_a_patch_has_a_patch_all_the_same() -> None:
+    covered = np.zeros((4, 5, 2), np.float32)
+    covered[0, 0, 1], covered[0, 1, 1] = 0.3, 0.1
+    covered[2:, 3, 0], covered[2:, 4, 0] = (0.9, 0.6), 0.4
+    assert supervised.patch_labels(covered).tolist() == [
+        [2, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 1, -1],
+        [0, 0, 0, 1, -1],
+    ]
+
+
+def test_the_search_goes_on_until_small_defects_are_painted(cache: Path, tmp_path: Path) -> None:
+    def specked(seed: int, defect: bool) -> Part:
+        plain = part(seed, width=600, height=450)
+        image, mask = Image.open(BytesIO(plain.image)), Image.open(BytesIO(plain.mask))
+        x, y = np.random.default_rng(seed).uniform(0.1, 0.9, 2) * image.size
+        if defect:
+            box = [x - 5, y - 5, x + 5, y + 5]
+            ImageDraw.Draw(image).ellipse(box, fill=(20, 20, 20))
+            ImageDraw.Draw(mask).ellipse(box, fill=SCRATCH)
+        return Part(jpeg(image), png(mask), plain.truth)
+
+    drawn = [specked(seed, seed >= 5) for seed in range(10)]
+    report = train(
+        [item.image for item in drawn],
+        ["normal"] * 5 + ["anomaly"] * 5,
+        [None] * 5 + [item.mask for item in drawn[5:]],
+        CLASSES[:1],
+        tmp_path / "m",
+        cache=cache,
+    )
+    smallest = report.trials[0]
+    assert smallest.f1 == 1
+    assert smallest.iou < 0.5 <= report.iou
+    assert smallest.recipe.side < report.recipe.side
 
 
 @pytest.mark.parametrize(
