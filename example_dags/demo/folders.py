@@ -89,7 +89,9 @@ def _of_line(folder: Path, line: dict[str, Any], number: str) -> Sample:
     file = _found(folder, line["source-ref"])
     name, image = f"{number}/{file.name}", file.read_bytes()
     metadata = {key: value for key, value in line.items() if isinstance(value, dict)}
-    label = next(m["class-name"] for m in metadata.values() if "class-name" in m)
+    label = next((m["class-name"] for m in metadata.values() if "class-name" in m), None)
+    if label is None:
+        raise ValueError(f"{line['source-ref']} has no label: label it, or leave its line out")
     if label.lower() == "normal":
         return Sample(name, image, None)
     for key, value in metadata.items():

@@ -116,6 +116,14 @@ def test_a_manifest_refers_to_files_beside_it(tmp_path: Path, reference: str) ->
     assert sorted(sample.label for sample in collection.test) == ["anomaly"] * 10 + ["normal"] * 10
 
 
+def test_a_line_of_a_manifest_without_a_label_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", picture("grey"))
+    (tmp_path / "my.manifest").write_text('{"source-ref": "a.png"}')
+
+    with pytest.raises(NoImages, match=r"my\.manifest, line 1: a\.png has no label"):
+        images.collect(tmp_path)
+
+
 def test_too_few_images_are_counted(tmp_path: Path) -> None:
     put(tmp_path / "normal" / "a.png", picture("grey"))
     put(tmp_path / "anomaly" / "b.png", picture("grey"))
