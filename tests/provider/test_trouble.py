@@ -126,7 +126,7 @@ def test_how_long_the_service_wants_to_be_left_alone(told: str, seconds: float) 
 
 def test_nobody_asks_before_the_service_wants_it(service: Wire, connect: Any) -> None:
     answers(service, refused(429, "ThrottlingException", **{"Retry-After": "2"}), from_a_proxy(503))
-    conn_id = connect(endpoint_url=service.url, requests_per_second=4)
+    conn_id = connect(endpoint_url=service.url, requests_per_second=2)
 
     async def run() -> list[Any]:
         return await asyncio.gather(*(event_of(trigger(conn_id)) for _ in range(3)))
@@ -134,8 +134,8 @@ def test_nobody_asks_before_the_service_wants_it(service: Wire, connect: Any) ->
     assert asyncio.run(run()) == [SUCCESS] * 3
     gaps = [later.at - earlier.at for earlier, later in pairwise(service.requests)]
     assert len(gaps) == 4
-    for gap, least in zip(gaps, (2, 1, 0.25, 0.25), strict=True):
-        assert gap >= 0.95 * least
+    for gap, least in zip(gaps, (2, 1, 0.5, 0.5), strict=True):
+        assert gap >= 0.6 * least  # they are measured where they arrive, and one may take longer than the next
 
 
 # -- the deadline ----------------------------------------------------------------------------------------
