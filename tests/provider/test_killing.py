@@ -19,9 +19,9 @@ from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyPr
 from airflow_provider_lookoutvision.testing.s3 import running_s3
 from airflow_provider_lookoutvision.testing.service import running_service
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
-SECONDS = 120
+SECONDS = 300
 # More than are looked at, one a second in each of two threads, before the slowest machine tells the task.
 IMAGES = 240
 
