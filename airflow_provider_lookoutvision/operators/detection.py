@@ -146,10 +146,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
 
     @cached_property
     def _service(self) -> Any:
-        from botocore.config import Config
-
-        once = Config(retries={"total_max_attempts": 1}, max_pool_connections=self.max_workers)
-        return self.hook.get_client_type(self.hook.region_name, self.hook.config.merge(once))
+        return self.hook.client_without_retries(max_pool_connections=self.max_workers)
 
     @cached_property
     def _s3(self) -> Any:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from airflow_provider_lookoutvision.server.access import matches
+from airflow_provider_lookoutvision.server.manifest import is_key
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 
 _BUCKET = re.compile(r"[0-9A-Za-z._-]{3,63}")
@@ -116,12 +117,7 @@ class Buckets:
     def _check(self, location: Location) -> None:
         if not self.allows(location.bucket):
             raise BlobError(f"the access key may not use the bucket of {location}", input=True)
-        parts = location.key.split("/")
-        if (
-            not _BUCKET.fullmatch(location.bucket)
-            or {".", ".."} & {location.bucket, *parts}
-            or "\0" in location.key
-        ):
+        if not (_BUCKET.fullmatch(location.bucket) and is_key(location.bucket) and is_key(location.key)):
             raise BlobError(f"{location} names no object", input=True)
 
 

@@ -179,12 +179,17 @@ def _reference(document: dict[str, Any], key: str, folder: Folder | None) -> tup
     match = _S3_URI.fullmatch(uri)
     if not match:
         raise InvalidLine(f"its {_name(key)} is {_shown(value)}, not s3://bucket/key")
-    if {".", ".."} & set(match[2].split("/")) or "\0" in uri:
+    if not is_key(match[2]):
         raise InvalidLine(f"its {_name(key)} {_shown(value)} has a part that is no name")
     if len(match[2].encode(errors="surrogatepass")) > LONGEST_KEY_BYTES:
         raise InvalidLine(f"the key in its {_name(key)} has more than {LONGEST_KEY_BYTES} bytes")
     document[key] = uri
     return uri, match[1]
+
+
+def is_key(key: str) -> bool:
+    """Whether it can name an object: its parts are names, and a folder can hold them."""
+    return not {".", ".."} & set(key.split("/")) and "\0" not in key
 
 
 def _companions(document: dict[str, Any], kind: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -24,6 +24,7 @@ from airflow_provider_lookoutvision.server.errors import (
     ValidationException,
 )
 from airflow_provider_lookoutvision.server.evaluation import manifest_key, result_key
+from airflow_provider_lookoutvision.server.manifest import is_key
 from airflow_provider_lookoutvision.server.projects import find_project
 from airflow_provider_lookoutvision.server.schema import (
     dataset_entries,
@@ -96,7 +97,7 @@ def create_model(
             f"The evaluation would be written to a key of {len(key)} characters, and S3 has at most "
             f"{_LONGEST_KEY}: choose a shorter Prefix"
         )
-    if {".", ".."} & set(key.split("/")):
+    if not is_key(key):
         raise ValidationException(f"The Prefix {prefix!r} has a part that is no name: . or ..")
     model_id = call.connection.execute(
         table.insert()

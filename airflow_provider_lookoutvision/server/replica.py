@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from airflow_provider_lookoutvision.server import frames
 from airflow_provider_lookoutvision.server.child import not_installed
 from airflow_provider_lookoutvision.server.frames import Answer
+from airflow_provider_lookoutvision.server.manifest import BACKGROUND
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from airflow_provider_lookoutvision.engine import Detector
 
-BACKGROUND, WHITE = "background", "#FFFFFF"
+WHITE = "#FFFFFF"
 
 
 def main(cache: Path, threads: int, source: BinaryIO, output: BinaryIO) -> int:
