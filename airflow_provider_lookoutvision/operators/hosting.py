@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lookoutvision.operators.base import for_xcom, no_retry_for_faults_of_the_input
-from airflow_provider_lookoutvision.operators.clearing import wait_in_task
 from airflow_provider_lookoutvision.operators.tokens import TokenMixin
 from airflow_provider_lookoutvision.operators.versions import LATEST, Model, ModelVersionMixin
 from airflow_provider_lookoutvision.operators.waiting import CancelOnKillMixin, WaitingMixin
@@ -136,7 +135,7 @@ class LookoutVisionStartModelOperator(CancelOnKillMixin, _HostingOperator):
                 )
             return model
         if description["Status"] == "STOPPING_HOSTING":
-            wait_in_task(self, "ModelStopped", model.arguments)
+            self.wait_in_task("ModelStopped", model.arguments)
         self.call("StartModel", **model.arguments, **units, ClientToken=token)
         return self._started(model)
 

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_lookoutvision.assets import announce
 from airflow_provider_lookoutvision.operators.base import for_xcom, no_retry_for_faults_of_the_input
-from airflow_provider_lookoutvision.operators.clearing import wait_in_task, when_datasets_are_free
+from airflow_provider_lookoutvision.operators.clearing import when_datasets_are_free
 from airflow_provider_lookoutvision.operators.s3 import split_s3_prefix
 from airflow_provider_lookoutvision.operators.tokens import TokenMixin
 from airflow_provider_lookoutvision.operators.versions import GONE, Model, ModelVersionMixin
@@ -236,7 +236,7 @@ class LookoutVisionDeleteModelOperator(WaitingMixin, TokenMixin, ModelVersionMix
                 if not self.stop_if_hosted:
                     raise
                 if model.stop(self.derived_token(context, "StopModel")):
-                    wait_in_task(self, "ModelStopped", model.arguments)
+                    self.wait_in_task("ModelStopped", model.arguments)
                 model.delete(self.token(context))
         self.wait_then(context, {})
 

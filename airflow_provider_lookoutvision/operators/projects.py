@@ -12,11 +12,11 @@ from airflow_provider_lookoutvision.operators.base import (
     for_xcom,
     no_retry_for_faults_of_the_input,
 )
-from airflow_provider_lookoutvision.operators.clearing import wait_in_task
 from airflow_provider_lookoutvision.operators.creating import LookoutVisionCreateBaseOperator
 from airflow_provider_lookoutvision.operators.datasets import delete_dataset
 from airflow_provider_lookoutvision.operators.tokens import TokenMixin
 from airflow_provider_lookoutvision.operators.versions import Model
+from airflow_provider_lookoutvision.operators.waiting import PatientMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -77,23 +77,19 @@ class LookoutVisionCreateProjectOperator(LookoutVisionCreateBaseOperator):
         return {name: description[name] for name in ("ProjectArn", "ProjectName", "CreationTimestamp")}
 
 
-class LookoutVisionDeleteProjectOperator(TokenMixin):
+class LookoutVisionDeleteProjectOperator(PatientMixin, TokenMixin):
     """Delete a project. One that is already gone is success.
 
     :param project_name: the project's name.
     :param cascade: delete its models and datasets too, first, as the service demands. Hosted models are
         stopped, trainings cancelled, imports waited for, in the task. Images, and the evaluations of models,
         stay where they are. A retry goes on where an earlier try ended.
-    :param waiter_delay: seconds between two questions in these waits.
-    :param waiter_max_attempts: the most questions in each.
     :param client_token: a token of your own for the project's deletion, used as it is; by default the task
         instance's.
     :raises AirflowFailException: when the project isn't empty, and ``cascade`` isn't set.
     """
 
     template_fields: Sequence[str] = (*TokenMixin.template_fields, "project_name", "cascade")
-
-    _killed = False
 
     def __init__(
         self,
@@ -104,11 +100,9 @@ class LookoutVisionDeleteProjectOperator(TokenMixin):
         waiter_max_attempts: int = 900,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(waiter_delay=waiter_delay, waiter_max_attempts=waiter_max_attempts, **kwargs)
         self.project_name = project_name
         self.cascade = cascade
-        self.waiter_delay = waiter_delay
-        self.waiter_max_attempts = waiter_max_attempts
 
     def execute(self, context: Context) -> None:
         """Delete the project, unless it is gone."""
@@ -123,10 +117,6 @@ class LookoutVisionDeleteProjectOperator(TokenMixin):
                 self.log.info("Project %s is already gone", self.project_name)
             else:
                 self.log.info("Project %s is deleted", self.project_name)
-
-    def on_kill(self) -> None:
-        """End the wait. Airflow 3 goes on with a task whose process is told to end."""
-        self._killed = True
 
     def _cascades(self) -> bool:
         # A template renders to text, and "False" would be true.
@@ -146,11 +136,11 @@ class LookoutVisionDeleteProjectOperator(TokenMixin):
             if status in _IN_SERVICE and model.stop(self.derived_token(context, "StopModel", model.version))
         ]
         for model in stopping:
-            wait_in_task(self, "ModelStopped", model.arguments)
+            self.wait_in_task("ModelStopped", model.arguments)
         for model, _ in models:
             model.delete(self.derived_token(context, "DeleteModel", model.version))
         for model, _ in models:
-            wait_in_task(self, "ModelDeleted", model.arguments)
+            self.wait_in_task("ModelDeleted", model.arguments)
 
     def _delete_datasets(self, context: Context) -> None:
         project = self.call("DescribeProject", ProjectName=self.project_name)["ProjectDescription"]
@@ -158,7 +148,7 @@ class LookoutVisionDeleteProjectOperator(TokenMixin):
             dataset_type = dataset["DatasetType"]
             arguments = {"ProjectName": self.project_name, "DatasetType": dataset_type}
             try:
-                wait_in_task(self, "DatasetCreated", arguments)
+                self.wait_in_task("DatasetCreated", arguments)
             except AirflowException as failure:
                 if self._killed:
                     raise

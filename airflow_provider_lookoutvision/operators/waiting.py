@@ -21,16 +21,44 @@ if TYPE_CHECKING:
     from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
 
 
-class WaitingMixin(LookoutVisionBaseOperator):
-    """What an operator of an asynchronous operation adds.
+class PatientMixin(LookoutVisionBaseOperator):
+    """What an operator adds that waits in its task, until that is killed.
 
-    :param wait_for_completion: whether to wait until the work has ended.
     :param waiter_delay: seconds between two questions.
     :param waiter_max_attempts: the most questions.
-    :param deferrable: wait in the triggerer, without a worker's slot.
     """
 
     _killed = False
+
+    def __init__(self, *, waiter_delay: float, waiter_max_attempts: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.waiter_delay = waiter_delay
+        self.waiter_max_attempts = waiter_max_attempts
+
+    def wait_of(self, waiter: str, arguments: Mapping[str, Any]) -> Wait:
+        """A wait as patient as this operator."""
+        return Wait(waiter, arguments, self.waiter_delay, self.waiter_max_attempts)
+
+    def wait_in_task(self, waiter: str, arguments: Mapping[str, Any]) -> None:
+        """Wait, even where the operator's own wait is deferred.
+
+        :raises AirflowFailException: when the state can't come, for a fault of the input.
+        :raises AirflowException: when the state doesn't come.
+        """
+        with failures_of_waits():
+            self.wait_of(waiter, arguments).run(self.hook, self.log, lambda: self._killed)
+
+    def on_kill(self) -> None:
+        """End the wait. Airflow 3 goes on with a task whose process is told to end."""
+        self._killed = True
+
+
+class WaitingMixin(PatientMixin):
+    """What an operator of an asynchronous operation adds.
+
+    :param wait_for_completion: whether to wait until the work has ended.
+    :param deferrable: wait in the triggerer, without a worker's slot.
+    """
 
     waiter: ClassVar[str]
     # A trigger that fires at once can overtake what Airflow's scheduler hears of its task's deferral, and
@@ -41,15 +69,11 @@ class WaitingMixin(LookoutVisionBaseOperator):
         self,
         *,
         wait_for_completion: bool = True,
-        waiter_delay: float,
-        waiter_max_attempts: int,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
-        self.waiter_delay = waiter_delay
-        self.waiter_max_attempts = waiter_max_attempts
         self.deferrable = deferrable
 
     @abstractmethod
@@ -71,11 +95,13 @@ class WaitingMixin(LookoutVisionBaseOperator):
         if not (self.wait_for_completion or always):
             self.ended()
             return unwaited
-        wait = Wait(self.waiter, self.waiter_arguments(), self.waiter_delay, self.waiter_max_attempts)
-        with failures_of_waits():
-            if not self.deferrable:
-                wait.run(self.hook, self.log, lambda: self._killed)
-            elif not (self.asks_before_deferring and wait.check(self.hook, self.log)):
+        wait = self.wait_of(self.waiter, self.waiter_arguments())
+        if not self.deferrable:
+            self.wait_in_task(wait.waiter, wait.arguments)
+        else:
+            with failures_of_waits():
+                there = self.asks_before_deferring and wait.check(self.hook, self.log)
+            if not there:
                 self.defer(
                     trigger=trigger(self, wait, return_value=state, cancellation=self.cancellation()),
                     method_name="execute_complete",
@@ -96,10 +122,6 @@ class WaitingMixin(LookoutVisionBaseOperator):
 
     def ended(self) -> None:
         """Tell that the wait has ended: what was waited for is there to stay, even if the task is killed."""
-
-    def on_kill(self) -> None:
-        """End the wait. Airflow 3 goes on with a task whose process is told to end."""
-        self._killed = True
 
 
 class CancelOnKillMixin(WaitingMixin):
