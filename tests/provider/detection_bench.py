@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from inspect import unwrap
 from typing import Any
 
 from trained import Account
-from unscheduled import context
+from unscheduled import context, unguarded
 
 from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionDetectAnomaliesOperator
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
@@ -39,9 +38,7 @@ class Bench:
     def run(self, folder: str, cleared: int = 0, **parameters: Any) -> Any:
         """Run over a prefix, as a try of one task instance."""
         given = {"prefix": f"s3://images/{folder}", "results": results_of(folder), **parameters}
-        # Without Airflow's guard of ``execute``, which in Airflow 2 works in the main thread only.
-        execute = unwrap(LookoutVisionDetectAnomaliesOperator.execute)
-        return execute(self.operator(**given), context(folder, cleared=cleared))
+        return unguarded(self.operator(**given), context(folder, cleared=cleared))
 
     def lines(self, folder: str) -> list[dict[str, Any]]:
         found = self.s3.get_object(Bucket="reports", Key=f"{folder}run.jsonl")["Body"].read()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from inspect import unwrap
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow_instance import wait_for
 from trained import Account
-from unscheduled import connected, context
+from unscheduled import connected, context, unguarded
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 from airflow_provider_lookoutvision.operators.lookoutvision import (
@@ -82,8 +81,6 @@ def left_to_retries(operator: Any, told: str) -> None:
 
 def test_mapped_updates_of_one_dataset_take_turns(connect: Any) -> None:
     refs = [[f"s3://images/{task}-{number}.png" for number in range(500)] for task in range(3)]
-    # Without Airflow's guard of ``execute``, which in Airflow 2 works in the main thread only.
-    execute: Callable[..., Any] = unwrap(LookoutVisionUpdateDatasetEntriesOperator.execute)
     with (
         running_service(flags=["--no-worker"]) as service,
         LossyProxy(service.endpoint_url, lambda _: False) as proxy,
@@ -94,7 +91,7 @@ def test_mapped_updates_of_one_dataset_take_turns(connect: Any) -> None:
         update(account, project)
         conn_id = connected(connect, account, endpoint_url=proxy.endpoint_url)
         tasks = [
-            pool.submit(execute, updating(conn_id, project, each), context("run", map_index=index))
+            pool.submit(unguarded, updating(conn_id, project, each), context("run", map_index=index))
             for index, each in enumerate(refs)
         ]
         statuses = [409] * len(refs)

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from airflow_instance import Run
-from moto.server import ThreadedMotoServer
 from world import ATTEMPTS_OF_A_TRY, Faulty, World, client_of, the_first
 
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange
+from airflow_provider_lookoutvision.testing.s3 import running_s3
 from airflow_provider_lookoutvision.testing.service import running_service
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_trigger_all")]
@@ -211,17 +210,10 @@ def test_somebody_elses_dataset(world: World, manifest: str, if_exists: str, sta
 
 @pytest.fixture(scope="module")
 def s3(world: World) -> Iterator[str]:
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    client = boto3.client(
-        "s3", endpoint_url=url, aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1"
-    )
-    client.create_bucket(Bucket="changes")
-    client.put_object(Bucket="changes", Key="new.jsonl", Body=(line("from-s3.png") + line("0.png")).encode())
-    yield url
-    server.stop()
+    with running_s3("changes") as client:
+        changes = line("from-s3.png") + line("0.png")
+        client.put_object(Bucket="changes", Key="new.jsonl", Body=changes.encode())
+        yield client.meta.endpoint_url
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,7 @@ pytestmark = pytest.mark.timeout(600)
 def account() -> Iterator[Account]:
     """An account whose project "plates" has one trained model."""
     with running_service() as service:
-        account = Account.of(service)
-        account.project()
-        assert account.train() == "1"
-        yield account
+        yield Account.with_a_model(service)
 
 
 @pytest.fixture

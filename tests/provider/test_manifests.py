@@ -13,13 +13,13 @@ import boto3
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
 
 from airflow_provider_lookoutvision import manifests
 from airflow_provider_lookoutvision.operators.datasets import LookoutVisionUpdateDatasetEntriesOperator
 from airflow_provider_lookoutvision.operators.manifests import LookoutVisionBuildManifestOperator
 from airflow_provider_lookoutvision.operators.s3 import no_retry_for_faults_of_s3, s3_hook
 from airflow_provider_lookoutvision.server import manifest as service_manifest
+from airflow_provider_lookoutvision.testing.s3 import running_s3
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ROOT = "s3://images/line-1/"
@@ -27,10 +27,8 @@ ROOT = "s3://images/line-1/"
 
 @pytest.fixture(scope="module")
 def s3_url() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
+    with running_s3() as s3:
+        yield s3.meta.endpoint_url
 
 
 @pytest.fixture

@@ -88,10 +88,7 @@ def test_trains_in_a_triggerer_and_deletes(run_deferred: tuple[Run, Account]) ->
 @pytest.fixture(scope="module")
 def account(world: World) -> Account:
     """An account whose project "plates" has one trained model, that no test changes but to host it."""
-    account = Account.of(world.service)
-    account.project()
-    assert account.train() == "1"
-    return account
+    return Account.with_a_model(world.service)
 
 
 @pytest.fixture

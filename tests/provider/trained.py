@@ -40,6 +40,14 @@ class Account:
         session = boto3.Session(key.access_key_id, key.secret_access_key, region_name="eu-central-1")
         return cls(service, key, teach(session).client("lookoutvision", endpoint_url=service.endpoint_url))
 
+    @classmethod
+    def with_a_model(cls, service: Service) -> Account:
+        """One whose project "plates" has one trained model."""
+        account = cls.of(service)
+        account.project()
+        assert account.train() == "1"
+        return account
+
     def project(self, name: str = "plates", masks: bool = False) -> str:
         """Make a project with datasets; with masks there are enough for a model that draws some itself."""
         self.client.create_project(ProjectName=name)

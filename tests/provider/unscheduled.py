@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from inspect import unwrap
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,11 @@ def connected(connect: Any, account: Account, **extra: Any) -> str:
     """A connection to an account."""
     extra = {"endpoint_url": account.service.endpoint_url, **extra}
     return str(connect(login=account.key.access_key_id, password=account.key.secret_access_key, **extra))
+
+
+def unguarded(operator: Any, context: Any) -> Any:
+    """Run an operator without Airflow's guard of that, which in Airflow 2 works in the main thread only."""
+    return unwrap(type(operator).execute)(operator, context)
 
 
 def kill(operator: Any, run_id: str) -> None:

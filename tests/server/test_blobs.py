@@ -16,11 +16,11 @@ from typing import Any, BinaryIO
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from airflow_provider_lookoutvision.server import blobs
 from airflow_provider_lookoutvision.server.blobs import BlobError, Buckets, DirectoryStore, Location, S3Store
 from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.testing.s3 import running_s3
 
 MOST = 1000
 CONTENT = b"the content"
@@ -297,11 +297,8 @@ def test_a_disk_that_fails_is_a_fault_of_the_machine(root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def s3_endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with running_s3() as client:
+        yield client.meta.endpoint_url
 
 
 @pytest.fixture

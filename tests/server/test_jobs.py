@@ -15,12 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-import boto3
 import pytest
 import sqlalchemy as sa
 from dataset_lab import Lab, is_alive, paused, queued, refusal, statistics, until, worker_of, workers_of
 from manifest_lines import line, manifest
-from moto.server import ThreadedMotoServer
 from services import MakeClient, NewKey, NewService, Storage, client_of, storage_of
 
 from airflow_provider_lookoutvision.server import jobs
@@ -30,7 +28,8 @@ from airflow_provider_lookoutvision.server.imports import Importer, Stopped
 from airflow_provider_lookoutvision.server.schema import dataset_entries, datasets
 from airflow_provider_lookoutvision.server.schema import jobs as table
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.testing.service import Key, Service, running_service
+from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
+from airflow_provider_lookoutvision.testing.service import Key, Service
 
 KINDS = (IMPORT_JOB, UPDATE_JOB)
 LINES = 16_000
@@ -473,42 +472,20 @@ def test_a_fault_that_passes_is_never_seen(
 
 
 def test_datasets_from_s3() -> None:
-    aws = {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",
-    }
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-    )
-    s3.create_bucket(Bucket="factory")
-    s3.put_bucket_versioning(Bucket="factory", VersioningConfiguration={"Status": "Enabled"})
-    first = s3.put_object(Bucket="factory", Key="a/x.manifest", Body=manifest({"source-ref": "1.png"}))[
-        "VersionId"
-    ]
-    s3.put_object(Bucket="factory", Key="a/x.manifest", Body=manifest(line("1.png"), line("2.png")))
-    with (
-        running_service(flags=["--buckets", "s3", "--s3-endpoint-url", endpoint], environ=aws) as service,
-        lab_of(service) as (lab, _),
-    ):
-        for version, total in ((None, 2), (first, 1)):
-            described = _from_s3(lab, "factory", "a/x.manifest", version)
-            assert (described["Status"], statistics(described)[0]) == ("CREATE_COMPLETE", total)
-        assert '"s3://factory/a/1.png"' in lab.entries()[0]
-        for bucket, key in (("factory", "nothing"), ("nobucket", "x")):
-            described = _from_s3(lab, bucket, key, None)
-            assert described["StatusMessage"] == f"Invalid input: s3://{bucket}/{key} does not exist"
-    server.stop()
-    s3.close()
+    with running_s3("factory") as s3, running_service_on(s3) as service:
+        s3.put_bucket_versioning(Bucket="factory", VersioningConfiguration={"Status": "Enabled"})
+        first = s3.put_object(Bucket="factory", Key="a/x.manifest", Body=manifest({"source-ref": "1.png"}))[
+            "VersionId"
+        ]
+        s3.put_object(Bucket="factory", Key="a/x.manifest", Body=manifest(line("1.png"), line("2.png")))
+        with lab_of(service) as (lab, _):
+            for version, total in ((None, 2), (first, 1)):
+                described = _from_s3(lab, "factory", "a/x.manifest", version)
+                assert (described["Status"], statistics(described)[0]) == ("CREATE_COMPLETE", total)
+            assert '"s3://factory/a/1.png"' in lab.entries()[0]
+            for bucket, key in (("factory", "nothing"), ("nobucket", "x")):
+                described = _from_s3(lab, bucket, key, None)
+                assert described["StatusMessage"] == f"Invalid input: s3://{bucket}/{key} does not exist"
 
 
 def _from_s3(lab: Lab, bucket: str, key: str, version: str | None) -> dict[str, Any]:

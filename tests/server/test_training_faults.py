@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import sqlalchemy as sa
 from dataset_lab import is_alive, queued, until
 from drawn_parts import drawn, encoded
 from manifest_lines import line, manifest, masked
 from model_lab import ModelLab, Studio
-from moto.server import ThreadedMotoServer
 from PIL import Image
 from services import NewService, storage_of
 from studio_processes import paused, processes, trainers, worker_of
@@ -23,7 +21,8 @@ from studio_processes import paused, processes, trainers, worker_of
 from airflow_provider_lookoutvision.server.child import Child
 from airflow_provider_lookoutvision.server.schema import jobs, training_entries
 from airflow_provider_lookoutvision.server.settings import load
-from airflow_provider_lookoutvision.testing.service import Service, running_service
+from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
+from airflow_provider_lookoutvision.testing.service import Service
 
 pytest_plugins = ["model_lab"]
 
@@ -253,32 +252,12 @@ def test_a_folder_that_can_not_be_written(simple: ModelLab) -> None:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[tuple[Any, Service]]:
     """A client of S3, and a service whose buckets are there."""
-    aws = {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    client = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-    )
-    flags = ["--buckets", "s3", "--s3-endpoint-url", endpoint]
-    with running_service(flags=flags, environ={**aws, "AWS_MAX_ATTEMPTS": "1"}) as service:
+    with running_s3("factory", "results") as client, running_service_on(client) as service:
         yield client, service
-    server.stop()
-    client.close()
 
 
 def test_a_training_from_s3_and_a_bucket_that_vanishes(s3: tuple[Any, Service]) -> None:
     client, service = s3
-    for bucket in ("factory", "results"):
-        client.create_bucket(Bucket=bucket)
     with storage_of(service) as storage:
         lab = Studio(service, storage).lab()
         object.__setattr__(lab, "folder", lab.folder.parent / "factory")
