@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -54,12 +55,14 @@ def running_s3(*buckets: str) -> Iterator[Any]:
         server.stop()
 
 
-def running_service_on(s3: Any) -> AbstractContextManager[Service]:
+def running_service_on(s3: Any, data_dir: Path | None = None) -> AbstractContextManager[Service]:
     """A service that runs inside the block, and has its buckets in that S3.
 
     :param s3: a client, as of ``running_s3``.
+    :param data_dir: its data directory, as of ``running_service``.
     """
     return running_service(
+        data_dir,
         flags=("--buckets", "s3", "--s3-endpoint-url", s3.meta.endpoint_url),
         environ={"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": _REGION},
     )

@@ -5,7 +5,6 @@ The S3 is moto's, in this process: it forgets everything at the end.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from moto.server import ThreadedMotoServer
 
 from airflow_provider_lookoutvision.model import teach
-from airflow_provider_lookoutvision.testing.service import SERVICE_VARIABLE, Service, running_service
+from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
+from airflow_provider_lookoutvision.testing.service import SERVICE_VARIABLE, Service
 
 REGION = "us-east-1"
 IMAGES, RESULTS = "images", "results"
@@ -27,22 +26,21 @@ _OTHERS = ("AIRFLOW", "AWS_", "BOTO_", "LOOKOUTVISION_", "HTTP_PROXY", "ALL_PROX
 
 @dataclass(frozen=True)
 class Backends:
-    """The two, and clients of them."""
+    """The two, and clients of them; ``s3`` is that of the S3."""
 
     service: Service
-    s3_url: str
+    s3: Any
 
     @property
     def client(self) -> Any:
         """A client of the service, to look on with."""
         return teach(boto3.Session()).client(
-            "lookoutvision", endpoint_url=self.service.endpoint_url, **self._credentials
+            "lookoutvision",
+            endpoint_url=self.service.endpoint_url,
+            region_name=REGION,
+            aws_access_key_id=self.service.access_key_id,
+            aws_secret_access_key=self.service.secret_access_key,
         )
-
-    @property
-    def s3(self) -> Any:
-        """A client of the S3."""
-        return boto3.Session().client("s3", endpoint_url=self.s3_url, **self._credentials)
 
     def connection(self, endpoint_url: str | None = None) -> dict[str, Any]:
         """The Amazon connection, as Airflow's JSON form has it.
@@ -57,18 +55,10 @@ class Backends:
                 "region_name": REGION,
                 "service_config": {
                     "lookoutvision": {"endpoint_url": endpoint_url or self.service.endpoint_url},
-                    "s3": {"endpoint_url": self.s3_url},
+                    "s3": {"endpoint_url": self.s3.meta.endpoint_url},
                 },
                 "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": SENDS_PER_TRY}},
             },
-        }
-
-    @property
-    def _credentials(self) -> dict[str, str]:
-        return {
-            "region_name": REGION,
-            "aws_access_key_id": self.service.access_key_id,
-            "aws_secret_access_key": self.service.secret_access_key,
         }
 
 
@@ -89,21 +79,5 @@ def running_backends(folder: Path) -> Iterator[Backends]:
 
     :raises ServiceFailed: when the service doesn't start.
     """
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else it tells of every request
-    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    moto.start()
-    try:
-        s3_url = "http://{}:{}".format(*moto.get_host_and_port())
-        flags = ("--buckets", "s3", "--s3-endpoint-url", s3_url)
-        environ = {
-            "AWS_ACCESS_KEY_ID": "service",
-            "AWS_SECRET_ACCESS_KEY": "service",
-            "AWS_DEFAULT_REGION": REGION,
-        }
-        with running_service(folder, flags, environ) as service:
-            backends = Backends(service, s3_url)
-            for bucket in (IMAGES, RESULTS):
-                backends.s3.create_bucket(Bucket=bucket)
-            yield backends
-    finally:
-        moto.stop()
+    with running_s3(IMAGES, RESULTS) as s3, running_service_on(s3, folder) as service:
+        yield Backends(service, s3)
