@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from airflow_provider_lookoutvision.server.http import BoundedHttpProtocol
+from airflow_provider_lookoutvision.server.protocol.http import BoundedHttpProtocol
 
 
 def main(port: int, answer: bytes) -> None:

@@ -23,10 +23,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_lookoutvision.server import paging
-from airflow_provider_lookoutvision.server.schema import dataset_entries, datasets, projects
+from airflow_provider_lookoutvision.server.protocol import pagination
 from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import DEFAULT_ACCOUNT, Settings
+from airflow_provider_lookoutvision.server.storage.schema import dataset_entries, datasets, projects
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from bench.load import measure
 from bench.service import REGION, machine, new_client
@@ -137,7 +137,7 @@ def _fill(service: Service, url: str, entries: int) -> Callable[..., str]:
         filters = [None, label, "None", "None", None]
         scope = [DEFAULT_ACCOUNT, REGION, service.access_key_id, "ListDatasetEntries", dataset, *filters]
         last = [SimpleNamespace(id=first + entry - 1)] * 2
-        return paging.page(seal, scope, None, 1).cut(last, "id")[1] or ""
+        return pagination.page(seal, scope, None, 1).cut(last, "id")[1] or ""
 
     return token
 

@@ -29,9 +29,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_lookoutvision.server.database import Database
-from airflow_provider_lookoutvision.server.schema import model_artifacts
 from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.server.storage.database import Database
+from airflow_provider_lookoutvision.server.storage.schema import model_artifacts
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from bench.engine_quality import Set, add_source, read_source
 from bench.load import measure

@@ -29,10 +29,10 @@ import numpy as np
 import sqlalchemy as sa
 from PIL import Image, ImageDraw
 
-from airflow_provider_lookoutvision.server.database import Database
-from airflow_provider_lookoutvision.server.schema import jobs, training_entries
 from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.server.storage.database import Database
+from airflow_provider_lookoutvision.server.storage.schema import jobs, training_entries
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from bench.service import machine, new_client
 
@@ -41,7 +41,7 @@ OUTPUT = {"S3Location": {"Bucket": "parts", "Prefix": "out/"}}
 DATASETS = {"train": ["normal"] * 10, "test": ["normal"] * 10 + ["anomaly"] * 10}
 SIDE = 96
 SECONDS = 300
-TRAINER, WORKER = "server.training_process", "server.cli\0worker"
+TRAINER, WORKER = "server.models.training_process", "server.cli\0worker"
 
 
 @dataclass(frozen=True)

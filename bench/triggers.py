@@ -23,9 +23,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_lookoutvision.server.schema import datasets, projects
 from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import DEFAULT_ACCOUNT, Settings
+from airflow_provider_lookoutvision.server.storage.schema import datasets, projects
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from bench.service import REGION, machine
 
@@ -33,7 +33,7 @@ _TRIGGERER = """
 import asyncio, logging, pathlib, sys, time
 from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
-import airflow_provider_lookoutvision.asking as asking
+import airflow_provider_lookoutvision.waiters.polling as asking
 count, delay, seconds, ways = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 if ways == "threads":
     asking.has_aiobotocore = lambda: False

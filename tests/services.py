@@ -12,11 +12,12 @@ import boto3
 from botocore.config import Config
 
 from airflow_provider_lookoutvision.model import teach
-from airflow_provider_lookoutvision.server import access
-from airflow_provider_lookoutvision.server.database import Database
-from airflow_provider_lookoutvision.server.sealing import Seal
+from airflow_provider_lookoutvision.server.calls import access
 from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.server.storage.database import Database
+from airflow_provider_lookoutvision.server.storage.encryption import Seal
+from airflow_provider_lookoutvision.server.storage.wildcards import EVERYTHING
 from airflow_provider_lookoutvision.testing.service import Key, Service
 
 REGION = "eu-central-1"
@@ -38,8 +39,8 @@ class Storage:
         self,
         account: str = "123456789012",
         *,
-        allow: Sequence[str] = access.EVERYTHING,
-        project: Sequence[str] = access.EVERYTHING,
+        allow: Sequence[str] = EVERYTHING,
+        project: Sequence[str] = EVERYTHING,
     ) -> Key:
         """Make an access key, as ``lookoutvision keys create`` does."""
         with self.database.write() as connection:

@@ -21,7 +21,8 @@ import pytest
 from airflow_provider_lookoutvision.operators import lookoutvision as operators
 from airflow_provider_lookoutvision.provider_info import get_provider_info
 from airflow_provider_lookoutvision.sensors import lookoutvision as sensors
-from airflow_provider_lookoutvision.server import cli, errors, sigv4
+from airflow_provider_lookoutvision.server import cli
+from airflow_provider_lookoutvision.server.protocol import errors, sigv4
 from airflow_provider_lookoutvision.server.settings import ENVIRONMENT_PREFIX, Settings
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 

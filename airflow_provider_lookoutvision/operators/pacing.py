@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_provider_lookoutvision.trouble import is_trouble, refusal, retry_after, status
+from airflow_provider_lookoutvision.waiters.transient import is_trouble, refusal, retry_after, status
 
 Answer = TypeVar("Answer")
 

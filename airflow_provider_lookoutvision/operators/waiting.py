@@ -13,7 +13,7 @@ from airflow_provider_lookoutvision.operators.base import (
     LookoutVisionBaseOperator,
     no_retry_for_faults_of_the_input,
 )
-from airflow_provider_lookoutvision.waiting import Wait, WaitFailed, cancel
+from airflow_provider_lookoutvision.waiters.waiter import Wait, WaitFailed, cancel
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -26,7 +26,7 @@ from airflow_provider_lookoutvision.operators.base import (
     no_retry_for_faults_of_the_input,
 )
 from airflow_provider_lookoutvision.operators.waiting import check_event, failures_of_waits, trigger
-from airflow_provider_lookoutvision.waiting import Progress, Wait
+from airflow_provider_lookoutvision.waiters.waiter import Progress, Wait
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

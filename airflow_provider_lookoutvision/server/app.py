@@ -33,21 +33,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from airflow_provider_lookoutvision.server import (
-    access,
-    datasets,
-    hosting,
-    idempotency,
-    models,
-    projects,
-    protocol,
-    sigv4,
-    tags,
-)
-from airflow_provider_lookoutvision.server.bodies import SMALL, Bodies
-from airflow_provider_lookoutvision.server.call import Call, Handler, Inference
-from airflow_provider_lookoutvision.server.database import Database
-from airflow_provider_lookoutvision.server.errors import (
+from airflow_provider_lookoutvision.server import projects, tags
+from airflow_provider_lookoutvision.server.calls import access, idempotency
+from airflow_provider_lookoutvision.server.calls.call import Call, Handler, Inference
+from airflow_provider_lookoutvision.server.calls.throttling import Throttle
+from airflow_provider_lookoutvision.server.datasets import operations as datasets
+from airflow_provider_lookoutvision.server.hosting import operations as hosting
+from airflow_provider_lookoutvision.server.hosting.fleet import Fleet
+from airflow_provider_lookoutvision.server.models import operations as models
+from airflow_provider_lookoutvision.server.protocol import rest_json, sigv4
+from airflow_provider_lookoutvision.server.protocol.errors import (
     InternalServerException,
     NotImplementedException,
     RequestEntityTooLargeException,
@@ -55,10 +50,10 @@ from airflow_provider_lookoutvision.server.errors import (
     SignatureException,
     ValidationException,
 )
-from airflow_provider_lookoutvision.server.fleet import Fleet
-from airflow_provider_lookoutvision.server.sealing import Seal
+from airflow_provider_lookoutvision.server.protocol.request_bodies import SMALL, Bodies
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.throttle import Throttle
+from airflow_provider_lookoutvision.server.storage.database import Database
+from airflow_provider_lookoutvision.server.storage.encryption import Seal
 
 # One room for each resource: an operation is the function of its name in one of them.
 ROOMS: tuple[ModuleType, ...] = (projects, datasets, models, hosting, tags)
@@ -69,7 +64,7 @@ LARGE_BODIES = 256 << 20
 log = logging.getLogger("lookoutvision")
 
 
-def handler(operation: protocol.Operation) -> Handler | None:
+def handler(operation: rest_json.Operation) -> Handler | None:
     """The function that does an operation, or None while there is none."""
     for room in ROOMS:
         if function := getattr(room, operation.function_name, None):
@@ -117,7 +112,7 @@ class Service:
         self._database = database
         self._seal = seal
         self._wake_worker = wake_worker
-        self._protocol = protocol.load()
+        self._protocol = rest_json.load()
         self._throttle = Throttle(settings.requests_per_second)
         self._threads = anyio.CapacityLimiter(settings.threads)
         self._fleet = Fleet(settings, database)
@@ -214,7 +209,7 @@ class Service:
     def _perform(
         self,
         claim: sigv4.Claim,
-        route: protocol.Route,
+        route: rest_json.Route,
         query: str,
         headers: Mapping[str, str],
         body: bytes,
@@ -292,7 +287,7 @@ def _verify(claim: sigv4.Claim, credential: sigv4.Credential | None, body: bytes
         raise SignatureException(error.code, error.message, error.status) from None
 
 
-def _length(request: Request, operation: protocol.Operation) -> int:
+def _length(request: Request, operation: rest_json.Operation) -> int:
     """How long the body can be: as it says, or as it may be."""
     length = request.headers.get("content-length", "")
     if not length.isdecimal():
@@ -302,7 +297,7 @@ def _length(request: Request, operation: protocol.Operation) -> int:
     return int(length)
 
 
-def _too_large(operation: protocol.Operation) -> ServiceError:
+def _too_large(operation: rest_json.Operation) -> ServiceError:
     if operation.takes_image:
         return ValidationException(f"The image is larger than the {operation.body_limit} bytes it may have")
     return RequestEntityTooLargeException(

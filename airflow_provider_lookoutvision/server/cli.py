@@ -140,8 +140,9 @@ def _model_path(_flags: argparse.Namespace) -> int:
 
 
 def _create_key(flags: argparse.Namespace) -> int:
-    from airflow_provider_lookoutvision.server import access
+    from airflow_provider_lookoutvision.server.calls import access
     from airflow_provider_lookoutvision.server.serving import opened
+    from airflow_provider_lookoutvision.server.storage.wildcards import EVERYTHING
 
     with opened(settings_module.load(vars(flags))) as (database, seal), database.write() as connection:
         try:
@@ -149,9 +150,9 @@ def _create_key(flags: argparse.Namespace) -> int:
                 connection,
                 seal,
                 account_id=flags.account,
-                allowed_actions=flags.allow or access.EVERYTHING,
-                allowed_projects=flags.project or access.EVERYTHING,
-                allowed_buckets=flags.bucket or access.EVERYTHING,
+                allowed_actions=flags.allow or EVERYTHING,
+                allowed_projects=flags.project or EVERYTHING,
+                allowed_buckets=flags.bucket or EVERYTHING,
             )
         except access.InvalidKey as error:
             return _complain(str(error))
@@ -164,8 +165,8 @@ def _create_key(flags: argparse.Namespace) -> int:
 
 
 def _list_keys(flags: argparse.Namespace) -> int:
-    from airflow_provider_lookoutvision.server import access
-    from airflow_provider_lookoutvision.server.call import moment
+    from airflow_provider_lookoutvision.server.calls import access
+    from airflow_provider_lookoutvision.server.calls.call import moment
     from airflow_provider_lookoutvision.server.serving import opened
 
     with opened(settings_module.load(vars(flags))) as (database, _), database.read() as connection:
@@ -193,7 +194,7 @@ def _list_keys(flags: argparse.Namespace) -> int:
 
 
 def _delete_key(flags: argparse.Namespace) -> int:
-    from airflow_provider_lookoutvision.server import access
+    from airflow_provider_lookoutvision.server.calls import access
     from airflow_provider_lookoutvision.server.serving import opened
 
     with opened(settings_module.load(vars(flags))) as (database, _), database.write() as connection:

@@ -6,14 +6,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_lookoutvision.server.call import Call, moment
-from airflow_provider_lookoutvision.server.errors import (
+from airflow_provider_lookoutvision.server.calls.call import Call, moment
+from airflow_provider_lookoutvision.server.protocol.errors import (
     ConflictException,
     ResourceNotFoundException,
     ResourceType,
     ServiceQuotaExceededException,
 )
-from airflow_provider_lookoutvision.server.schema import datasets, insert_new, lock, models, projects
+from airflow_provider_lookoutvision.server.storage.schema import datasets, insert_new, lock, models, projects
 
 _SHOWN = 5
 

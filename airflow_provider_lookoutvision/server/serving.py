@@ -12,13 +12,15 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 import uvicorn
 
-from airflow_provider_lookoutvision.server import access, logs, sealing
+from airflow_provider_lookoutvision.server import logs
 from airflow_provider_lookoutvision.server.app import create_app
-from airflow_provider_lookoutvision.server.database import Database
-from airflow_provider_lookoutvision.server.http import BoundedHttpProtocol
-from airflow_provider_lookoutvision.server.schema import lock
-from airflow_provider_lookoutvision.server.sealing import Seal
+from airflow_provider_lookoutvision.server.calls import access
+from airflow_provider_lookoutvision.server.protocol.http import BoundedHttpProtocol
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
+from airflow_provider_lookoutvision.server.storage import encryption
+from airflow_provider_lookoutvision.server.storage.database import Database
+from airflow_provider_lookoutvision.server.storage.encryption import Seal
+from airflow_provider_lookoutvision.server.storage.schema import lock
 from airflow_provider_lookoutvision.server.worker import WorkerProcess
 
 _BACKLOG = 2048
@@ -32,7 +34,7 @@ def opened(settings: Settings) -> Iterator[tuple[Database, Seal]]:
     """
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        seal = sealing.load(settings.data_dir)
+        seal = encryption.load(settings.data_dir)
     except OSError as error:
         raise SettingsError(f"the data directory {settings.data_dir} can't be used: {error}") from None
     database = Database(settings.url, settings.threads)
@@ -113,5 +115,5 @@ def _make_first_key(settings: Settings, database: Database, seal: Seal) -> None:
         if not access.list_keys(connection):
             key, secret = access.create_key(connection, seal)
             text = f"[default]\naws_access_key_id = {key.access_key_id}\naws_secret_access_key = {secret}\n"
-            sealing.write_private(path, text.encode())
+            encryption.write_private(path, text.encode())
             print(f"The first access key is in {path}", flush=True)  # noqa: T201

@@ -8,14 +8,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_lookoutvision.server.call import Call
-from airflow_provider_lookoutvision.server.errors import (
+from airflow_provider_lookoutvision.server.calls.call import Call
+from airflow_provider_lookoutvision.server.protocol.errors import (
     ResourceNotFoundException,
     ResourceType,
     ServiceQuotaExceededException,
     ValidationException,
 )
-from airflow_provider_lookoutvision.server.schema import model_tags, models, projects, upsert
+from airflow_provider_lookoutvision.server.storage.schema import model_tags, models, projects, upsert
 
 MOST_TAGS = 200
 _RESOURCE = re.compile(r"model/([^/]+)/([1-9][0-9]{0,8})")

@@ -19,13 +19,15 @@ from contextlib import suppress
 
 import sqlalchemy as sa
 
-from airflow_provider_lookoutvision.server import blobs, jobs, logs
-from airflow_provider_lookoutvision.server.database import Database
-from airflow_provider_lookoutvision.server.doer import Doer
-from airflow_provider_lookoutvision.server.imports import Importer
-from airflow_provider_lookoutvision.server.jobs import Lease, Stopped
+from airflow_provider_lookoutvision.server import logs
+from airflow_provider_lookoutvision.server.datasets.importer import Importer
+from airflow_provider_lookoutvision.server.jobs import queue
+from airflow_provider_lookoutvision.server.jobs.handler import Doer
+from airflow_provider_lookoutvision.server.jobs.queue import Lease, Stopped
+from airflow_provider_lookoutvision.server.models.trainer import Trainer
 from airflow_provider_lookoutvision.server.settings import Settings, as_environ
-from airflow_provider_lookoutvision.server.trainer import Trainer
+from airflow_provider_lookoutvision.server.storage import buckets
+from airflow_provider_lookoutvision.server.storage.database import Database
 
 POLL_SECONDS = 1.0
 RESTART_SECONDS = 1.0
@@ -45,7 +47,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until ``stop``."""
-        store, stopping = blobs.store(self._settings), self._stopping.is_set
+        store, stopping = buckets.store(self._settings), self._stopping.is_set
         trainer = Trainer(self._database, store, self._settings, stopping)
         with suppress(OSError, sa.exc.SQLAlchemyError):
             trainer.tidy()
@@ -85,26 +87,26 @@ class Worker:
                     self._work.wait(POLL_SECONDS)
 
     def _do_one(self, doer: Doer) -> bool:
-        job = jobs.claim(self._database, self._owner, doer.kinds)
+        job = queue.claim(self._database, self._owner, doer.kinds)
         if job is None:
             return False
         told = {"job": job.id, "kind": job.kind, "subject": job.subject_id, "attempt": job.attempts}
         log.info("job begun", extra=told)
         try:
-            if job.attempts > jobs.MOST_ATTEMPTS:
+            if job.attempts > queue.MOST_ATTEMPTS:
                 doer.give_up(job)
             else:
                 doer.run(job)
         except Stopped:
             Lease(self._database, job).release()
             log.info("job given back", extra=told)
-        except jobs.LeaseLost:
+        except queue.LeaseLost:
             log.warning("job lost to another worker", extra=told)
         except sa.exc.DBAPIError:
             raise  # the lease runs out, and the job is claimed again
         except Exception:
             log.exception("job failed", extra=told)
-            with suppress(jobs.LeaseLost):
+            with suppress(queue.LeaseLost):
                 doer.fail_unexpectedly(job)
         else:
             log.info("job ended", extra=told)
@@ -196,4 +198,4 @@ class WorkerProcess:
         status = process.wait()
         if not self._stopping.is_set():
             log.error("the worker ended and is started again", extra={"exit_status": status})
-        jobs.abandon(self._database, owner)
+        queue.abandon(self._database, owner)

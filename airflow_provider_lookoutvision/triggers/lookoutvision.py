@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_lookoutvision.waiting import Wait, WaitFailed, cancel
+from airflow_provider_lookoutvision.waiters.waiter import Wait, WaitFailed, cancel
 
 if TYPE_CHECKING:
     from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook

@@ -26,7 +26,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from airflow_provider_lookoutvision.triggers import lookoutvision as triggers
 from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
-from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
+from airflow_provider_lookoutvision.waiters.waiter import Wait, WaitFailed
 
 
 @pytest.fixture(scope="module")

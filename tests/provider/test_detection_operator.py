@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,6 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_instance import Run, wait_for
 from detection_bench import Bench, detecting, results_of
 from PIL import Image
+from service_processes import replicas
 from trained import SIZE, Account, plate
 from unscheduled import context
 from world import World
@@ -315,13 +318,13 @@ def test_a_busy_service_is_asked_more_slowly(s3: Any, connect: Any, folder: str)
             with pytest.raises(AirflowFailException, match="start it, and wait until it is HOSTED"):
                 bench.run(folder)
             name = {"ProjectName": "plates", "ModelVersion": version}
-            account.client.start_model(**name, MinInferenceUnits=5)  # which takes its time
+            account.client.start_model(**name, MinInferenceUnits=1)
+            [unit] = wait_for(lambda: replicas(service), 30, "the inference unit to begin")
+            os.kill(unit, signal.SIGSTOP)
             with pytest.raises(AirflowException, match=r"STARTING_HOSTING.* a retry of this task") as raised:
                 bench.run(folder)
             assert not isinstance(raised.value, AirflowFailException)
-            account.client.stop_model(**name)
-            account.wait("model_stopped", "plates", version)
-            account.client.start_model(**name, MinInferenceUnits=1)
+            os.kill(unit, signal.SIGCONT)
             account.wait("model_hosted", "plates", version)
             assert bench.run(folder, max_workers=12)["failed"] == 0
             statuses = [exchange.status for exchange in bench.proxy.exchanges if detecting(exchange)]

@@ -18,7 +18,7 @@ from airflow_provider_lookoutvision import manifests
 from airflow_provider_lookoutvision.operators.datasets import LookoutVisionUpdateDatasetEntriesOperator
 from airflow_provider_lookoutvision.operators.manifests import LookoutVisionBuildManifestOperator
 from airflow_provider_lookoutvision.operators.s3 import no_retry_for_faults_of_s3, s3_hook
-from airflow_provider_lookoutvision.server import manifest as service_manifest
+from airflow_provider_lookoutvision.server.datasets import manifest as service_manifest
 from airflow_provider_lookoutvision.testing.s3 import running_s3
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

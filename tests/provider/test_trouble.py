@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from wire import Answer, Request, Wire, certificate, wire
 
-from airflow_provider_lookoutvision import asking, waiting
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 from airflow_provider_lookoutvision.triggers import lookoutvision as triggers
 from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
-from airflow_provider_lookoutvision.trouble import is_trouble, retry_after
-from airflow_provider_lookoutvision.waiting import Wait, WaitFailed
+from airflow_provider_lookoutvision.waiters import polling, waiter
+from airflow_provider_lookoutvision.waiters.transient import is_trouble, retry_after
+from airflow_provider_lookoutvision.waiters.waiter import Wait, WaitFailed
 
 DATASET = {"ProjectName": "p", "DatasetType": "train"}
 LOG = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def service() -> Iterator[Wire]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(triggers, "_FIRST_SECONDS", 0.0)
     if request.param == "threads":
-        monkeypatch.setattr(asking, "has_aiobotocore", lambda: False)
+        monkeypatch.setattr(polling, "has_aiobotocore", lambda: False)
     return str(request.param)
 
 
@@ -145,7 +145,7 @@ def test_nobody_asks_before_the_service_wants_it(service: Wire, connect: Any) ->
 def test_waits_end_at_their_time_however_slow_the_pace(
     service: Wire, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "_LAST_SECONDS", 0.5)
+    monkeypatch.setattr(waiter, "_LAST_SECONDS", 0.5)
     answers(service, then=IMPORTING)
     conn_id = connect(endpoint_url=service.url, requests_per_second=0.01)
 
@@ -180,7 +180,7 @@ def silent(service: Wire) -> Iterator[threading.Event]:
 def test_waits_end_at_their_time_though_the_service_is_silent(
     service: Wire, silent: threading.Event, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "_LAST_SECONDS", 0.5)
+    monkeypatch.setattr(waiter, "_LAST_SECONDS", 0.5)
     conn_id = connect(endpoint_url=service.url, requests_per_second=100)
 
     async def run() -> tuple[list[Any], float]:
@@ -251,7 +251,7 @@ def test_a_key_that_is_refused_still_ends_the_wait(service: Wire, connect: Any) 
 def test_an_endpoint_that_is_edited_meanwhile_is_asked(
     service: Wire, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "_STALE_SECONDS", 1.0)
+    monkeypatch.setattr(polling, "_STALE_SECONDS", 1.0)
     answers(service)
     conn_id = connect(endpoint_url="http://127.0.0.1:9")
 

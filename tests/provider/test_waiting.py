@@ -18,14 +18,14 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from world import client_of
 
-from airflow_provider_lookoutvision import asking, waiting
-from airflow_provider_lookoutvision.asking import Cadence, asker
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionStopModelOperator
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from airflow_provider_lookoutvision.triggers import lookoutvision as triggers
 from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
-from airflow_provider_lookoutvision.waiting import Progress, Wait, WaitFailed
+from airflow_provider_lookoutvision.waiters import polling, waiter
+from airflow_provider_lookoutvision.waiters.polling import Cadence, asker
+from airflow_provider_lookoutvision.waiters.waiter import Progress, Wait, WaitFailed
 
 DATASET = {"ProjectName": "p", "DatasetType": "train"}
 LOG = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def conn_id(service: Service, connect: Any) -> str:
 @pytest.fixture(params=["aiobotocore", "threads"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "threads":
-        monkeypatch.setattr(asking, "has_aiobotocore", lambda: False)
+        monkeypatch.setattr(polling, "has_aiobotocore", lambda: False)
     return str(request.param)
 
 
@@ -184,7 +184,7 @@ def test_a_trigger_that_is_made_again_ends_when_it_would_have(conn_id: str) -> N
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Time that passes when it is told to."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: clock.now, time=time.time))
+    monkeypatch.setattr(waiter, "time", SimpleNamespace(monotonic=lambda: clock.now, time=time.time))
     return clock
 
 

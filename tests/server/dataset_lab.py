@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from botocore.exceptions import ClientError
 from services import Storage
 
-from airflow_provider_lookoutvision.server.schema import jobs
+from airflow_provider_lookoutvision.server.storage.schema import jobs
 from airflow_provider_lookoutvision.testing.service import Service
 
 SECONDS = 60

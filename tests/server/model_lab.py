@@ -33,8 +33,8 @@ from drawn_parts import SIDE, drawn
 from manifest_lines import line, manifest, masked
 from services import NewDatabase, Storage, client_of, storage_of
 
-from airflow_provider_lookoutvision.server import access
-from airflow_provider_lookoutvision.server.schema import model_artifacts, models, projects
+from airflow_provider_lookoutvision.server.calls import access
+from airflow_provider_lookoutvision.server.storage.schema import model_artifacts, models, projects
 from airflow_provider_lookoutvision.testing.service import Key, Service, running_service
 
 OWNER = "123456789012"

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_lookoutvision.server import frames
-from airflow_provider_lookoutvision.server.frames import Answer
+from airflow_provider_lookoutvision.server.hosting import frames
+from airflow_provider_lookoutvision.server.hosting.frames import Answer
 
 
 def main() -> None:

@@ -10,36 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataset_lab import queued, until
-
-from airflow_provider_lookoutvision.testing.service import Service
+from service_processes import processes
 
 if TYPE_CHECKING:
     from model_lab import Studio
 
 
-def processes(*words: str) -> list[int]:
-    """The processes whose command line has all these words."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            command = (
-                (entry / "cmdline").read_bytes().decode(errors="replace") if entry.name.isdigit() else ""
-            )
-        except OSError:
-            continue
-        if command and all(word in command for word in words):
-            found.append(int(entry.name))
-    return found
-
-
 def trainers(studio: Studio) -> list[int]:
     """The training processes of a studio."""
     return processes("server.training_process", str(studio.service.data_dir))
-
-
-def replicas(service: Service) -> list[int]:
-    """The inference units of a service's data directory, whichever process has them."""
-    return processes("server.replica", str(service.data_dir))
 
 
 def worker_of(studio: Studio) -> int:

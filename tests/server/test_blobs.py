@@ -17,9 +17,15 @@ from typing import Any, BinaryIO
 import boto3
 import pytest
 
-from airflow_provider_lookoutvision.server import blobs
-from airflow_provider_lookoutvision.server.blobs import BlobError, Buckets, DirectoryStore, Location, S3Store
 from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.server.storage.buckets import (
+    BlobError,
+    Buckets,
+    DirectoryStore,
+    Location,
+    S3Store,
+    store,
+)
 from airflow_provider_lookoutvision.testing.s3 import running_s3
 
 MOST = 1000
@@ -63,8 +69,8 @@ def test_an_object_is_a_file(root: Path, buckets: Buckets) -> None:
 def test_the_settings_name_the_store(tmp_path: Path) -> None:
     (tmp_path / "buckets" / "parts").mkdir(parents=True)
     (tmp_path / "buckets" / "parts" / "k").write_bytes(CONTENT)
-    assert content_of(Buckets(blobs.store(Settings(data_dir=tmp_path)), ["*"]), "k") == CONTENT
-    assert isinstance(blobs.store(Settings(data_dir=tmp_path, buckets="s3")), S3Store)
+    assert content_of(Buckets(store(Settings(data_dir=tmp_path)), ["*"]), "k") == CONTENT
+    assert isinstance(store(Settings(data_dir=tmp_path, buckets="s3")), S3Store)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +197,7 @@ def test_a_file_that_may_not_be_read() -> None:
     script = """
 import os, sys, tempfile
 from pathlib import Path
-from airflow_provider_lookoutvision.server.blobs import BlobError, Buckets, DirectoryStore, Location
+from airflow_provider_lookoutvision.server.storage.buckets import BlobError, Buckets, DirectoryStore, Location
 if os.geteuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
@@ -310,9 +316,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "AWS_MAX_ATTEMPTS": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    blobs._s3_client.cache_clear()
+    buckets._s3_client.cache_clear()
     yield
-    blobs._s3_client.cache_clear()
+    buckets._s3_client.cache_clear()
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from signed_http import Wire, connected, head_of, read_answer
 from starlette.requests import Request
 
-from airflow_provider_lookoutvision.server import bodies
-from airflow_provider_lookoutvision.server.bodies import Bodies
-from airflow_provider_lookoutvision.server.errors import RequestTimeoutException, ThrottlingException
+from airflow_provider_lookoutvision.server.protocol import request_bodies
+from airflow_provider_lookoutvision.server.protocol.errors import RequestTimeoutException, ThrottlingException
+from airflow_provider_lookoutvision.server.protocol.request_bodies import Bodies
 from airflow_provider_lookoutvision.testing.service import Key, Service
 
 DETECT = "/2020-11-20/projects/p/models/1/detect"
@@ -35,8 +35,8 @@ def request_of(*chunks: bytes, ends: bool = True) -> Request:
 
 
 def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "_SECONDS", 0.1)
-    monkeypatch.setattr(bodies, "_BYTES_A_SECOND", 10 << 20)
+    monkeypatch.setattr(request_bodies, "_SECONDS", 0.1)
+    monkeypatch.setattr(request_bodies, "_BYTES_A_SECOND", 10 << 20)
     held = Bodies(100_000)
 
     async def stalled() -> None:

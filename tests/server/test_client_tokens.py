@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from services import NewKey, Storage
 from signed_http import Answer, Wire
 
-from airflow_provider_lookoutvision.server.schema import client_tokens, projects
+from airflow_provider_lookoutvision.server.storage.schema import client_tokens, projects
 from airflow_provider_lookoutvision.testing.service import Service
 
 PROJECTS = "/2020-11-20/projects"

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from services import Storage
 
-from airflow_provider_lookoutvision.server.schema import insert_new, projects
+from airflow_provider_lookoutvision.server.storage.schema import insert_new, projects
 
 
 def row(account: str, name: str = "p") -> dict[str, object]:

@@ -16,7 +16,7 @@ from manifest_lines import compact, line, manifest, masked
 from services import Storage
 from signed_http import Wire
 
-from airflow_provider_lookoutvision.server.schema import dataset_entries
+from airflow_provider_lookoutvision.server.storage.schema import dataset_entries
 from airflow_provider_lookoutvision.testing.service import Service
 
 OF = {"ProjectName": "p", "DatasetType": "train"}

@@ -12,7 +12,7 @@ from manifest_lines import line, manifest, masked
 from services import MakeClient, Storage, client_of
 from signed_http import Wire
 
-from airflow_provider_lookoutvision.server import access
+from airflow_provider_lookoutvision.server.calls import access
 from airflow_provider_lookoutvision.testing.service import Key, Service
 
 CREATED = "The dataset was created successfully."

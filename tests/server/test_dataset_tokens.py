@@ -13,7 +13,7 @@ from dataset_lab import Lab, paused, queued, refusal, statistics, until
 from manifest_lines import line, manifest
 from services import MakeClient, NewKey, Storage
 
-from airflow_provider_lookoutvision.server.schema import client_tokens
+from airflow_provider_lookoutvision.server.storage.schema import client_tokens
 from airflow_provider_lookoutvision.testing.service import Service
 
 OF = {"ProjectName": "p", "DatasetType": "train"}

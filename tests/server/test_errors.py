@@ -17,7 +17,7 @@ from signed_http import Wire
 from test_limits import owner_of
 from test_projects import names, refused
 
-from airflow_provider_lookoutvision.server import errors, protocol
+from airflow_provider_lookoutvision.server.protocol import errors, rest_json
 from airflow_provider_lookoutvision.testing.service import Service
 
 PROJECTS = "/2020-11-20/projects"
@@ -64,7 +64,7 @@ def test_the_errors_are_those_of_the_model_and_those_of_the_protocol() -> None:
 )
 def test_errors_have_the_members_of_their_shapes(error: errors.ServiceError) -> None:
     shape = ServiceModel.shape_for(MODEL, error.code)
-    status, headers, body = protocol.load().write_error(error)
+    status, headers, body = rest_json.load().write_error(error)
     assert status == shape.metadata["error"]["httpStatusCode"]
     in_headers = {
         name

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_provider_lookoutvision.server import evaluation
-from airflow_provider_lookoutvision.server.evaluation import Figures, Subject
+from airflow_provider_lookoutvision.server.models import evaluation
+from airflow_provider_lookoutvision.server.models.evaluation import Figures, Subject
 
 SUBJECT = Subject(
     "arn:aws:lookoutvision:us-east-1:123456789012:model/line-7/12", "line-7", 12, 1_606_583_060_681

@@ -16,11 +16,11 @@ from botocore.exceptions import ClientError
 from dataset_lab import is_alive, refusal, until
 from drawn_parts import drawn
 from model_lab import ModelLab, Studio
+from service_processes import replicas
 from services import client_of, storage_of
 from signed_http import Wire, connected, head_of, read_answer
-from studio_processes import replicas
 
-from airflow_provider_lookoutvision.server.schema import model_artifacts
+from airflow_provider_lookoutvision.server.storage.schema import model_artifacts
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 
 pytest_plugins = ["model_lab"]

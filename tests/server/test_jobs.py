@@ -21,13 +21,13 @@ from dataset_lab import Lab, is_alive, paused, queued, refusal, statistics, unti
 from manifest_lines import line, manifest
 from services import MakeClient, NewKey, NewService, Storage, client_of, storage_of
 
-from airflow_provider_lookoutvision.server import jobs
-from airflow_provider_lookoutvision.server.blobs import BlobError, Location
-from airflow_provider_lookoutvision.server.datasets import IMPORT_JOB, UPDATE_JOB
-from airflow_provider_lookoutvision.server.imports import Importer, Stopped
-from airflow_provider_lookoutvision.server.schema import dataset_entries, datasets
-from airflow_provider_lookoutvision.server.schema import jobs as table
+from airflow_provider_lookoutvision.server.datasets.importer import Importer, Stopped
+from airflow_provider_lookoutvision.server.datasets.operations import IMPORT_JOB, UPDATE_JOB
+from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.server.storage.buckets import BlobError, Location
+from airflow_provider_lookoutvision.server.storage.schema import dataset_entries, datasets
+from airflow_provider_lookoutvision.server.storage.schema import jobs as table
 from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
 from airflow_provider_lookoutvision.testing.service import Key, Service
 
@@ -221,17 +221,17 @@ def test_a_job_is_claimed_once(lab: Lab, service: Service, storage: Storage, acc
         waiting = [job.id for job in queued(storage, account)]
         with ThreadPoolExecutor(6) as threads:
             claimed = list(
-                threads.map(lambda n: jobs.claim(storage.database, f"worker-{n}", KINDS), range(15))
+                threads.map(lambda n: queue.claim(storage.database, f"worker-{n}", KINDS), range(15))
             )
         found = [job.id for job in claimed if job]
         assert sorted(found) == waiting
         assert claimed.count(None) == 3
         # In the order in which they came, for who asks one after another.
         for number in range(15):
-            jobs.abandon(storage.database, f"worker-{number}")
-        one_by_one = [jobs.claim(storage.database, "one", KINDS) for _ in range(13)]
+            queue.abandon(storage.database, f"worker-{number}")
+        one_by_one = [queue.claim(storage.database, "one", KINDS) for _ in range(13)]
         assert [job.id for job in one_by_one if job] == waiting
-        assert jobs.abandon(storage.database, "one") == 12
+        assert queue.abandon(storage.database, "one") == 12
     for number in range(12):
         until(
             lambda: lab.client.describe_dataset(ProjectName=f"p{number}", DatasetType="test"),  # noqa: B023
@@ -245,10 +245,10 @@ def test_a_job_whose_workers_always_die_is_given_up(
     with paused(service, storage):
         lab.create(manifest(line()), ClientToken="t")
         for attempt in (1, 2, 3):
-            job = jobs.claim(storage.database, f"dead-{attempt}", KINDS)
+            job = queue.claim(storage.database, f"dead-{attempt}", KINDS)
             assert job
             assert job.attempts == attempt
-            assert jobs.claim(storage.database, "another", KINDS) is None
+            assert queue.claim(storage.database, "another", KINDS) is None
             fifteen_seconds_later(storage)
     described = lab.settled()
     assert described["Status"] == "CREATE_FAILED"
@@ -269,8 +269,8 @@ def test_an_update_whose_workers_always_die_changes_nothing(
             ProjectName="p", DatasetType="train", Changes=manifest(line("2.png"))
         )
         for _ in range(3):
-            assert jobs.claim(storage.database, "dead", KINDS)
-            jobs.abandon(storage.database, "dead")
+            assert queue.claim(storage.database, "dead", KINDS)
+            queue.abandon(storage.database, "dead")
     described = lab.settled()
     assert (described["Status"], statistics(described)[0]) == ("UPDATE_FAILED_ROLLBACK_COMPLETE", 1)
     assert described["StatusMessage"].startswith("Service fault: ")
@@ -330,14 +330,14 @@ class Shelf:
 
 
 @pytest.fixture
-def claimed(lab: Lab, service: Service, storage: Storage, account: str) -> Iterator[Callable[[], jobs.Job]]:
+def claimed(lab: Lab, service: Service, storage: Storage, account: str) -> Iterator[Callable[[], queue.Job]]:
     """A function that claims the job of a dataset that has been created; no other worker is awake."""
     with paused(service, storage):
         lab.create(manifest(line()), ClientToken="t")
 
-        def claim() -> jobs.Job:
+        def claim() -> queue.Job:
             fifteen_seconds_later(storage)
-            job = jobs.claim(storage.database, f"test-{secrets.token_hex(4)}", KINDS)
+            job = queue.claim(storage.database, f"test-{secrets.token_hex(4)}", KINDS)
             assert job
             assert job.account_id == account
             return job
@@ -357,47 +357,47 @@ SHELF = [manifest(line(f"{n}.png")) for n in range(2500)]
 
 
 def test_a_worker_that_was_thought_dead_writes_nothing_more(
-    claimed: Callable[[], jobs.Job], lab: Lab, service: Service, storage: Storage
+    claimed: Callable[[], queue.Job], lab: Lab, service: Service, storage: Storage
 ) -> None:
-    others: list[jobs.Job] = []
+    others: list[queue.Job] = []
     late = claimed()
-    with pytest.raises(jobs.LeaseLost):
+    with pytest.raises(queue.LeaseLost):
         importer(service, storage, Shelf(SHELF, lambda: others.append(claimed()))).run(late)
     assert stored(storage, late.subject_id) == 1000  # what it wrote before
     for ending in ("no JSON\n", ""):
         # Neither a good end nor a bad one is its to tell.
-        with pytest.raises(jobs.LeaseLost):
+        with pytest.raises(queue.LeaseLost):
             importer(service, storage, Shelf([ending.encode()])).run(late)
-        with pytest.raises(jobs.LeaseLost):
+        with pytest.raises(queue.LeaseLost):
             importer(service, storage, Shelf(SHELF)).give_up(late)
     assert (lab.describe()["Status"], stored(storage, late.subject_id)) == ("CREATE_IN_PROGRESS", 1000)
-    jobs.Lease(storage.database, late).release()
-    jobs.Lease(storage.database, late).retry_later()
+    queue.Lease(storage.database, late).release()
+    queue.Lease(storage.database, late).retry_later()
     [job] = queued(storage)
     assert (job.owner, job.attempts) == (others[0].owner, 2)
     importer(service, storage, Shelf(SHELF[:1200])).run(others[0])
     assert (lab.describe()["Status"], statistics(lab.describe())[0]) == ("CREATE_COMPLETE", 1200)
-    with pytest.raises(jobs.LeaseLost):
+    with pytest.raises(queue.LeaseLost):
         importer(service, storage, Shelf(SHELF)).run(late)
     assert stored(storage, late.subject_id) == statistics(lab.describe())[0] == 1200
 
 
 def test_a_worker_that_comes_back_under_its_own_name_writes_nothing_either(
-    claimed: Callable[[], jobs.Job], service: Service, storage: Storage
+    claimed: Callable[[], queue.Job], service: Service, storage: Storage
 ) -> None:
     late = claimed()
     fifteen_seconds_later(storage)
-    again = jobs.claim(storage.database, late.owner, KINDS)
+    again = queue.claim(storage.database, late.owner, KINDS)
     assert again
-    with pytest.raises(jobs.LeaseLost):
+    with pytest.raises(queue.LeaseLost):
         importer(service, storage, Shelf(SHELF)).run(late)
     assert stored(storage, late.subject_id) == 0
 
 
 def test_a_lease_is_kept_for_as_long_as_the_work_takes(
-    claimed: Callable[[], jobs.Job], service: Service, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    claimed: Callable[[], queue.Job], service: Service, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "LEASE_MILLISECONDS", 1500)
+    monkeypatch.setattr(queue, "LEASE_MILLISECONDS", 1500)
     job = claimed()
 
     def wait_until_it_is_renewed() -> None:
@@ -410,7 +410,7 @@ def test_a_lease_is_kept_for_as_long_as_the_work_takes(
 
 @pytest.mark.parametrize("nothing", [b"\n", b"{}\n", b"x" * 40_000])
 def test_a_worker_stops_where_no_line_becomes_an_entry(
-    nothing: bytes, claimed: Callable[[], jobs.Job], service: Service, storage: Storage
+    nothing: bytes, claimed: Callable[[], queue.Job], service: Service, storage: Storage
 ) -> None:
     class Endless(Shelf):
         def open(self, location: Location, most: int) -> BinaryIO:
@@ -430,13 +430,13 @@ def test_a_worker_stops_where_no_line_becomes_an_entry(
     job = claimed()
     with pytest.raises(Stopped):
         importer(service, storage, Endless([]), stopping).run(job)
-    jobs.Lease(storage.database, job).release()
+    queue.Lease(storage.database, job).release()
     [left] = queued(storage)
     assert (left.attempts, left.owner, left.leased_until) == (0, None, 0)
 
 
 def test_a_fault_of_the_machine_is_tried_three_times(
-    claimed: Callable[[], jobs.Job], lab: Lab, service: Service, storage: Storage
+    claimed: Callable[[], queue.Job], lab: Lab, service: Service, storage: Storage
 ) -> None:
     class Unreachable(Shelf):
         def open(self, location: Location, most: int) -> BinaryIO:
@@ -448,7 +448,7 @@ def test_a_fault_of_the_machine_is_tried_three_times(
         importer(service, storage, shelf).run(claimed())
         assert lab.describe()["Status"] == "CREATE_IN_PROGRESS"
         # It isn't tried again at once, but when the lease has run out.
-        assert jobs.claim(storage.database, "another", KINDS) is None
+        assert queue.claim(storage.database, "another", KINDS) is None
         assert shelf.opened == attempt
     importer(service, storage, shelf).run(claimed())
     described = lab.describe()
@@ -460,7 +460,7 @@ def test_a_fault_of_the_machine_is_tried_three_times(
 
 
 def test_a_fault_that_passes_is_never_seen(
-    claimed: Callable[[], jobs.Job], lab: Lab, service: Service, storage: Storage
+    claimed: Callable[[], queue.Job], lab: Lab, service: Service, storage: Storage
 ) -> None:
     def fail() -> None:
         raise OSError("the network share has gone")

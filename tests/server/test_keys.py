@@ -18,10 +18,11 @@ from services import NewDatabase, NewService, Storage, client_of
 from test_client_tokens import at_once
 from test_projects import names, refused
 
-from airflow_provider_lookoutvision.server import access, sealing
-from airflow_provider_lookoutvision.server.schema import access_keys, lock
+from airflow_provider_lookoutvision.server.calls import access
 from airflow_provider_lookoutvision.server.serving import _make_first_key, opened
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
+from airflow_provider_lookoutvision.server.storage import encryption
+from airflow_provider_lookoutvision.server.storage.schema import access_keys, lock
 from airflow_provider_lookoutvision.testing.service import Key, Service
 
 
@@ -195,7 +196,7 @@ def test_who_comes_second_finds_the_first_key(new_database: NewDatabase, tmp_pat
 
 def test_who_makes_the_secret_key_at_one_instant_has_the_same(tmp_path: Path) -> None:
     for number in range(20):
-        seals = at_once([partial(sealing.load, tmp_path / str(number))] * 6)
+        seals = at_once([partial(encryption.load, tmp_path / str(number))] * 6)
         sealed = seals[0].close("secret")
         assert [seal.open(sealed) for seal in seals] == ["secret"] * 6
         assert [file.name for file in (tmp_path / str(number)).iterdir()] == ["secret.key"]

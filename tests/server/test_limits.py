@@ -11,9 +11,9 @@ import pytest
 from services import NewService, client_of, storage_of
 from test_projects import names, refused
 
-from airflow_provider_lookoutvision.server import throttle
-from airflow_provider_lookoutvision.server.access import AccessKey, Caller
-from airflow_provider_lookoutvision.server.errors import ThrottlingException
+from airflow_provider_lookoutvision.server.calls import throttling
+from airflow_provider_lookoutvision.server.calls.access import AccessKey, Caller
+from airflow_provider_lookoutvision.server.protocol.errors import ThrottlingException
 from airflow_provider_lookoutvision.testing.service import Key, Service, running_service
 
 
@@ -93,8 +93,8 @@ def test_each_account_and_region_has_its_own_rate(slow_service: Service) -> None
 
 def test_a_bucket_refills(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(throttle.time, "monotonic", lambda: now)
-    limit = throttle.Throttle(4)
+    monkeypatch.setattr(throttling.time, "monotonic", lambda: now)
+    limit = throttling.Throttle(4)
     caller = Caller(AccessKey("K", "000000000001", ("*",), ("*",), ("*",), 0), "eu-central-1")
 
     def admitted(attempts: int) -> int:
@@ -117,7 +117,7 @@ def test_a_bucket_refills(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_the_setting_there_is_no_limit() -> None:
-    limit = throttle.Throttle(None)
+    limit = throttling.Throttle(None)
     caller = Caller(AccessKey("K", "000000000001", ("*",), ("*",), ("*",), 0), "eu-central-1")
     for _ in range(10_000):
         limit.admit(caller, "ListProjects")

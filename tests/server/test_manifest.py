@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from manifest_lines import CLASSIFICATION, SEGMENTATION, compact, line, manifest, masked
 
-from airflow_provider_lookoutvision.server.manifest import (
+from airflow_provider_lookoutvision.server.datasets.manifest import (
     LONGEST_LINE,
     Entry,
     Folder,

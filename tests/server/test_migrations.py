@@ -13,9 +13,10 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from services import NewDatabase
 
-from airflow_provider_lookoutvision.server import access, migrations, schema, sealing
-from airflow_provider_lookoutvision.server.database import Database
-from airflow_provider_lookoutvision.server.schema import metadata
+from airflow_provider_lookoutvision.server.calls import access
+from airflow_provider_lookoutvision.server.storage import encryption, migrations, schema
+from airflow_provider_lookoutvision.server.storage.database import Database
+from airflow_provider_lookoutvision.server.storage.schema import metadata
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(
 
 def test_what_the_first_version_kept_is_kept(empty: Database, tmp_path: Path) -> None:
     migrate(empty, "upgrade", "0001")
-    seal = sealing.load(tmp_path)
+    seal = encryption.load(tmp_path)
     with empty.write() as connection:
         connection.execute(
             sa.text(

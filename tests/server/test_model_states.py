@@ -15,9 +15,9 @@ from manifest_lines import line
 from model_lab import ModelLab, Studio, at_once
 from studio_processes import paused
 
-from airflow_provider_lookoutvision.server import jobs
-from airflow_provider_lookoutvision.server.models import TRAIN_JOB
-from airflow_provider_lookoutvision.server.schema import models
+from airflow_provider_lookoutvision.server.jobs import queue
+from airflow_provider_lookoutvision.server.models.operations import TRAIN_JOB
+from airflow_provider_lookoutvision.server.storage.schema import models
 
 pytest_plugins = ["model_lab"]
 
@@ -192,9 +192,9 @@ def test_a_model_is_deleted_while_its_training_tells_how_far_it_is(lab: ModelLab
     lab.dataset([line("nothing.jpg", bucket=lab.bucket)])
     with paused(studio), ThreadPoolExecutor(1) as thread:
         model = lab.create()
-        job = jobs.claim(studio.storage.database, "somebody", [TRAIN_JOB])
+        job = queue.claim(studio.storage.database, "somebody", [TRAIN_JOB])
         assert job
-        with jobs.Lease(studio.storage.database, job).hold() as connection:
+        with queue.Lease(studio.storage.database, job).hold() as connection:
             deleted = thread.submit(lab.client.delete_model, **lab.of, ModelVersion="1")
             # It waits for this transaction, and this one must not wait for it.
             assert not deleted.done()
@@ -202,7 +202,7 @@ def test_a_model_is_deleted_while_its_training_tells_how_far_it_is(lab: ModelLab
             this = models.c.id == lab.model_id()
             connection.execute(models.update().where(this).values(status_message="half of it"))
         assert deleted.result(60)["ModelArn"] == model["ModelArn"]
-        with pytest.raises(jobs.LeaseLost), jobs.Lease(studio.storage.database, job).hold():
+        with pytest.raises(queue.LeaseLost), queue.Lease(studio.storage.database, job).hold():
             pass
     assert lab.versions() == []
 

@@ -11,9 +11,9 @@ from manifest_lines import line
 from model_lab import ModelLab, Studio
 from studio_processes import paused
 
-from airflow_provider_lookoutvision.server import jobs
-from airflow_provider_lookoutvision.server.models import TRAIN_JOB
-from airflow_provider_lookoutvision.server.schema import client_tokens, models
+from airflow_provider_lookoutvision.server.jobs import queue
+from airflow_provider_lookoutvision.server.models.operations import TRAIN_JOB
+from airflow_provider_lookoutvision.server.storage.schema import client_tokens, models
 
 pytest_plugins = ["model_lab"]
 
@@ -152,13 +152,13 @@ def test_tokens_of_a_model_end_with_it(poor: ModelLab, studio: Studio) -> None:
 def test_a_training_that_always_loses_its_workers_is_given_up(poor: ModelLab, studio: Studio) -> None:
     with paused(studio):
         poor.create(ClientToken="t")
-        for _ in range(jobs.MOST_ATTEMPTS):
-            job = jobs.claim(studio.storage.database, "dead", [TRAIN_JOB])
+        for _ in range(queue.MOST_ATTEMPTS):
+            job = queue.claim(studio.storage.database, "dead", [TRAIN_JOB])
             assert job
             # What a worker that is killed leaves.
             left = studio.service.data_dir / "training" / f"{job.id}-{job.attempts}"
             left.mkdir(parents=True)
-            jobs.abandon(studio.storage.database, "dead")
+            queue.abandon(studio.storage.database, "dead")
     described = poor.ended()
     assert described["Status"] == "TRAINING_FAILED"
     assert described["StatusMessage"].startswith("Service fault: the training was begun 3 times, and never")

@@ -11,7 +11,7 @@ from manifest_lines import line, manifest
 from model_lab import ModelLab, Studio
 from studio_processes import paused, trainers
 
-from airflow_provider_lookoutvision.server.schema import training_entries
+from airflow_provider_lookoutvision.server.storage.schema import training_entries
 
 pytest_plugins = ["model_lab"]
 

@@ -7,7 +7,8 @@ from model_requests import OPERATIONS, Case, minimal
 from services import MakeClient
 from signed_http import Wire
 
-from airflow_provider_lookoutvision.server import app, protocol
+from airflow_provider_lookoutvision.server import app
+from airflow_provider_lookoutvision.server.protocol import rest_json
 from airflow_provider_lookoutvision.testing.service import Service
 
 NOT_BUILT_YET = {"DescribeModelPackagingJob", "ListModelPackagingJobs", "StartModelPackagingJob"}
@@ -30,7 +31,7 @@ def test_is_routed(name: str, slash: str, wire: Wire, logged) -> None:
 
 
 def test_what_is_not_built_yet_is_listed_here() -> None:
-    operations = protocol.load().operations
+    operations = rest_json.load().operations
     assert {name for name, operation in operations.items() if app.handler(operation) is None} == NOT_BUILT_YET
 
 

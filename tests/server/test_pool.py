@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import uvloop
 from dataset_lab import is_alive
-from studio_processes import processes
+from service_processes import processes
 
-from airflow_provider_lookoutvision.server import pool as pool_module
-from airflow_provider_lookoutvision.server.errors import (
+from airflow_provider_lookoutvision.server.hosting.operations import pool as pool_module
+from airflow_provider_lookoutvision.server.hosting.pool import Plan, Pool
+from airflow_provider_lookoutvision.server.protocol.errors import (
     ConflictException,
     InternalServerException,
     ThrottlingException,
     ValidationException,
 )
-from airflow_provider_lookoutvision.server.pool import Plan, Pool
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_lookoutvision.model import teach
-from airflow_provider_lookoutvision.server import sigv4
-from airflow_provider_lookoutvision.server.sigv4 import Credential, Signature, SignatureError, SignedRequest
+from airflow_provider_lookoutvision.server.protocol import sigv4
+from airflow_provider_lookoutvision.server.protocol.sigv4 import (
+    Credential,
+    Signature,
+    SignatureError,
+    SignedRequest,
+)
 
 HOST = "127.0.0.1:8320"
 KEY = "LVKEY0123456789ABCDE"

@@ -15,12 +15,13 @@ from drawn_parts import drawn, encoded
 from manifest_lines import line, manifest, masked
 from model_lab import ModelLab, Studio
 from PIL import Image
+from service_processes import processes
 from services import NewService, storage_of
-from studio_processes import paused, processes, trainers, worker_of
+from studio_processes import paused, trainers, worker_of
 
-from airflow_provider_lookoutvision.server.child import Child
-from airflow_provider_lookoutvision.server.schema import jobs, training_entries
+from airflow_provider_lookoutvision.server.jobs.child_process import Child
 from airflow_provider_lookoutvision.server.settings import load
+from airflow_provider_lookoutvision.server.storage.schema import jobs, training_entries
 from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
 from airflow_provider_lookoutvision.testing.service import Service
 

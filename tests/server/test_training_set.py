@@ -7,9 +7,14 @@ from collections import Counter
 
 import pytest
 
-from airflow_provider_lookoutvision.server.doer import InvalidInput
-from airflow_provider_lookoutvision.server.manifest import Mask
-from airflow_provider_lookoutvision.server.training_set import Example, TrainingSet, split, training_set
+from airflow_provider_lookoutvision.server.datasets.manifest import Mask
+from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput
+from airflow_provider_lookoutvision.server.models.training_set import (
+    Example,
+    TrainingSet,
+    split,
+    training_set,
+)
 
 RED, GREEN = "#FF0000", "#00FF00"
 

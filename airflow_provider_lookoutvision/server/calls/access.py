@@ -1,0 +1,185 @@
+"""Access keys and what they may do.
+
+A key belongs to an account and carries three lists of patterns, with IAM's wildcards ``*`` and ``?``: the
+actions that it may call (``lookoutvision:Describe*``; compared without regard to case, as IAM does), the
+names of the projects that it may see, and the names of the buckets that it may have read and written.
+Whatever isn't allowed is refused with AccessDeniedException, and a list shows only what the key may see.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from airflow_provider_lookoutvision.server.protocol.errors import AccessDeniedException
+from airflow_provider_lookoutvision.server.settings import DEFAULT_ACCOUNT
+from airflow_provider_lookoutvision.server.storage.encryption import Seal
+from airflow_provider_lookoutvision.server.storage.schema import access_keys
+from airflow_provider_lookoutvision.server.storage.wildcards import EVERYTHING, like, matches
+
+SERVICE = "lookoutvision"
+
+
+@dataclass(frozen=True)
+class AccessKey:
+    """A key as it is stored, without its secret."""
+
+    access_key_id: str
+    account_id: str
+    allowed_actions: tuple[str, ...]
+    allowed_projects: tuple[str, ...]
+    allowed_buckets: tuple[str, ...]
+    created_at: int
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls, and in which region: the key says the account, the signature's scope the region."""
+
+    key: AccessKey
+    region: str
+
+    @property
+    def account_id(self) -> str:
+        """The account whose resources the caller works on: 12 digits."""
+        return self.key.account_id
+
+    def arn(self, resource: str) -> str:
+        """The ARN of a resource of the caller's account and region, ``resource`` as in ``project/name``."""
+        return arn(self.region, self.account_id, resource)
+
+    def authorize(
+        self, operation: str, project_name: str | None = None, model_version: str | None = None
+    ) -> None:
+        """Check that the key allows an operation, on a project or a model where there is one.
+
+        :raises AccessDeniedException: when it doesn't.
+        """
+        action_allowed = matches(
+            [pattern.lower() for pattern in self.key.allowed_actions], f"{SERVICE}:{operation}".lower()
+        )
+        if action_allowed and (project_name is None or self.sees(project_name)):
+            return
+        model = f"model/{project_name}/{model_version}" if model_version else f"project/{project_name}"
+        resource = self.arn(model) if project_name else "*"
+        raise AccessDeniedException(
+            f"User: {self.user} is not authorized to perform: {SERVICE}:{operation} on resource: {resource}"
+        )
+
+    @property
+    def user(self) -> str:
+        """The ARN that stands for the key."""
+        return f"arn:{partition(self.region)}:iam::{self.account_id}:user/{self.key.access_key_id}"
+
+    def sees_bucket(self, bucket: str) -> bool:
+        """Whether the key's patterns admit a bucket."""
+        return matches(self.key.allowed_buckets, bucket)
+
+    def sees(self, project_name: str) -> bool:
+        """Whether the key's patterns admit a project of that name."""
+        return matches(self.key.allowed_projects, project_name)
+
+    def visible(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+        """The same as ``sees``, as a condition on a column of project names."""
+        if "*" in self.key.allowed_projects:
+            return sa.true()
+        return sa.or_(*(column.like(like(pattern), escape="\\") for pattern in self.key.allowed_projects))
+
+
+def arn(region: str, account_id: str, resource: str) -> str:
+    """The ARN of one of the service's resources, ``resource`` as in ``project/name``."""
+    return f"arn:{partition(region)}:{SERVICE}:{region}:{account_id}:{resource}"
+
+
+def partition(region: str) -> str:
+    """The ARN partition of a region."""
+    if region.startswith("cn-"):
+        return "aws-cn"
+    return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+
+
+class InvalidKey(ValueError):
+    """A key that can't be made as asked; the message says why."""
+
+
+def create_key(
+    connection: sa.Connection,
+    seal: Seal,
+    *,
+    account_id: str = DEFAULT_ACCOUNT,
+    allowed_actions: Sequence[str] = EVERYTHING,
+    allowed_projects: Sequence[str] = EVERYTHING,
+    allowed_buckets: Sequence[str] = EVERYTHING,
+) -> tuple[AccessKey, str]:
+    """Make a key; the second value is its secret, which can't be shown again.
+
+    :raises InvalidKey: for an account that isn't 12 digits, or an action of another service.
+    """
+    if not re.fullmatch(r"[0-9]{12}", account_id):
+        raise InvalidKey(f"the account {account_id!r} is not 12 digits")
+    for action in allowed_actions:
+        if action != "*" and not action.lower().startswith(f"{SERVICE}:"):
+            raise InvalidKey(
+                f"the action {action!r} must be * or begin with {SERVICE}:, as {SERVICE}:Describe*"
+            )
+    key = AccessKey(
+        "AKIA" + base64.b32encode(secrets.token_bytes(10)).decode(),
+        account_id,
+        tuple(allowed_actions),
+        tuple(allowed_projects),
+        tuple(allowed_buckets),
+        time.time_ns() // 1_000_000,
+    )
+    secret = base64.b64encode(secrets.token_bytes(30)).decode()
+    connection.execute(
+        access_keys.insert().values(
+            access_key_id=key.access_key_id,
+            account_id=account_id,
+            sealed_secret=seal.close(secret),
+            allowed_actions=list(key.allowed_actions),
+            allowed_projects=list(key.allowed_projects),
+            allowed_buckets=list(key.allowed_buckets),
+            created_at=key.created_at,
+        )
+    )
+    return key, secret
+
+
+def list_keys(connection: sa.Connection) -> Iterable[AccessKey]:
+    """Every key, oldest first."""
+    rows = connection.execute(
+        access_keys.select().order_by(access_keys.c.created_at, access_keys.c.access_key_id)
+    )
+    return [_key(row) for row in rows]
+
+
+def delete_key(connection: sa.Connection, access_key_id: str) -> bool:
+    """Delete a key; whether there was one. Requests that it signs are refused from now on."""
+    deletion = access_keys.delete().where(access_keys.c.access_key_id == access_key_id)
+    return connection.execute(deletion).rowcount == 1
+
+
+_FIND_KEY = access_keys.select().where(access_keys.c.access_key_id == sa.bindparam("wanted"))
+
+
+def find_key(connection: sa.Connection, seal: Seal, access_key_id: str) -> tuple[AccessKey, str] | None:
+    """The key and its secret, or None."""
+    row = connection.execute(_FIND_KEY, {"wanted": access_key_id}).one_or_none()
+    return (_key(row), seal.open(row.sealed_secret)) if row else None
+
+
+def _key(row: sa.Row[tuple[object, ...]]) -> AccessKey:
+    return AccessKey(
+        row.access_key_id,
+        row.account_id,
+        tuple(row.allowed_actions),
+        tuple(row.allowed_projects),
+        tuple(row.allowed_buckets),
+        row.created_at,
+    )

@@ -1,0 +1,222 @@
+"""ClientToken: one effect, one answer, one transaction.
+
+A token belongs to an account, a region and an operation. Its row holds a digest of the request and the
+answer's bytes, and is committed with the effect or not at all, so that the question "did it happen?" always
+has the answer that the same request gives. How long a token speaks, by what its call did:
+
+=========== ========================================= ====================================================
+state       what the call did                         until
+=========== ========================================= ====================================================
+DONE        neither created nor deleted               8 hours have passed, or the resource is deleted
+CREATED     created a resource                        the resource is deleted; then it is GONE
+GONE        worked on a resource, deleted since       8 hours after the deletion; until then it refuses
+DELETED     deleted a resource                        the name is created again; then it is SUPERSEDED
+SUPERSEDED  deleted a resource, created again since   8 hours after the creation; until then it refuses
+FAILED      began work that failed later              it is used again: then it begins the work anew
+=========== ========================================= ====================================================
+
+The token of a start is forgotten when the model is stopped, and that of a stop when it is started again, or
+when the same token starts another model: clients use one constant token for both, day after day, and with
+``latest`` for one model after another.
+
+GONE and SUPERSEDED refuse, so that a delayed duplicate neither brings a deleted resource back nor deletes
+its successor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from airflow_provider_lookoutvision.server.calls.call import Call, Handler
+from airflow_provider_lookoutvision.server.protocol.errors import ConflictException, ResourceType
+from airflow_provider_lookoutvision.server.protocol.rest_json import Operation
+from airflow_provider_lookoutvision.server.storage.schema import client_tokens, insert_new, lock
+
+ACTIVE_MILLISECONDS = 8 * 60 * 60 * 1000
+
+
+class TokenState(StrEnum):
+    """What a token's call did, and what became of it."""
+
+    DONE = "DONE"
+    CREATED = "CREATED"
+    GONE = "GONE"
+    DELETED = "DELETED"
+    SUPERSEDED = "SUPERSEDED"
+    FAILED = "FAILED"
+
+
+def perform(call: Call, operation: Operation, members: Mapping[str, Any], handler: Handler) -> bytes:
+    """Run an operation: where the call has a client token, once for each token, with one answer.
+
+    :return: the body of the answer, the same bytes at each repetition.
+    :raises ConflictException: when the token was used with other members, or refuses (see above).
+    """
+    if operation.token_keyword:
+        # Who writes in a project waits here for who else does, and so never for each other, crosswise.
+        lock(call.connection, call.caller.account_id, call.caller.region, members["project_name"])
+    if call.token is None:
+        answer = operation.write(handler(call, **members))
+        _remember_resource(call)
+        return answer
+    digest = _digest(members)
+    while not _claim(call, digest):
+        # Where another transaction is doing the same, the claim has waited for its end.
+        if (known := _find(call)) is None:
+            continue
+        expired = known.expires_at is not None and known.expires_at <= call.now
+        call.effect.replaces = known.resource_id if known.state == TokenState.FAILED else None
+        if not (expired or call.effect.replaces):
+            return _repeat(known, digest)
+        call.connection.execute(client_tokens.delete().where(_own_token(call)))
+    answer = operation.write(handler(call, **members))
+    _remember_resource(call)
+    _remember_answer(call, answer)
+    return answer
+
+
+def spend(connection: sa.Connection, account_id: str, region: str, operation: str, token: str | None) -> None:
+    """Tell that the work which a token began has failed, so that the same token may begin it anew."""
+    columns = client_tokens.c
+    connection.execute(
+        client_tokens.update()
+        .where(columns.account_id == account_id, columns.region == region)
+        .where(columns.operation == operation, columns.token == token)
+        .values(state=TokenState.FAILED, expires_at=None)
+    )
+
+
+def forget(
+    connection: sa.Connection,
+    account_id: str,
+    region: str,
+    operation: str,
+    resource_id: str,
+    token: str | None = None,
+) -> None:
+    """Forget the tokens of an operation on a resource, and this one on any: what they did is over."""
+    columns = client_tokens.c
+    over = columns.resource_id == resource_id
+    connection.execute(
+        client_tokens.delete()
+        .where(columns.account_id == account_id, columns.region == region, columns.operation == operation)
+        .where(over if token is None else sa.or_(over, columns.token == token))
+    )
+
+
+def purge(connection: sa.Connection, now: int) -> int:
+    """Forget the tokens whose time is over; how many they were."""
+    return connection.execute(client_tokens.delete().where(client_tokens.c.expires_at <= now)).rowcount
+
+
+def _digest(members: Mapping[str, Any]) -> str:
+    def encode(value: Any) -> str:
+        return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)
+
+    return hashlib.sha256(json.dumps(members, sort_keys=True, default=encode).encode()).hexdigest()
+
+
+def _own_token(call: Call) -> sa.ColumnElement[bool]:
+    columns = client_tokens.c
+    return sa.and_(call.own(client_tokens), columns.operation == call.operation, columns.token == call.token)
+
+
+def _claim(call: Call, digest: str) -> bool:
+    return insert_new(
+        call.connection,
+        client_tokens,
+        account_id=call.caller.account_id,
+        region=call.caller.region,
+        operation=call.operation,
+        token=call.token,
+        request_digest=digest,
+        answer=b"",
+        state=TokenState.DONE,
+        resource_type="",
+        resource_id="",
+        created_at=call.now,
+        expires_at=call.now + ACTIVE_MILLISECONDS,
+    )
+
+
+def _find(call: Call) -> sa.Row[Any] | None:
+    query = client_tokens.select().where(_own_token(call)).with_for_update()
+    return call.connection.execute(query).one_or_none()
+
+
+def _repeat(known: sa.Row[Any], digest: str) -> bytes:
+    thing = f"{known.resource_type.lower()} {known.resource_id!r}"
+    if known.request_digest != digest:
+        refusal = (
+            f"The client token was already used for {known.operation} with other parameters, on the {thing}: "
+            "repeat that request, or use another token"
+        )
+    elif known.state == TokenState.GONE:
+        refusal = (
+            f"The {thing} for which this client token was used has been deleted since, and a repeated "
+            "request does not bring it back: to make a new one, use another token"
+        )
+    elif known.state == TokenState.SUPERSEDED:
+        refusal = (
+            f"The {thing} that this client token deleted has been created again since, and a repeated "
+            "request does not delete the new one: to delete that, use another token"
+        )
+    else:
+        return bytes(known.answer)
+    resource_type = ResourceType(known.resource_type)
+    raise ConflictException(refusal, resource_id=known.resource_id, resource_type=resource_type)
+
+
+def _remember_resource(call: Call) -> None:
+    if call.effect.undoes:
+        who = call.caller.account_id, call.caller.region
+        forget(call.connection, *who, call.effect.undoes, call.effect.resource_id, call.token)
+    if call.effect.created:
+        _turn(call, [TokenState.DELETED], TokenState.SUPERSEDED)
+    elif call.effect.deleted:
+        _turn(call, [TokenState.CREATED, TokenState.DONE], TokenState.GONE)
+        failed = sa.and_(_about_resource(call), client_tokens.c.state == TokenState.FAILED)
+        call.connection.execute(client_tokens.delete().where(failed))
+
+
+def _about_resource(call: Call) -> sa.ColumnElement[bool]:
+    columns, effect = client_tokens.c, call.effect
+    about = sa.and_(columns.resource_type == effect.resource_type, columns.resource_id == effect.resource_id)
+    return sa.and_(call.own(client_tokens), about)
+
+
+def _turn(call: Call, old: Sequence[TokenState], new: TokenState) -> None:
+    call.connection.execute(
+        client_tokens.update()
+        .where(_about_resource(call), client_tokens.c.state.in_(old))
+        .values(state=new, expires_at=call.now + ACTIVE_MILLISECONDS)
+    )
+
+
+def _remember_answer(call: Call, answer: bytes) -> None:
+    effect = call.effect
+    if effect.resource_type is None:
+        raise TypeError(
+            f"{call.operation} takes a client token, but did not tell what it did to which resource"
+        )
+    state = (
+        TokenState.CREATED if effect.created else TokenState.DELETED if effect.deleted else TokenState.DONE
+    )
+    lasts = effect.created or effect.deleted
+    call.connection.execute(
+        client_tokens.update()
+        .where(_own_token(call))
+        .values(
+            answer=answer,
+            state=state,
+            resource_type=effect.resource_type,
+            resource_id=effect.resource_id,
+            expires_at=None if lasts else call.now + ACTIVE_MILLISECONDS,
+        )
+    )

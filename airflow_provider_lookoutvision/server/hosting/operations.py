@@ -1,0 +1,100 @@
+"""Hosted models: StartModel, StopModel, DetectAnomalies.
+
+The two change what is to be, and ``fleet`` sees to it. A model's state is switched before the answer, since
+clients take any other than the expected one for a failure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_lookoutvision.server.calls.call import Call, Inference
+from airflow_provider_lookoutvision.server.models.operations import (
+    ModelStatus,
+    find_model,
+    resource_id,
+    wrong_state,
+)
+from airflow_provider_lookoutvision.server.protocol.errors import (
+    ResourceType,
+    ServiceQuotaExceededException,
+    ValidationException,
+)
+from airflow_provider_lookoutvision.server.storage.schema import models
+
+STARTING_MESSAGE = "The model is being started."
+HOSTED_MESSAGE = "The model is running"
+STOPPING_MESSAGE = "The model is being stopped."
+CONTENT_TYPES = frozenset({"image/jpeg", "image/png"})
+
+
+def start_model(
+    call: Call,
+    *,
+    project_name: str,
+    model_version: str,
+    min_inference_units: int,
+    max_inference_units: int | None = None,
+) -> dict[str, Any]:
+    """Host a trained model with at least ``min_inference_units`` replicas."""
+    model = find_model(call, project_name, model_version, lock=True)
+    if model.status not in {ModelStatus.TRAINED, ModelStatus.HOSTING_FAILED}:
+        started = model.status in {ModelStatus.STARTING_HOSTING, ModelStatus.HOSTED}
+        remedy = "to change its units, stop it first" if started else "only a trained model can be started"
+        raise wrong_state(model, project_name, remedy)
+    identity = resource_id(project_name, model.version)
+    if max_inference_units is not None and max_inference_units < min_inference_units:
+        raise ValidationException(
+            f"MaxInferenceUnits is {max_inference_units}, less than MinInferenceUnits {min_inference_units}"
+        )
+    most = call.settings.max_inference_units
+    if max(min_inference_units, max_inference_units or 0) > most:
+        raise ServiceQuotaExceededException(
+            f"A model has at most {most} inference units, as many as the service's setting "
+            "max_inference_units allows",
+            quota_code="max_inference_units",
+            resource_id=identity,
+            resource_type=ResourceType.MODEL,
+        )
+    _set(
+        call,
+        model.id,
+        status=ModelStatus.STARTING_HOSTING,
+        status_message=STARTING_MESSAGE,
+        hosting=models.c.hosting + 1,
+        min_units=min_inference_units,
+        max_units=max_inference_units,
+    )
+    call.changed(ResourceType.MODEL, identity, undoes="StopModel")
+    return {"Status": ModelStatus.STARTING_HOSTING}
+
+
+def stop_model(call: Call, *, project_name: str, model_version: str) -> dict[str, Any]:
+    """Stop hosting a model; also one that is still being started."""
+    model = find_model(call, project_name, model_version, lock=True)
+    if model.status not in {ModelStatus.STARTING_HOSTING, ModelStatus.HOSTED}:
+        raise wrong_state(model, project_name, "only a hosted model can be stopped")
+    _set(call, model.id, status=ModelStatus.STOPPING_HOSTING, status_message=STOPPING_MESSAGE)
+    call.changed(ResourceType.MODEL, resource_id(project_name, model.version), undoes="StartModel")
+    return {"Status": ModelStatus.STOPPING_HOSTING}
+
+
+def detect_anomalies(
+    call: Call, *, project_name: str, model_version: str, body: bytes, content_type: str
+) -> Inference:
+    """Check that the model is hosted, and leave the image to the fleet."""
+    if content_type.partition(";")[0].strip().lower() not in CONTENT_TYPES:
+        raise ValidationException(
+            f"The content-type must be one of the following. {', '.join(sorted(CONTENT_TYPES))}"
+        )
+    if not body:
+        raise ValidationException("Body is empty; it must be a JPEG or PNG image")
+    model = find_model(call, project_name, model_version)
+    if model.status != ModelStatus.HOSTED:
+        raise wrong_state(model, project_name, "start it, and wait until it is HOSTED")
+    return Inference(model.id, model.hosting, resource_id(project_name, model.version), body)
+
+
+def _set(call: Call, model_id: int, **values: Any) -> None:
+    call.connection.execute(models.update().where(models.c.id == model_id).values(**values))
+    call.effect.changed_hosting = True

@@ -1,0 +1,121 @@
+"""What a training run writes for its user: the evaluation manifest and the evaluation result.
+
+The manifest is JSON Lines, one line for each tested image: its label, and the model's verdict beside it under
+``anomaly-label-detected``. The result is one JSON object with the figures. Anomalous is the positive class.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_lookoutvision.server.datasets.manifest import CLASSIFICATION
+
+RESULT_VERSION = 1
+_JOB_NAME = "training-job/anomaly-detection"
+_LABEL = "anomaly-label"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How well a model did on images that it had not seen; each figure 0 to 1, as the service calls them.
+
+    :param classes: for a segmentation model, ``Precision``, ``Recall``, ``F1Score``, ``AIOU`` and
+        ``ClassName`` of each class's pixels.
+    :param predictions: of each tested image, whether it was found anomalous, and the confidence in that.
+    """
+
+    roc_auc: float
+    average_precision: float
+    precision: float
+    recall: float
+    f1: float
+    classes: Sequence[Mapping[str, Any]]
+    predictions: Sequence[tuple[bool, float]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that was evaluated, and when; ``ended_at`` in milliseconds since the epoch."""
+
+    arn: str
+    project_name: str
+    version: int
+    ended_at: int
+
+
+def manifest_key(prefix: str, project_name: str, version: int) -> str:
+    """The key of the evaluation manifest; the prefix is put before it as it is."""
+    return f"{prefix}EvaluationManifest-{project_name}-{version}.json"
+
+
+def result_key(prefix: str, project_name: str, version: int) -> str:
+    """The key of the evaluation result."""
+    return f"{prefix}EvaluationResult-{project_name}-{version}.json"
+
+
+def result(subject: Subject, figures: Figures, training_images: int, testing_images: int) -> bytes:
+    """The evaluation result."""
+    metrics: dict[str, Any] = {
+        "ROCAUC": figures.roc_auc,
+        "AveragePrecision": figures.average_precision,
+        "Precision": figures.precision,
+        "Recall": figures.recall,
+        "F1Score": figures.f1,
+    }
+    if figures.classes:
+        metrics["PixelAnomalyClassMetrics"] = list(figures.classes)
+    document = {
+        "Version": RESULT_VERSION,
+        "EvaluationDetails": {
+            "ModelArn": subject.arn,
+            "EvaluationEndTimestamp": _text(subject.ended_at),
+            "NumberOfTrainingImages": training_images,
+            "NumberOfTestingImages": testing_images,
+        },
+        "AggregatedEvaluationResults": {"Metrics": metrics},
+    }
+    return json.dumps(document).encode()
+
+
+def manifest(subject: Subject, tested: Iterable[tuple[str, str]], figures: Figures) -> bytes:
+    """The evaluation manifest.
+
+    :param tested: the ``source-ref`` and label of each tested image, in the order of the predictions.
+    """
+    ended = _text(subject.ended_at)
+    lines = []
+    for (source_ref, label), (anomalous, confidence) in zip(tested, figures.predictions, strict=True):
+        common = {"type": CLASSIFICATION, "creation-date": ended}
+        document = {
+            "source-ref": source_ref,
+            "source-ref-metadata": {"creation-date": ended},
+            _LABEL: int(label == "anomaly"),
+            f"{_LABEL}-metadata": {
+                "class-name": label,
+                **common,
+                "human-annotated": "yes",
+                "job-name": "labeling-job/anomaly-detection",
+            },
+            f"{_LABEL}-detected": int(anomalous),
+            f"{_LABEL}-detected-metadata": {
+                "class-name": "anomaly" if anomalous else "normal",
+                "confidence": confidence,
+                **common,
+                "human-annotated": "no",
+                "job-name": _JOB_NAME,
+                "model-arn": subject.arn,
+                "project-name": subject.project_name,
+                "model-version": str(subject.version),
+            },
+        }
+        lines.append(json.dumps(document, separators=(",", ":")) + "\n")
+    return "".join(lines).encode()
+
+
+def _text(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,303 @@
+"""Models: CreateModel, DescribeModel, ListModels, DeleteModel.
+
+CreateModel freezes the labelled entries of the project's datasets and queues a training, which ``trainer``
+does. What is hosted, and what it finds, is in ``hosting``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from airflow_provider_lookoutvision.server.calls.access import Caller
+from airflow_provider_lookoutvision.server.calls.call import Call, moment
+from airflow_provider_lookoutvision.server.datasets.operations import USABLE, busy, check_bucket, find_dataset
+from airflow_provider_lookoutvision.server.jobs import queue
+from airflow_provider_lookoutvision.server.models.evaluation import manifest_key, result_key
+from airflow_provider_lookoutvision.server.projects import find_project
+from airflow_provider_lookoutvision.server.protocol.errors import (
+    ConflictException,
+    ResourceNotFoundException,
+    ResourceType,
+    ServiceQuotaExceededException,
+    ValidationException,
+)
+from airflow_provider_lookoutvision.server.storage.buckets import is_key
+from airflow_provider_lookoutvision.server.storage.schema import (
+    dataset_entries,
+    datasets,
+    lock,
+    model_artifacts,
+    model_tags,
+    projects,
+    training_entries,
+)
+from airflow_provider_lookoutvision.server.storage.schema import jobs as jobs_table
+from airflow_provider_lookoutvision.server.storage.schema import models as table
+from airflow_provider_lookoutvision.server.tags import put as put_tags
+
+TRAIN_JOB = "train-model"
+LATEST = "latest"
+_LONGEST_KEY = 1024
+
+
+class ModelStatus(StrEnum):
+    """The states of a model (the model's ``ModelStatus``) that this service uses."""
+
+    TRAINING = "TRAINING"
+    TRAINED = "TRAINED"
+    TRAINING_FAILED = "TRAINING_FAILED"
+    STARTING_HOSTING = "STARTING_HOSTING"
+    HOSTED = "HOSTED"
+    HOSTING_FAILED = "HOSTING_FAILED"
+    STOPPING_HOSTING = "STOPPING_HOSTING"
+
+
+IN_SERVICE = frozenset({ModelStatus.STARTING_HOSTING, ModelStatus.HOSTED, ModelStatus.STOPPING_HOSTING})
+
+TRAINING_MESSAGE = "The model is being trained."
+TRAINED_MESSAGE = "Training completed successfully."
+UNCALIBRATED_MESSAGE = (
+    f"{TRAINED_MESSAGE} There were too few labelled anomalies to learn from: Confidence is no probability."
+)
+
+
+def create_model(
+    call: Call,
+    *,
+    project_name: str,
+    output_config: Mapping[str, Any],
+    description: str | None = None,
+    kms_key_id: str | None = None,
+    tags: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """Train the project's next version on its datasets as they are now, by a job."""
+    project = find_project(call, project_name, lock=True)
+    output = output_config["S3Location"]
+    bucket, prefix = output["Bucket"], output.get("Prefix", "")
+    check_bucket(call.caller, call.operation, bucket)
+    if tags:
+        call.caller.authorize("TagResource", project_name)
+    sources = _usable_datasets(call, project)
+    if call.effect.replaces is not None:
+        _delete_failed(call, project, call.effect.replaces)
+    _check_quota(call, project_name)
+    version = call.connection.execute(
+        projects.update()
+        .where(projects.c.id == project.id)
+        .values(last_model_version=projects.c.last_model_version + 1)
+        .returning(projects.c.last_model_version)
+    ).scalar_one()
+    key = manifest_key(prefix, project_name, version)
+    if len(key) > _LONGEST_KEY:
+        raise ValidationException(
+            f"The evaluation would be written to a key of {len(key)} characters, and S3 has at most "
+            f"{_LONGEST_KEY}: choose a shorter Prefix"
+        )
+    if not is_key(key):
+        raise ValidationException(f"The Prefix {prefix!r} has a part that is no name: . or ..")
+    model_id = call.connection.execute(
+        table.insert()
+        .values(
+            project_id=project.id,
+            version=version,
+            status=ModelStatus.TRAINING,
+            status_message=TRAINING_MESSAGE,
+            description=description,
+            output_bucket=bucket,
+            output_prefix=prefix,
+            kms_key_id=kms_key_id,
+            created_at=call.now,
+            hosting=0,
+        )
+        .returning(table.c.id)
+    ).scalar_one()
+    put_tags(call.connection, model_id, tags)
+    _freeze(call.connection, model_id, [dataset.id for dataset in sources])
+    queue.enqueue(call, TRAIN_JOB, model_id, {"datasets": [dataset.type for dataset in sources]})
+    call.created(ResourceType.MODEL, resource_id(project_name, version))
+    return {"ModelMetadata": _metadata(call.caller, project_name, find_model(call, project_name, version))}
+
+
+def describe_model(call: Call, *, project_name: str, model_version: str) -> dict[str, Any]:
+    """A model's state, how good it is, and what it was made from."""
+    model = find_model(call, project_name, model_version)
+    prefix, bucket = model.output_prefix, model.output_bucket
+    members = {
+        **_metadata(call.caller, project_name, model),
+        "OutputConfig": {"S3Location": {"Bucket": bucket, "Prefix": prefix}},
+        "KmsKeyId": model.kms_key_id,
+    }
+    if model.evaluated_at is not None:
+        where = (prefix, project_name, model.version)
+        members |= {
+            "EvaluationManifest": {"Bucket": bucket, "Key": manifest_key(*where)},
+            "EvaluationResult": {"Bucket": bucket, "Key": result_key(*where)},
+            "EvaluationEndTimestamp": moment(model.evaluated_at),
+        }
+    if model.status in IN_SERVICE:
+        members |= {"MinInferenceUnits": model.min_units, "MaxInferenceUnits": model.max_units}
+    return {"ModelDescription": members}
+
+
+def list_models(
+    call: Call, *, project_name: str, next_token: str | None = None, max_results: int | None = None
+) -> dict[str, Any]:
+    """The project's models, the oldest first."""
+    project = find_project(call, project_name)
+    page = call.page(["ListModels", project.id], next_token, max_results)
+    query = table.select().where(table.c.project_id == project.id).order_by(table.c.version)
+    if page.after is not None:
+        query = query.where(table.c.version > page.after)
+    rows, following = page.cut(call.connection.execute(query.limit(page.size + 1)).all(), "version")
+    return {"Models": [_metadata(call.caller, project_name, row) for row in rows], "NextToken": following}
+
+
+def delete_model(call: Call, *, project_name: str, model_version: str) -> dict[str, Any]:
+    """Delete a model that isn't hosted; one in training is thereby cancelled.
+
+    It is gone before the answer. A training process that is under way finds its job gone and ends.
+    """
+    model = find_model(call, project_name, model_version)
+    # The job before its model, as the trainer does it: crosswise, they would wait for each other.
+    call.connection.execute(
+        jobs_table.delete().where(jobs_table.c.kind == TRAIN_JOB, jobs_table.c.subject_id == model.id)
+    )
+    model = find_model(call, project_name, model_version, lock=True)
+    if model.status in IN_SERVICE:
+        raise wrong_state(model, project_name, "stop it before it is deleted")
+    _delete(call.connection, model.id)
+    call.deleted(ResourceType.MODEL, resource_id(project_name, model.version))
+    return {"ModelArn": arn(call.caller, project_name, model.version)}
+
+
+def find_model(call: Call, project_name: str, version: str | int, *, lock: bool = False) -> sa.Row[Any]:
+    """The model of the caller's project; ``latest`` is the highest version that is there.
+
+    :raises ResourceNotFoundException: when there is no such project, or it has no such model.
+    """
+    project = find_project(call, project_name)
+    query = table.select().where(table.c.project_id == project.id)
+    if version == LATEST:
+        query = query.order_by(table.c.version.desc()).limit(1)
+    else:
+        # A well-formed version may be larger than any that there can be, and than a database's integer.
+        exists = int(version) <= project.last_model_version
+        query = query.where(table.c.version == int(version) if exists else sa.false())
+    model = call.connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if model is None:
+        raise ResourceNotFoundException(
+            f"The project {project_name!r} has no model {version!r}"
+            if version != LATEST
+            else f"The project {project_name!r} has no models",
+            resource_id=resource_id(project_name, version),
+            resource_type=ResourceType.MODEL,
+        )
+    return model
+
+
+def resource_id(project_name: str, version: str | int) -> str:
+    """What errors and tokens call a model."""
+    return f"{project_name}/{version}"
+
+
+def arn(caller: Caller, project_name: str, version: int) -> str:
+    """A model's ARN."""
+    return caller.arn(f"model/{project_name}/{version}")
+
+
+def wrong_state(model: sa.Row[Any], project_name: str, remedy: str) -> ConflictException:
+    """The refusal of what the model's state forbids."""
+    return ConflictException(
+        f"The model {model.version} of project {project_name!r} is {model.status}: {remedy}",
+        resource_id=resource_id(project_name, model.version),
+        resource_type=ResourceType.MODEL,
+    )
+
+
+def _metadata(caller: Caller, project_name: str, model: sa.Row[Any]) -> dict[str, Any]:
+    trained = model.evaluated_at is not None
+    figures = {"F1Score": model.f1, "Recall": model.recall, "Precision": model.precision}
+    return {
+        "CreationTimestamp": moment(model.created_at),
+        "ModelVersion": str(model.version),
+        "ModelArn": arn(caller, project_name, model.version),
+        "Description": model.description,
+        "Status": model.status,
+        "StatusMessage": model.status_message,
+        "Performance": figures if trained else None,
+    }
+
+
+def _usable_datasets(call: Call, project: sa.Row[Any]) -> Sequence[sa.Row[Any]]:
+    """The datasets to train from, kept as they are until the call ends.
+
+    :raises ResourceNotFoundException: when there is no training dataset.
+    :raises ConflictException: when one is being made or changed, or could not be made.
+    """
+    query = datasets.select().where(datasets.c.project_id == project.id).with_for_update()
+    found = call.connection.execute(query.order_by(datasets.c.id)).all()
+    if all(dataset.type != "train" for dataset in found):
+        find_dataset(call, project.name, "train")
+    for dataset in found:
+        if dataset.status not in USABLE:
+            raise busy(dataset, project.name)
+    return found
+
+
+def _freeze(connection: sa.Connection, model_id: int, dataset_ids: Sequence[int]) -> None:
+    columns = dataset_entries.c
+    labelled = (
+        sa.select(
+            sa.literal(model_id, sa.BigInteger),
+            columns.id,
+            datasets.c.type,
+            columns.source_ref,
+            columns.label,
+            columns.line,
+        )
+        .join(datasets, datasets.c.id == columns.dataset_id)
+        .where(columns.dataset_id.in_(dataset_ids), columns.label.is_not(None))
+    )
+    names = ["model_id", "entry_id", "type", "source_ref", "label", "line"]
+    connection.execute(training_entries.insert().from_select(names, labelled))
+
+
+def _check_quota(call: Call, project_name: str) -> None:
+    most = call.settings.max_trainings
+    lock(call.connection, "trainings", call.caller.account_id, call.caller.region)
+    count = call.connection.execute(
+        sa.select(sa.func.count())
+        .select_from(table.join(projects, projects.c.id == table.c.project_id))
+        .where(call.own(projects), table.c.status == ModelStatus.TRAINING)
+    ).scalar_one()
+    if count >= most:
+        raise ServiceQuotaExceededException(
+            f"{count} models are being trained in this account and {call.caller.region}, as many as the "
+            "service's setting max_trainings allows: wait until one is trained, or raise the setting",
+            quota_code="max_trainings",
+            resource_id=project_name,
+            resource_type=ResourceType.PROJECT,
+        )
+
+
+def _delete_failed(call: Call, project: sa.Row[Any], failed: str) -> None:
+    project_name, _, version = failed.rpartition("/")
+    if project_name != project.name:
+        return  # the token is used anew, for a project that isn't the one it failed in
+    query = sa.select(table.c.id).where(
+        table.c.project_id == project.id,
+        table.c.version == int(version),
+        table.c.status == ModelStatus.TRAINING_FAILED,
+    )
+    if (model_id := call.connection.execute(query).scalar_one_or_none()) is not None:
+        _delete(call.connection, model_id)
+
+
+def _delete(connection: sa.Connection, model_id: int) -> None:
+    for part in (training_entries, model_artifacts, model_tags):
+        connection.execute(part.delete().where(part.c.model_id == model_id))
+    connection.execute(table.delete().where(table.c.id == model_id))

@@ -1,0 +1,1 @@
+"""The wire: HTTP, signatures, and values as the API model has them."""

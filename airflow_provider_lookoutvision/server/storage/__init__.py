@@ -1,0 +1,1 @@
+"""What lasts: the tables, the buckets, and the keys that encrypt secrets."""
