@@ -120,7 +120,7 @@ def _fill(service: Service, url: str, entries: int) -> Callable[..., str]:
     client = new_client(service)
     client.create_dataset(**PROJECT)
     columns = dataset_entries.c
-    with opened(Settings(data_dir=service.data_dir, database_url=url)) as (database, seal):
+    with opened(Settings(data_dir=service.data_dir, database_url=url)) as (database, cipher):
         with database.read() as connection:
             dataset = connection.execute(
                 sa.select(datasets.c.id).join(projects).where(projects.c.name == PROJECT["ProjectName"])
@@ -137,7 +137,7 @@ def _fill(service: Service, url: str, entries: int) -> Callable[..., str]:
         filters = [None, label, "None", "None", None]
         scope = [DEFAULT_ACCOUNT, REGION, service.access_key_id, "ListDatasetEntries", dataset, *filters]
         last = [SimpleNamespace(id=first + entry - 1)] * 2
-        return pagination.page(seal, scope, None, 1).cut(last, "id")[1] or ""
+        return pagination.page(cipher, scope, None, 1).cut(last, "id")[1] or ""
 
     return token
 

@@ -24,4 +24,4 @@ def processes(*words: str) -> list[int]:
 
 def replicas(service: Service) -> list[int]:
     """The inference units of a service's data directory, whichever process has them."""
-    return processes("server.replica", str(service.data_dir))
+    return processes("server.hosting.replica", str(service.data_dir))

@@ -16,7 +16,7 @@ from airflow_provider_lookoutvision.server.calls import access
 from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
-from airflow_provider_lookoutvision.server.storage.encryption import Seal
+from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 from airflow_provider_lookoutvision.server.storage.wildcards import EVERYTHING
 from airflow_provider_lookoutvision.testing.service import Key, Service
 
@@ -33,7 +33,7 @@ class Storage:
     """What a service keeps, opened beside it."""
 
     database: Database
-    seal: Seal
+    cipher: Cipher
 
     def new_key(
         self,
@@ -45,7 +45,7 @@ class Storage:
         """Make an access key, as ``lookoutvision keys create`` does."""
         with self.database.write() as connection:
             key, secret = access.create_key(
-                connection, self.seal, account_id=account, allowed_actions=allow, allowed_projects=project
+                connection, self.cipher, account_id=account, allowed_actions=allow, allowed_projects=project
             )
         return Key(key.access_key_id, secret, account)
 
@@ -56,8 +56,8 @@ def storage_of(service: Service) -> Iterator[Storage]:
     url = (
         service.flags[service.flags.index("--database-url") + 1] if "--database-url" in service.flags else ""
     )
-    with opened(Settings(data_dir=service.data_dir, database_url=url)) as (database, seal):
-        yield Storage(database, seal)
+    with opened(Settings(data_dir=service.data_dir, database_url=url)) as (database, cipher):
+        yield Storage(database, cipher)
 
 
 def client_of(
@@ -87,3 +87,8 @@ def client_of(
 @cache
 def _boto_session() -> boto3.Session:
     return teach(boto3.Session())
+
+
+def owner_of(service: Service) -> Key:
+    """The first key that a service made."""
+    return Key(service.access_key_id, service.secret_access_key, "123456789012")

@@ -35,7 +35,7 @@ from starlette.types import Receive, Scope, Send
 
 from airflow_provider_lookoutvision.server import projects, tags
 from airflow_provider_lookoutvision.server.calls import access, idempotency
-from airflow_provider_lookoutvision.server.calls.call import Call, Handler, Inference
+from airflow_provider_lookoutvision.server.calls.call import Call, Inference, OperationHandler
 from airflow_provider_lookoutvision.server.calls.throttling import Throttle
 from airflow_provider_lookoutvision.server.datasets import operations as datasets
 from airflow_provider_lookoutvision.server.hosting import operations as hosting
@@ -50,10 +50,10 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
     SignatureException,
     ValidationException,
 )
-from airflow_provider_lookoutvision.server.protocol.request_bodies import SMALL, Bodies
+from airflow_provider_lookoutvision.server.protocol.request_bodies import SMALL, RequestBodies
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
-from airflow_provider_lookoutvision.server.storage.encryption import Seal
+from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 
 # One room for each resource: an operation is the function of its name in one of them.
 ROOMS: tuple[ModuleType, ...] = (projects, datasets, models, hosting, tags)
@@ -64,7 +64,7 @@ LARGE_BODIES = 256 << 20
 log = logging.getLogger("lookoutvision")
 
 
-def handler(operation: rest_json.Operation) -> Handler | None:
+def handler(operation: rest_json.Operation) -> OperationHandler | None:
     """The function that does an operation, or None while there is none."""
     for room in ROOMS:
         if function := getattr(room, operation.function_name, None):
@@ -73,13 +73,13 @@ def handler(operation: rest_json.Operation) -> Handler | None:
 
 
 def create_app(
-    settings: Settings, database: Database, seal: Seal, wake_worker: Callable[[], None] = lambda: None
+    settings: Settings, database: Database, cipher: Cipher, wake_worker: Callable[[], None] = lambda: None
 ) -> Router:
     """The application, on a database whose schema is the newest.
 
     :param wake_worker: called when work has been queued.
     """
-    service = Service(settings, database, seal, wake_worker)
+    service = Service(settings, database, cipher, wake_worker)
     return Router(
         [Route("/healthz", service.healthz)],
         default=service,
@@ -89,8 +89,8 @@ def create_app(
 
 
 @dataclass
-class _Told:
-    """What the log line of a request tells; filled in on the way, since a request may end anywhere."""
+class RequestLog:
+    """The log line of a request, filled in step by step, since a request may end anywhere."""
 
     request_id: str
     operation: str | None = None
@@ -106,17 +106,17 @@ class Service:
     """What all requests share."""
 
     def __init__(
-        self, settings: Settings, database: Database, seal: Seal, wake_worker: Callable[[], None]
+        self, settings: Settings, database: Database, cipher: Cipher, wake_worker: Callable[[], None]
     ) -> None:
         self._settings = settings
         self._database = database
-        self._seal = seal
+        self._cipher = cipher
         self._wake_worker = wake_worker
         self._protocol = rest_json.load()
         self._throttle = Throttle(settings.requests_per_second)
         self._threads = anyio.CapacityLimiter(settings.threads)
         self._fleet = Fleet(settings, database)
-        self._bodies = Bodies(LARGE_BODIES)
+        self._request_bodies = RequestBodies(LARGE_BODIES)
 
     @asynccontextmanager
     async def lifespan(self, _app: Router) -> AsyncIterator[None]:
@@ -138,39 +138,39 @@ class Service:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of the API, and log it."""
-        told = _Told(request_id=str(uuid.uuid4()))
+        entry = RequestLog(request_id=str(uuid.uuid4()))
         try:
-            response = await self._answer(Request(scope, receive), told)
+            response = await self._answer(Request(scope, receive), entry)
         except ServiceError as error:
-            response = self._refuse(error, told)
+            response = self._refuse(error, entry)
         except ClientDisconnect:
-            told.error = "ClientDisconnect"
+            entry.error = "ClientDisconnect"
             response = Response(status_code=400)
         except Exception:
-            log.exception("internal error", extra={"request_id": told.request_id})
+            log.exception("internal error", extra={"request_id": entry.request_id})
             fault = InternalServerException(
-                f"The service failed on this request; its log tells more under {told.request_id}",
+                f"The service failed on this request; see its log under {entry.request_id}",
                 RetryAfterSeconds=1,
             )
-            response = self._refuse(fault, told)
-        response.headers["x-amzn-requestid"] = told.request_id
+            response = self._refuse(fault, entry)
+        response.headers["x-amzn-requestid"] = entry.request_id
         log.info(
             "request",
             extra={
-                "request_id": told.request_id,
-                "operation": told.operation,
-                "project": told.project,
-                "access_key_id": told.access_key_id,
-                "account_id": told.account_id,
-                "region": told.region,
+                "request_id": entry.request_id,
+                "operation": entry.operation,
+                "project": entry.project,
+                "access_key_id": entry.access_key_id,
+                "account_id": entry.account_id,
+                "region": entry.region,
                 "status": response.status_code,
-                "error": told.error,
-                "duration_ms": round((time.perf_counter() - told.started) * 1000, 2),
+                "error": entry.error,
+                "duration_ms": round((time.perf_counter() - entry.started) * 1000, 2),
             },
         )
         await response(scope, receive, send)
 
-    async def _answer(self, request: Request, told: _Told) -> Response:
+    async def _answer(self, request: Request, entry: RequestLog) -> Response:
         path = request.scope.get("raw_path", b"").decode("latin-1")
         query = request.scope["query_string"].decode("latin-1")
         headers = [
@@ -188,19 +188,19 @@ class Service:
             )
         except sigv4.SignatureError as error:
             raise SignatureException(error.code, error.message, error.status) from None
-        told.access_key_id = claim.access_key_id
+        entry.access_key_id = claim.access_key_id
         route = self._protocol.route(request.method, path)
-        told.operation = route.operation.name
+        entry.operation = route.operation.name
         operation = route.operation
         length = _length(request, operation)
         if length > SMALL:
             # No large body is read for a stranger.
             await anyio.to_thread.run_sync(self._find_key, claim, limiter=self._threads)
-        async with self._bodies.read(request, length) as body:
+        async with self._request_bodies.read(request, length) as body:
             if len(body) > operation.body_limit:
                 raise _too_large(operation)
             answer = await anyio.to_thread.run_sync(
-                partial(self._perform, claim, route, query, dict(headers), body, told), limiter=self._threads
+                partial(self._perform, claim, route, query, dict(headers), body, entry), limiter=self._threads
             )
             if isinstance(answer, Inference):
                 answer = operation.write(await self._fleet.detect(answer))
@@ -213,14 +213,14 @@ class Service:
         query: str,
         headers: Mapping[str, str],
         body: bytes,
-        told: _Told,
+        entry: RequestLog,
     ) -> bytes | Inference:
         operation = route.operation
         caller = self._authenticate(claim, body)
-        told.account_id, told.region = caller.account_id, caller.region
+        entry.account_id, entry.region = caller.account_id, caller.region
         self._throttle.admit(caller, operation.name)
         members = operation.read(route.labels, query, headers, body)
-        told.project = members.get("project_name")
+        entry.project = members.get("project_name")
         token = members.pop(operation.token_keyword, None) if operation.token_keyword else None
         caller.authorize(operation.name, members.get("project_name"), members.get("model_version"))
         do = handler(operation)
@@ -234,7 +234,7 @@ class Service:
                 caller,
                 connection,
                 self._settings,
-                self._seal,
+                self._cipher,
                 time.time_ns() // 1_000_000,
             )
             if operation.takes_image:
@@ -252,14 +252,14 @@ class Service:
 
     def _find_key(self, claim: sigv4.Claim) -> tuple[access.AccessKey, str]:
         with self._database.read() as connection:
-            found = access.find_key(connection, self._seal, claim.access_key_id)
+            found = access.find_key(connection, self._cipher, claim.access_key_id)
         if found is None:
             _verify(claim, None, b"")  # takes as long as for a key that is there, and refuses
             raise AssertionError("an unknown key was verified")
         return found
 
-    def _refuse(self, error: ServiceError, told: _Told) -> Response:
-        told.error = error.code
+    def _refuse(self, error: ServiceError, entry: RequestLog) -> Response:
+        entry.error = error.code
         status, headers, body = self._protocol.write_error(error)
         return Response(body, status, headers, media_type="application/json")
 

@@ -144,11 +144,11 @@ def _create_key(flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.server.serving import opened
     from airflow_provider_lookoutvision.server.storage.wildcards import EVERYTHING
 
-    with opened(settings_module.load(vars(flags))) as (database, seal), database.write() as connection:
+    with opened(settings_module.load(vars(flags))) as (database, cipher), database.write() as connection:
         try:
             key, secret = access.create_key(
                 connection,
-                seal,
+                cipher,
                 account_id=flags.account,
                 allowed_actions=flags.allow or EVERYTHING,
                 allowed_projects=flags.project or EVERYTHING,

@@ -19,7 +19,7 @@ from airflow_provider_lookoutvision.server.protocol.http import BoundedHttpProto
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 from airflow_provider_lookoutvision.server.storage import encryption
 from airflow_provider_lookoutvision.server.storage.database import Database
-from airflow_provider_lookoutvision.server.storage.encryption import Seal
+from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 from airflow_provider_lookoutvision.server.storage.schema import lock
 from airflow_provider_lookoutvision.server.worker import WorkerProcess
 
@@ -27,14 +27,14 @@ _BACKLOG = 2048
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[tuple[Database, Seal]]:
-    """The database, its schema the newest, and the seal; made when they aren't there yet.
+def opened(settings: Settings) -> Iterator[tuple[Database, Cipher]]:
+    """The database, its schema the newest, and the cipher; made when they aren't there yet.
 
     :raises SettingsError: when they can't be had, saying why.
     """
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        seal = encryption.load(settings.data_dir)
+        cipher = encryption.load(settings.data_dir)
     except OSError as error:
         raise SettingsError(f"the data directory {settings.data_dir} can't be used: {error}") from None
     database = Database(settings.url, settings.threads)
@@ -43,7 +43,7 @@ def opened(settings: Settings) -> Iterator[tuple[Database, Seal]]:
             database.upgrade()
         except sa.exc.DBAPIError as error:
             raise SettingsError(f"the database can't be used: {error.orig}") from error
-        yield database, seal
+        yield database, cipher
     finally:
         database.close()
 
@@ -55,11 +55,11 @@ def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn, once stopped, repeats the signal to what it found here: the way out goes through `finally`.
         signal.signal(number, lambda *_: sys.exit(0))
-    with _listen(settings) as listener, opened(settings) as (database, seal):
-        _make_first_key(settings, database, seal)
+    with _listen(settings) as listener, opened(settings) as (database, cipher):
+        _make_first_key(settings, database, cipher)
         worker = WorkerProcess(settings, database)
         config = uvicorn.Config(
-            create_app(settings, database, seal, worker.wake),
+            create_app(settings, database, cipher, worker.wake),
             http=BoundedHttpProtocol,
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
@@ -108,12 +108,12 @@ class _AnnouncingServer(uvicorn.Server):
             print(f"Lookout for Vision API listening on {scheme}://{host}:{address[1]}", flush=True)  # noqa: T201
 
 
-def _make_first_key(settings: Settings, database: Database, seal: Seal) -> None:
+def _make_first_key(settings: Settings, database: Database, cipher: Cipher) -> None:
     path = settings.data_dir / "credentials"
     with database.write() as connection:
         lock(connection, "first key")
         if not access.list_keys(connection):
-            key, secret = access.create_key(connection, seal)
+            key, secret = access.create_key(connection, cipher)
             text = f"[default]\naws_access_key_id = {key.access_key_id}\naws_secret_access_key = {secret}\n"
             encryption.write_private(path, text.encode())
             print(f"The first access key is in {path}", flush=True)  # noqa: T201

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from airflow_provider_lookoutvision.server import logs
 from airflow_provider_lookoutvision.server.datasets.importer import Importer
 from airflow_provider_lookoutvision.server.jobs import queue
-from airflow_provider_lookoutvision.server.jobs.handler import Doer
+from airflow_provider_lookoutvision.server.jobs.handler import JobHandler
 from airflow_provider_lookoutvision.server.jobs.queue import Lease, Stopped
 from airflow_provider_lookoutvision.server.models.trainer import Trainer
 from airflow_provider_lookoutvision.server.settings import Settings, as_environ
@@ -51,13 +51,13 @@ class Worker:
         trainer = Trainer(self._database, store, self._settings, stopping)
         with suppress(OSError, sa.exc.SQLAlchemyError):
             trainer.tidy()
-        crews: list[tuple[int, Doer]] = [
+        handlers: list[tuple[int, JobHandler]] = [
             (self._settings.import_workers, Importer(self._database, store, self._settings, stopping)),
             (self._settings.training_workers, trainer),
         ]
         threads = [
-            threading.Thread(target=self._loop, args=(doer,), name=f"{doer.kinds[0]}-{number}")
-            for count, doer in crews
+            threading.Thread(target=self._loop, args=(handler,), name=f"{handler.kinds[0]}-{number}")
+            for count, handler in handlers
             for number in range(count)
         ]
         for thread in threads:
@@ -75,10 +75,10 @@ class Worker:
         with self._work:
             self._work.notify_all()
 
-    def _loop(self, doer: Doer) -> None:
+    def _loop(self, handler: JobHandler) -> None:
         while not self._stopping.is_set():
             try:
-                if self._do_one(doer):
+                if self._do_one(handler):
                     continue
             except Exception:  # a thread that ended here would be missed by nobody
                 log.exception("the worker met an error, and goes on")
@@ -86,30 +86,30 @@ class Worker:
                 if not self._stopping.is_set():
                     self._work.wait(POLL_SECONDS)
 
-    def _do_one(self, doer: Doer) -> bool:
-        job = queue.claim(self._database, self._owner, doer.kinds)
+    def _do_one(self, handler: JobHandler) -> bool:
+        job = queue.claim(self._database, self._owner, handler.kinds)
         if job is None:
             return False
-        told = {"job": job.id, "kind": job.kind, "subject": job.subject_id, "attempt": job.attempts}
-        log.info("job begun", extra=told)
+        job_fields = {"job": job.id, "kind": job.kind, "subject": job.subject_id, "attempt": job.attempts}
+        log.info("job begun", extra=job_fields)
         try:
             if job.attempts > queue.MOST_ATTEMPTS:
-                doer.give_up(job)
+                handler.give_up(job)
             else:
-                doer.run(job)
+                handler.run(job)
         except Stopped:
             Lease(self._database, job).release()
-            log.info("job given back", extra=told)
+            log.info("job given back", extra=job_fields)
         except queue.LeaseLost:
-            log.warning("job lost to another worker", extra=told)
+            log.warning("job lost to another worker", extra=job_fields)
         except sa.exc.DBAPIError:
             raise  # the lease runs out, and the job is claimed again
         except Exception:
-            log.exception("job failed", extra=told)
+            log.exception("job failed", extra=job_fields)
             with suppress(queue.LeaseLost):
-                doer.fail_unexpectedly(job)
+                handler.fail_unexpectedly(job)
         else:
-            log.info("job ended", extra=told)
+            log.info("job ended", extra=job_fields)
         return True
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow_and_service import World
 from airflow_instance import running_airflow
 from postgres_server import PostgresServer
-from world import World
 
 from airflow_provider_lookoutvision.testing.service import running_service
 

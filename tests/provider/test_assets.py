@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import Asset
+from airflow_and_service import World
 from airflow_instance import Run
-from world import World
 
 from airflow_provider_lookoutvision.assets import announce, asset_uri
 

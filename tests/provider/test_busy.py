@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow_instance import wait_for
-from trained import Account
-from unscheduled import connected, context, unguarded
+from task_context import connected, context, unguarded
+from trained_models import Account
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 from airflow_provider_lookoutvision.operators.lookoutvision import (

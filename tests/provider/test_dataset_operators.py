@@ -13,7 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 from hypothesis import given
 from hypothesis import strategies as st
-from unscheduled import context
+from task_context import context
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 from airflow_provider_lookoutvision.model import teach

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow_and_service import ATTEMPTS_OF_A_TRY, Faulty, World, client_of, the_first
 from airflow_instance import Run
-from world import ATTEMPTS_OF_A_TRY, Faulty, World, client_of, the_first
 
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange
 from airflow_provider_lookoutvision.testing.s3 import running_s3

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow_and_service import World
 from airflow_instance import Run, wait_for
-from detection_bench import Bench, detecting, results_of
+from detection_runs import Bench, detecting, results_of
 from PIL import Image
 from service_processes import replicas
-from trained import SIZE, Account, plate
-from unscheduled import context
-from world import World
+from task_context import context
+from trained_models import SIZE, Account, plate
 
 from airflow_provider_lookoutvision.operators import batches, pacing
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy

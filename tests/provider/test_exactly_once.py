@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from airflow_and_service import ATTEMPTS_OF_A_TRY, Faulty, World, client_of, the_first
 from airflow_instance import Run
-from world import ATTEMPTS_OF_A_TRY, Faulty, World, client_of, the_first
 
 from airflow_provider_lookoutvision.idempotency import client_token, tokens_of_other_epochs
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange

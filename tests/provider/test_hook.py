@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from botocore.config import Config
 from botocore.exceptions import SSLError
 from moto.server import ThreadedMotoServer
-from wire import Wire, certificate, wire
+from recording_server import Wire, certificate, wire
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionEndpointError, LookoutVisionHook
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from trained import Account
-from unscheduled import connected, context, kill
+from task_context import connected, context, kill
+from trained_models import Account
 
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionDeleteModelOperator,

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from airflow.triggers.base import BaseTrigger
+from airflow_and_service import World
 from airflow_instance import Run, wait_for
 from airflow_rest import REST
-from trained import Account, plate
-from world import World
+from trained_models import Account, plate
 
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
 from airflow_provider_lookoutvision.testing.s3 import running_s3

@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.openlineage.extractors import ExtractorManager, OperatorLineage
 from botocore.stub import ANY, Stubber
-from trained import plate
+from trained_models import plate
 
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionBuildManifestOperator,

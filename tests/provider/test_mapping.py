@@ -21,8 +21,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from trained import plate
-from world import client_of
+from airflow_and_service import client_of
+from trained_models import plate
 
 from airflow_provider_lookoutvision.idempotency import client_token
 from airflow_provider_lookoutvision.operators import lookoutvision as operators

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow_and_service import World
 from airflow_instance import Run
 from botocore.exceptions import ConnectionClosedError
-from trained import BUCKET, QUICK_F1, Account
-from unscheduled import connected, context, kill
-from world import World
+from task_context import connected, context, kill
+from trained_models import BUCKET, QUICK_F1, Account
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 from airflow_provider_lookoutvision.operators.lookoutvision import (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore import xform_name
 from botocore.stub import Stubber
-from trained import Account
+from trained_models import Account
 
 import airflow_provider_lookoutvision
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook

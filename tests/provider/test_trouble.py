@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wire import Answer, Request, Wire, certificate, wire
+from recording_server import Answer, Request, Wire, certificate, wire
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 from airflow_provider_lookoutvision.triggers import lookoutvision as triggers

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from world import client_of
+from airflow_and_service import client_of
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionStopModelOperator

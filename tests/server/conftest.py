@@ -5,7 +5,7 @@
                          runs on both. ``pytest --database=sqlite`` (or ``postgresql``) leaves one out.
 ``new_database`` session a function: the flags that give ``lookoutvision`` an empty database of that kind
 ``service``     session  the running service (``testing.service.Service``), shared by all tests
-``storage``     session  its database and its seal, opened by this process beside it
+``storage``     session  its database and its cipher, opened by this process beside it
 ``new_key``     test     a function: an access key of the test's account, made within milliseconds
 ``make_client`` test     a function: a boto3 client of the service, with a key of its own
 ``client``      test     such a client that may do everything

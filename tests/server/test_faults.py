@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
 import pytest
+from project_calls import PROJECTS, Caller
 from services import NewDatabase, Storage, client_of, storage_of
 from signed_http import Answer, Wire
-from test_client_tokens import PROJECTS, Caller
 
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
 from airflow_provider_lookoutvision.testing.service import Service, running_service

@@ -5,23 +5,11 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from project_calls import names, refused
 from services import REGION, MakeClient
 from signed_http import Wire
-
-
-def refused(call: Any, **members: Any) -> dict[str, Any]:
-    """The error that a call ends in, as the SDK parsed it."""
-    with pytest.raises(ClientError) as caught:
-        call(**members)
-    return dict(caught.value.response)
-
-
-def names(client: Any, **members: Any) -> list[str]:
-    return [project["ProjectName"] for project in client.list_projects(**members)["Projects"]]
 
 
 def test_create_tells_what_it_made(client, account) -> None:

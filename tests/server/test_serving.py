@@ -22,11 +22,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from postgres_server import PostgresServer
-from services import NewDatabase, NewService, Storage, client_of, storage_of
+from project_calls import PROJECTS, Caller, body_of, names, refused
+from services import NewDatabase, NewService, Storage, client_of, owner_of, storage_of
 from signed_http import Wire, connected, head_of, read_answer
-from test_client_tokens import PROJECTS, Caller, body_of
-from test_limits import owner_of
-from test_projects import names, refused
 
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 

@@ -8,14 +8,14 @@ from urllib.parse import quote
 
 import pytest
 from botocore.exceptions import ClientError
-from dataset_lab import refusal
+from dataset_fixtures import refusal
 from manifest_lines import line
-from model_lab import ModelLab, Studio
+from model_fixtures import ModelLab, Studio
 from services import REGION
 from signed_http import Wire
-from studio_processes import paused
+from training_processes import paused
 
-pytest_plugins = ["model_lab"]
+pytest_plugins = ["model_fixtures"]
 
 
 @pytest.fixture

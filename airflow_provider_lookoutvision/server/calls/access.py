@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.protocol.errors import AccessDeniedException
 from airflow_provider_lookoutvision.server.settings import DEFAULT_ACCOUNT
-from airflow_provider_lookoutvision.server.storage.encryption import Seal
+from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 from airflow_provider_lookoutvision.server.storage.schema import access_keys
 from airflow_provider_lookoutvision.server.storage.wildcards import EVERYTHING, like, matches
 
@@ -110,7 +110,7 @@ class InvalidKey(ValueError):
 
 def create_key(
     connection: sa.Connection,
-    seal: Seal,
+    cipher: Cipher,
     *,
     account_id: str = DEFAULT_ACCOUNT,
     allowed_actions: Sequence[str] = EVERYTHING,
@@ -141,7 +141,7 @@ def create_key(
         access_keys.insert().values(
             access_key_id=key.access_key_id,
             account_id=account_id,
-            sealed_secret=seal.close(secret),
+            sealed_secret=cipher.encrypt(secret),
             allowed_actions=list(key.allowed_actions),
             allowed_projects=list(key.allowed_projects),
             allowed_buckets=list(key.allowed_buckets),
@@ -168,10 +168,10 @@ def delete_key(connection: sa.Connection, access_key_id: str) -> bool:
 _FIND_KEY = access_keys.select().where(access_keys.c.access_key_id == sa.bindparam("wanted"))
 
 
-def find_key(connection: sa.Connection, seal: Seal, access_key_id: str) -> tuple[AccessKey, str] | None:
+def find_key(connection: sa.Connection, cipher: Cipher, access_key_id: str) -> tuple[AccessKey, str] | None:
     """The key and its secret, or None."""
     row = connection.execute(_FIND_KEY, {"wanted": access_key_id}).one_or_none()
-    return (_key(row), seal.open(row.sealed_secret)) if row else None
+    return (_key(row), cipher.decrypt(row.sealed_secret)) if row else None
 
 
 def _key(row: sa.Row[tuple[object, ...]]) -> AccessKey:

@@ -13,7 +13,7 @@ from airflow_provider_lookoutvision.server.calls.access import Caller
 from airflow_provider_lookoutvision.server.protocol import pagination
 from airflow_provider_lookoutvision.server.protocol.errors import ResourceType
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.storage.encryption import Seal
+from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Call:
     caller: Caller
     connection: sa.Connection
     settings: Settings
-    seal: Seal
+    cipher: Cipher
     now: int
     effect: Effect = field(default_factory=Effect)
 
@@ -74,7 +74,7 @@ class Call:
     def page(self, query: Sequence[Any], next_token: str | None, max_results: int | None) -> pagination.Page:
         """The paging members of a list request, bound to the query and its caller."""
         scope = [self.caller.account_id, self.caller.region, self.caller.key.access_key_id]
-        return pagination.page(self.seal, [*scope, *query], next_token, max_results)
+        return pagination.page(self.cipher, [*scope, *query], next_token, max_results)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Inference:
     image: bytes
 
 
-class Handler(Protocol):
+class OperationHandler(Protocol):
     """An operation: its members as snake_case keywords in, the members of its output as a dict out."""
 
     def __call__(self, call: Call, /, **members: Any) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_lookoutvision.server.calls.call import Call, Handler
+from airflow_provider_lookoutvision.server.calls.call import Call, OperationHandler
 from airflow_provider_lookoutvision.server.protocol.errors import ConflictException, ResourceType
 from airflow_provider_lookoutvision.server.protocol.rest_json import Operation
 from airflow_provider_lookoutvision.server.storage.schema import client_tokens, insert_new, lock
@@ -52,7 +52,7 @@ class TokenState(StrEnum):
     FAILED = "FAILED"
 
 
-def perform(call: Call, operation: Operation, members: Mapping[str, Any], handler: Handler) -> bytes:
+def perform(call: Call, operation: Operation, members: Mapping[str, Any], handler: OperationHandler) -> bytes:
     """Run an operation: where the call has a client token, once for each token, with one answer.
 
     :return: the body of the answer, the same bytes at each repetition.
@@ -81,7 +81,9 @@ def perform(call: Call, operation: Operation, members: Mapping[str, Any], handle
     return answer
 
 
-def spend(connection: sa.Connection, account_id: str, region: str, operation: str, token: str | None) -> None:
+def mark_failed(
+    connection: sa.Connection, account_id: str, region: str, operation: str, token: str | None
+) -> None:
     """Tell that the work which a token began has failed, so that the same token may begin it anew."""
     columns = client_tokens.c
     connection.execute(
@@ -178,9 +180,9 @@ def _remember_resource(call: Call) -> None:
         who = call.caller.account_id, call.caller.region
         forget(call.connection, *who, call.effect.undoes, call.effect.resource_id, call.token)
     if call.effect.created:
-        _turn(call, [TokenState.DELETED], TokenState.SUPERSEDED)
+        _transition(call, [TokenState.DELETED], TokenState.SUPERSEDED)
     elif call.effect.deleted:
-        _turn(call, [TokenState.CREATED, TokenState.DONE], TokenState.GONE)
+        _transition(call, [TokenState.CREATED, TokenState.DONE], TokenState.GONE)
         failed = sa.and_(_about_resource(call), client_tokens.c.state == TokenState.FAILED)
         call.connection.execute(client_tokens.delete().where(failed))
 
@@ -191,7 +193,7 @@ def _about_resource(call: Call) -> sa.ColumnElement[bool]:
     return sa.and_(call.own(client_tokens), about)
 
 
-def _turn(call: Call, old: Sequence[TokenState], new: TokenState) -> None:
+def _transition(call: Call, old: Sequence[TokenState], new: TokenState) -> None:
     call.connection.execute(
         client_tokens.update()
         .where(_about_resource(call), client_tokens.c.state.in_(old))

@@ -20,7 +20,7 @@ from airflow_provider_lookoutvision.server.datasets.operations import (
     UPDATED_MESSAGE,
     DatasetStatus,
 )
-from airflow_provider_lookoutvision.server.jobs.handler import Doer, InvalidInput
+from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, JobHandler
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, Stopped
 from airflow_provider_lookoutvision.server.storage.buckets import Buckets, Location
 from airflow_provider_lookoutvision.server.storage.schema import dataset_entries, datasets, upsert
@@ -30,7 +30,7 @@ BATCH = 1000
 SHOWN_ERRORS = 10
 
 
-class Importer(Doer):
+class Importer(JobHandler):
     """Does import and update jobs."""
 
     kinds: ClassVar[tuple[str, ...]] = (IMPORT_JOB, UPDATE_JOB)
@@ -92,7 +92,7 @@ class Importer(Doer):
                     dataset_entries.delete().where(dataset_entries.c.dataset_id == job.subject_id)
                 )
             _settle(connection, job.subject_id, status, message)
-            idempotency.spend(connection, job.account_id, job.region, job.operation, job.token)
+            idempotency.mark_failed(connection, job.account_id, job.region, job.operation, job.token)
 
 
 class _Reading:

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.call import Inference
 from airflow_provider_lookoutvision.server.hosting.operations import HOSTED_MESSAGE
-from airflow_provider_lookoutvision.server.hosting.pool import Plan, Pool, stopped
+from airflow_provider_lookoutvision.server.hosting.pool import Pool, PoolConfig, stopped
 from airflow_provider_lookoutvision.server.jobs.handler import SERVICE_FAULT
 from airflow_provider_lookoutvision.server.models.operations import (
     IN_SERVICE,
@@ -117,22 +117,22 @@ class Fleet:
             if row.status == ModelStatus.STOPPING_HOSTING:
                 if pool := self._pools.pop(hosting, None):
                     await pool.close()
-                await self._turn(hosting, row, ModelStatus.TRAINED, TRAINED_MESSAGE)
+                await self._transition(hosting, row, ModelStatus.TRAINED, TRAINED_MESSAGE)
             elif hosting not in self._pools:
                 await self._open(hosting, row)
             else:
-                self._pools[hosting].tend()
-                await self._tell(hosting, row)
+                self._pools[hosting].maintain()
+                await self._report(hosting, row)
         self._looks += 1
 
     async def _open(self, hosting: _Hosting, row: sa.Row[Any]) -> None:
         artifact = await anyio.to_thread.run_sync(self._artifact, hosting.model_id)
         if artifact is None:
             fault = f"{SERVICE_FAULT}what its training made is gone from the database: train it anew"
-            await self._turn(hosting, row, ModelStatus.HOSTING_FAILED, fault, undoes=True)
+            await self._transition(hosting, row, ModelStatus.HOSTING_FAILED, fault, undoes=True)
             return
         most = row.max_units or row.min_units
-        plan = Plan(
+        config = PoolConfig(
             resource_id(row.name, row.version),
             artifact,
             self._settings.data_dir / "cache",
@@ -141,20 +141,22 @@ class Fleet:
             max(1, len(os.sched_getaffinity(0)) // most),
             self._settings.queue_per_unit,
         )
-        self._pools[hosting] = Pool(plan, self.wake)
+        self._pools[hosting] = Pool(config, self.wake)
 
-    async def _tell(self, hosting: _Hosting, row: sa.Row[Any]) -> None:
+    async def _report(self, hosting: _Hosting, row: sa.Row[Any]) -> None:
         pool, starting = self._pools[hosting], row.status == ModelStatus.STARTING_HOSTING
         fault = pool.fault
         if starting and pool.failed_starts >= _MOST_FAILED_STARTS:
             fault = fault or f"an inference unit ended {pool.failed_starts} times before it was ready"
         if fault:
             await self._pools.pop(hosting).close()
-            await self._turn(hosting, row, ModelStatus.HOSTING_FAILED, SERVICE_FAULT + fault, undoes=True)
+            await self._transition(
+                hosting, row, ModelStatus.HOSTING_FAILED, SERVICE_FAULT + fault, undoes=True
+            )
         elif starting and pool.ready:
-            await self._turn(hosting, row, ModelStatus.HOSTED, HOSTED_MESSAGE)
+            await self._transition(hosting, row, ModelStatus.HOSTED, HOSTED_MESSAGE)
 
-    async def _turn(
+    async def _transition(
         self,
         hosting: _Hosting,
         row: sa.Row[Any],

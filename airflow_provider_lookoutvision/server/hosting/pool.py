@@ -52,7 +52,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PoolConfig:
     """What a pool is to be.
 
     :param name: of the model, for messages: project and version.
@@ -108,10 +108,10 @@ class Pool:
     :param changed: called when a replica has become ready, or a fault has been found.
     """
 
-    def __init__(self, plan: Plan, changed: Callable[[], None]) -> None:
+    def __init__(self, config: PoolConfig, changed: Callable[[], None]) -> None:
         self.fault: str | None = None
         self.failed_starts = 0
-        self._plan, self._changed = plan, changed
+        self._config, self._changed = config, changed
         self._replicas: list[_Replica] = []
         self._waiting: deque[Request] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,7 +120,7 @@ class Pool:
         self._seconds_an_image = 0.1
         self._busy_at = time.monotonic()
         self._closed = False
-        for _ in range(plan.min_units):
+        for _ in range(config.min_units):
             self._start()
 
     @property
@@ -131,7 +131,7 @@ class Pool:
     @property
     def ready(self) -> bool:
         """Whether it has the least replicas that were asked for."""
-        return self.units >= self._plan.min_units
+        return self.units >= self._config.min_units
 
     @property
     def _working(self) -> int:
@@ -147,11 +147,11 @@ class Pool:
         :raises InternalServerException: when replicas die of it, or none answers in time.
         """
         if self._closed:
-            raise stopped(self._plan.name)
-        if len(self._waiting) >= self._plan.queue_per_unit * self._plan.max_units:
+            raise stopped(self._config.name)
+        if len(self._waiting) >= self._config.queue_per_unit * self._config.max_units:
             seconds = math.ceil(len(self._waiting) * self._seconds_an_image / max(1, self.units))
             raise ThrottlingException(
-                f"The model {self._plan.name} has as many requests waiting as its inference units allow",
+                f"The model {self._config.name} has as many requests waiting as its inference units allow",
                 quota_code="queue_per_unit",
                 retry_after=max(1, min(seconds, 60)),
             )
@@ -163,7 +163,7 @@ class Pool:
                 answer = await request.answer
         except TimeoutError:
             raise InternalServerException(
-                f"The model {self._plan.name} has not answered within {ANSWER_SECONDS:g} seconds",
+                f"The model {self._config.name} has not answered within {ANSWER_SECONDS:g} seconds",
                 RetryAfterSeconds=1,
             ) from None
         finally:
@@ -172,37 +172,37 @@ class Pool:
         if "invalid" in answer.members:
             raise ValidationException(f"Body can't be used: {answer.members['invalid']}")
         if "error" in answer.members:
-            log.error("a replica met an error", extra={"model": self._plan.name, **answer.members})
+            log.error("a replica met an error", extra={"model": self._config.name, **answer.members})
             raise InternalServerException(
-                f"The model {self._plan.name} met an error with this image; the service's log tells which"
+                f"The model {self._config.name} met an error with this image; the service's log tells which"
             )
         return answer
 
-    def tend(self) -> None:
+    def maintain(self) -> None:
         """What is to be done from time to time: end what hangs, take away what has nothing to do."""
         now = time.monotonic()
         for replica in self._replicas:
             if replica.requests and now - replica.requests[0].given_at > ANSWER_SECONDS:
-                log.error("a replica hangs and is killed", extra={"model": self._plan.name})
+                log.error("a replica hangs and is killed", extra={"model": self._config.name})
                 replica.kill()
         working = [replica for replica in self._replicas if not replica.retired]
         if self._waiting or all(replica.requests for replica in working):
             self._busy_at = now
-        elif now - self._busy_at > _IDLE_SECONDS and len(working) > self._plan.min_units:
+        elif now - self._busy_at > _IDLE_SECONDS and len(working) > self._config.min_units:
             self._busy_at = now
             idle = next(replica for replica in reversed(working) if not replica.requests)
-            log.info("an inference unit is taken away", extra={"model": self._plan.name})
+            log.info("an inference unit is taken away", extra={"model": self._config.name})
             idle.retire()
 
     async def close(self) -> None:
         """End every replica; who still waits is told that the model has been stopped."""
         self._closed = True
         for request in self._waiting:
-            _settle(request, stopped(self._plan.name))
+            _settle(request, stopped(self._config.name))
         self._waiting.clear()
         for replica in self._replicas:
             for request in replica.requests:
-                _settle(request, stopped(self._plan.name))
+                _settle(request, stopped(self._config.name))
             replica.kill()
         for task in list(self._tasks):
             task.cancel()
@@ -216,8 +216,8 @@ class Pool:
             min(free, key=lambda replica: len(replica.requests)).give(self._waiting.popleft())
         # One after another: by the time that it is ready, the next may not be needed.
         settled = self.ready and not self._starting and all(replica.ready for replica in self._replicas)
-        if self._waiting and settled and self._working < self._plan.max_units:
-            log.info("an inference unit is added", extra={"model": self._plan.name})
+        if self._waiting and settled and self._working < self._config.max_units:
+            log.info("an inference unit is added", extra={"model": self._config.name})
             self._busy_at = time.monotonic()
             self._start()
 
@@ -242,12 +242,12 @@ class Pool:
             finally:
                 self._starting -= 1
             self._replicas.append(replica)
-            replica.send(self._plan.artifact)
+            replica.send(self._config.artifact)
             await self._listen(replica)
         except OSError as error:
-            log.error("a replica can't be started", extra={"model": self._plan.name, "reason": str(error)})
+            log.error("a replica can't be started", extra={"model": self._config.name, "reason": str(error)})
         except Exception:  # whatever it was, who waits for this replica must not wait for ever
-            log.exception("a replica is given up", extra={"model": self._plan.name})
+            log.exception("a replica is given up", extra={"model": self._config.name})
         finally:
             if replica is not None:
                 replica.kill()
@@ -258,7 +258,7 @@ class Pool:
             self._bury(replica)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        command = [sys.executable, "-m", _MODULE, str(self._plan.cache), str(self._plan.threads)]
+        command = [sys.executable, "-m", _MODULE, str(self._config.cache), str(self._config.threads)]
         pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, start_new_session=True)
 
@@ -268,14 +268,14 @@ class Pool:
             async with asyncio.timeout(_START_SECONDS):
                 first = await frames.read_answer(replica.process.stdout)
             if fault := first.members.get("fault"):
-                log.error("a replica can't be used", extra={"model": self._plan.name, "reason": fault})
+                log.error("a replica can't be used", extra={"model": self._config.name, "reason": fault})
                 if not self._was_ready:  # else it isn't the model's fault, and may pass
                     self.fault = str(fault)
                     self._changed()
                 return
             replica.ready = self._was_ready = True
             self.failed_starts = 0
-            log.info("an inference unit is ready", extra={"model": self._plan.name, "units": self.units})
+            log.info("an inference unit is ready", extra={"model": self._config.name, "units": self.units})
             self._changed()
             self._dispatch()
             while True:
@@ -294,7 +294,7 @@ class Pool:
         for request in reversed(lost):
             if request.was_lost:
                 fault = InternalServerException(
-                    f"Two inference units of the model {self._plan.name} ended while they looked at this "
+                    f"Two inference units of the model {self._config.name} ended while they looked at this "
                     "image; the service's log may tell why"
                 )
                 _settle(request, fault)
@@ -304,8 +304,8 @@ class Pool:
         if replica is None or not replica.ready:
             self.failed_starts += 1
         if not (replica and replica.retired):
-            log.error("an inference unit ended", extra={"model": self._plan.name, "exit_status": status})
-        if self._working < self._plan.min_units:
+            log.error("an inference unit ended", extra={"model": self._config.name, "exit_status": status})
+        if self._working < self._config.min_units:
             self._start()
         self._dispatch()
 

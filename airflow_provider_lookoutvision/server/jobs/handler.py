@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.storage.buckets import BlobError, Store
+from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Store
 from airflow_provider_lookoutvision.server.storage.database import Database
 
 INVALID_INPUT = "Invalid input: "
@@ -29,7 +29,7 @@ class ServiceFault(Exception):
 
 
 @dataclass(frozen=True)
-class Doer(ABC):
+class JobHandler(ABC):
     """Does jobs of some kinds.
 
     :param stopping: asked now and then whether the worker is about to stop.
@@ -57,7 +57,7 @@ class Doer(ABC):
                 self.fail(job, f"{INVALID_INPUT}{error}")
             except ServiceFault as error:
                 self.fail(job, f"{SERVICE_FAULT}{error}")
-            except BlobError as error:
+            except BucketError as error:
                 if error.input or job.is_last_attempt:
                     self.fail(job, f"{INVALID_INPUT if error.input else SERVICE_FAULT}{error}")
                 else:
@@ -81,7 +81,7 @@ class Doer(ABC):
 
         :raises InvalidInput: when it was given what can't be used.
         :raises ServiceFault: when it can't be done.
-        :raises BlobError: when an object can't be had; where that may pass, the job is tried again.
+        :raises BucketError: when an object can't be had; where that may pass, the job is tried again.
         """
 
     @abstractmethod

@@ -20,7 +20,7 @@ _LABEL = "anomaly-label"
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """How well a model did on images that it had not seen; each figure 0 to 1, as the service calls them.
 
     :param classes: for a segmentation model, ``Precision``, ``Recall``, ``F1Score``, ``AIOU`` and
@@ -57,7 +57,7 @@ def result_key(prefix: str, project_name: str, version: int) -> str:
     return f"{prefix}EvaluationResult-{project_name}-{version}.json"
 
 
-def result(subject: Subject, figures: Figures, training_images: int, testing_images: int) -> bytes:
+def result(subject: Subject, figures: Metrics, training_images: int, testing_images: int) -> bytes:
     """The evaluation result."""
     metrics: dict[str, Any] = {
         "ROCAUC": figures.roc_auc,
@@ -81,7 +81,7 @@ def result(subject: Subject, figures: Figures, training_images: int, testing_ima
     return json.dumps(document).encode()
 
 
-def manifest(subject: Subject, tested: Iterable[tuple[str, str]], figures: Figures) -> bytes:
+def manifest(subject: Subject, tested: Iterable[tuple[str, str]], figures: Metrics) -> bytes:
     """The evaluation manifest.
 
     :param tested: the ``source-ref`` and label of each tested image, in the order of the predictions.

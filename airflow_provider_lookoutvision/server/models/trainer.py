@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.access import arn
 from airflow_provider_lookoutvision.server.jobs.child_process import Child
-from airflow_provider_lookoutvision.server.jobs.handler import Doer, InvalidInput, ServiceFault
+from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, JobHandler, ServiceFault
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, Stopped
 from airflow_provider_lookoutvision.server.models import evaluation
 from airflow_provider_lookoutvision.server.models.operations import (
@@ -34,7 +34,7 @@ from airflow_provider_lookoutvision.server.models.operations import (
     ModelStatus,
 )
 from airflow_provider_lookoutvision.server.models.training_set import Example, TrainingSet, training_set
-from airflow_provider_lookoutvision.server.storage.buckets import BlobError, Buckets, Location
+from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location
 from airflow_provider_lookoutvision.server.storage.schema import (
     jobs,
     model_artifacts,
@@ -55,7 +55,7 @@ class _Died(Exception):
     """The child process ended without saying how; the message is the reason."""
 
 
-class Trainer(Doer):
+class Trainer(JobHandler):
     """Does training jobs."""
 
     kinds: ClassVar[tuple[str, ...]] = (TRAIN_JOB,)
@@ -97,7 +97,7 @@ class Trainer(Doer):
             model_arn = arn(job.region, job.account_id, f"model/{name}/{version}")
             subject = evaluation.Subject(model_arn, name, version, ended)
             calibrated = outcome.pop("calibrated")
-            figures = evaluation.Figures(**outcome)
+            figures = evaluation.Metrics(**outcome)
             where = (model.output_prefix, name, version)
             tested = [(example.source_ref, example.label) for example in chosen.test]
             buckets.write(
@@ -178,7 +178,7 @@ class Trainer(Doer):
                     if "fault" in message:
                         raise ServiceFault(message["fault"])
                     if "unreachable" in message:
-                        raise BlobError(message["unreachable"], input=False)
+                        raise BucketError(message["unreachable"], input=False)
                     if "trained" in message:
                         return
                 if self.stopping():
@@ -215,7 +215,7 @@ class Trainer(Doer):
         """Tell the model."""
         with Lease(self.database, job).finish() as connection:
             _settle(connection, job.subject_id, status=ModelStatus.TRAINING_FAILED, status_message=message)
-            idempotency.spend(connection, job.account_id, job.region, job.operation, job.token)
+            idempotency.mark_failed(connection, job.account_id, job.region, job.operation, job.token)
 
 
 def _settle(connection: sa.Connection, model_id: int, **values: Any) -> None:

@@ -20,7 +20,7 @@ from airflow_provider_lookoutvision import engine
 from airflow_provider_lookoutvision.engine.dataset import checked
 from airflow_provider_lookoutvision.server import settings
 from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput
-from airflow_provider_lookoutvision.server.storage.buckets import BlobError, Buckets, Location, store
+from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location, store
 
 _TASK, _OUTCOME, _MODEL = "task.json", "outcome.json", "model"
 LARGEST_IMAGE = 8 << 20
@@ -63,7 +63,7 @@ def main(folder: Path, output: TextIO) -> int:
         (folder / _OUTCOME).write_text(json.dumps(work.do()))
     except InvalidInput as error:
         say(invalid=str(error))
-    except BlobError as error:
+    except BucketError as error:
         say(unreachable=str(error))
     except engine.EngineError as error:
         say(fault=str(error))
@@ -140,7 +140,7 @@ class _Work:
                     path.open("wb") as file,
                 ):
                     shutil.copyfileobj(original, file)
-            except BlobError as error:
+            except BucketError as error:
                 if not error.input:
                     raise
                 problems[number, kind] = str(error)

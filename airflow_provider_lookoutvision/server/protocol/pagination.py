@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_lookoutvision.server.protocol.errors import ValidationException
-from airflow_provider_lookoutvision.server.storage.encryption import Seal
+from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 
 LARGEST_PAGE = 100
 _SIGNATURE_BYTES = 16
@@ -26,7 +26,7 @@ class Page:
 
     size: int
     after: Any
-    _seal: Seal
+    _cipher: Cipher
     _purpose: str
 
     def cut(self, rows: Sequence[Any], key: str) -> tuple[Sequence[Any], str | None]:
@@ -35,10 +35,10 @@ class Page:
             return rows, None
         page = rows[: self.size]
         text = json.dumps(getattr(page[-1], key)).encode()
-        return page, base64.b64encode(self._seal.sign(self._purpose, text) + text).decode()
+        return page, base64.b64encode(self._cipher.sign(self._purpose, text) + text).decode()
 
 
-def page(seal: Seal, query: Sequence[Any], next_token: str | None, max_results: int | None) -> Page:
+def page(cipher: Cipher, query: Sequence[Any], next_token: str | None, max_results: int | None) -> Page:
     """Read the paging members of a list request.
 
     :param query: whatever tells this query from another: operation, account, region, filters.
@@ -52,10 +52,10 @@ def page(seal: Seal, query: Sequence[Any], next_token: str | None, max_results: 
         except (binascii.Error, ValueError):
             content = b""
         signature, text = content[:_SIGNATURE_BYTES], content[_SIGNATURE_BYTES:]
-        if not text or not seal.verifies(purpose, text, signature):
+        if not text or not cipher.verifies(purpose, text, signature):
             raise ValidationException(
                 "NextToken is not one that this query returned: repeat the query without it, and pass on the "
                 "token of each answer with the same filters"
             )
         after = json.loads(text)
-    return Page(max_results or LARGEST_PAGE, after, seal, purpose)
+    return Page(max_results or LARGEST_PAGE, after, cipher, purpose)

@@ -14,12 +14,12 @@ from starlette.requests import Request
 
 from airflow_provider_lookoutvision.server.protocol.errors import RequestTimeoutException, ThrottlingException
 
-# Bodies up to this size are bounded by the number of connections alone.
+# RequestBodies up to this size are bounded by the number of connections alone.
 SMALL = 64 << 10
 _SECONDS, _BYTES_A_SECOND = 20.0, 64 << 10
 
 
-class Bodies:
+class RequestBodies:
     """The bodies that this process holds.
 
     :param most: how many bytes of large ones at a time.

@@ -33,7 +33,7 @@ _S3_CREDENTIAL_FAULTS = frozenset(
 )
 
 
-class BlobError(Exception):
+class BucketError(Exception):
     """An object can't be read or written; the message says which and why.
 
     ``input`` tells whose fault it is: true when the request must change (no such object, no right to it),
@@ -70,7 +70,7 @@ def is_key(key: str) -> bool:
 
 
 class Store(Protocol):
-    """Where objects lie. Every method raises BlobError when the object can't be had."""
+    """Where objects lie. Every method raises BucketError when the object can't be had."""
 
     def check(self, bucket: str) -> None:
         """See whether there is such a bucket to write to."""
@@ -109,7 +109,7 @@ class Buckets:
         try:
             yield stream
         except OSError as error:
-            raise BlobError(f"{location} can't be read: {error.strerror}", input=False) from None
+            raise BucketError(f"{location} can't be read: {error.strerror}", input=False) from None
         finally:
             stream.close()
 
@@ -120,9 +120,9 @@ class Buckets:
 
     def _check(self, location: Location) -> None:
         if not self.allows(location.bucket):
-            raise BlobError(f"the access key may not use the bucket of {location}", input=True)
+            raise BucketError(f"the access key may not use the bucket of {location}", input=True)
         if not (_BUCKET.fullmatch(location.bucket) and is_key(location.bucket) and is_key(location.key)):
-            raise BlobError(f"{location} names no object", input=True)
+            raise BucketError(f"{location} names no object", input=True)
 
 
 def store(settings: Settings) -> Store:
@@ -143,12 +143,12 @@ class DirectoryStore:
         try:
             (self._root / bucket).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BlobError(f"the bucket {bucket} can't be used: {error.strerror}", input=False) from None
+            raise BucketError(f"the bucket {bucket} can't be used: {error.strerror}", input=False) from None
 
     def open(self, location: Location, most: int) -> BinaryIO:
         """The file, if it is one."""
         if location.version_id:
-            raise BlobError(
+            raise BucketError(
                 f"{location} names a version, but directories keep none: leave VersionId out", input=True
             )
         with self._folder(location, create=False) as (folder, name):
@@ -158,7 +158,7 @@ class DirectoryStore:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise BlobError(f"{location} is not a file", input=True)
+                raise BucketError(f"{location} is not a file", input=True)
             _check_size(location, status.st_size, most)
         except BaseException:
             os.close(descriptor)
@@ -186,7 +186,7 @@ class DirectoryStore:
         """Descend to the folder of a key, one name after another, following no link."""
         *folders, name = location.key.split("/")
         if not name:
-            raise BlobError(f"{location} is a folder, not an object", input=True)
+            raise BucketError(f"{location} is a folder, not an object", input=True)
         descriptor = -1
         try:
             bucket = self._root / location.bucket
@@ -210,7 +210,7 @@ class DirectoryStore:
 
 def _check_size(location: Location, size: int, most: int) -> None:
     if size > most:
-        raise BlobError(f"{location} has {size} bytes; the most is {most}", input=True)
+        raise BucketError(f"{location} has {size} bytes; the most is {most}", input=True)
 
 
 def _make_folder(name: str, parent: int) -> None:
@@ -218,16 +218,18 @@ def _make_folder(name: str, parent: int) -> None:
         os.mkdir(name, dir_fd=parent)
 
 
-def _from_os(location: Location, error: OSError, root: Path) -> BlobError:
+def _from_os(location: Location, error: OSError, root: Path) -> BucketError:
     if error.errno == errno.ENOENT:
         # Where that is on the machine is for the operator of the service to know, not for its callers.
         place = f"the data directory's {root.name}/{location.bucket}"
-        return BlobError(f"{location} does not exist (looked in {place})", input=True)
+        return BucketError(f"{location} does not exist (looked in {place})", input=True)
     if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ENXIO}:
-        return BlobError(f"{location} is not a file", input=True)
+        return BucketError(f"{location} is not a file", input=True)
     if error.errno == errno.ELOOP:
-        return BlobError(f"{location} leads through a symbolic link, which buckets don't follow", input=True)
-    return BlobError(f"{location} can't be used: {error.strerror}", input=error.errno == errno.EACCES)
+        return BucketError(
+            f"{location} leads through a symbolic link, which buckets don't follow", input=True
+        )
+    return BucketError(f"{location} can't be used: {error.strerror}", input=error.errno == errno.EACCES)
 
 
 class S3Store:
@@ -293,10 +295,10 @@ def _translated(location: Location) -> Iterator[None]:
     except ClientError as error:
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         if error.response["Error"]["Code"] in _S3_CREDENTIAL_FAULTS:
-            raise BlobError(f"{location} can't be reached: {error}", input=False) from None
+            raise BucketError(f"{location} can't be reached: {error}", input=False) from None
         reason = {404: "does not exist", 403: "may not be used with the service's credentials"}.get(
             status, str(error)
         )
-        raise BlobError(f"{location} {reason}", input=status in {400, 403, 404, 405}) from None
+        raise BucketError(f"{location} {reason}", input=status in {400, 403, 404, 405}) from None
     except (BotoCoreError, HTTPClientError, OSError) as error:
-        raise BlobError(f"{location} can't be reached: {error}", input=False) from None
+        raise BucketError(f"{location} can't be reached: {error}", input=False) from None

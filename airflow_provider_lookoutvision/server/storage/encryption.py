@@ -24,7 +24,7 @@ SECRET_KEY_VARIABLE = "LOOKOUTVISION_SECRET_KEY"  # noqa: S105 (a variable's nam
 _SIGNATURE_BYTES = 16
 
 
-class Seal:
+class Cipher:
     """Encrypts and signs with one key.
 
     :param key: 32 bytes as URL-safe base64, as ``cryptography.fernet.Fernet.generate_key`` makes them.
@@ -37,19 +37,19 @@ class Seal:
         except ValueError:
             raise SettingsError("the secret key must be 32 bytes as URL-safe base64") from None
         self._signing_key = hmac.digest(base64.urlsafe_b64decode(key), b"signing", "sha256")
-        self._opened = lru_cache(maxsize=1024)(self._fernet.decrypt)
+        self._decrypted = lru_cache(maxsize=1024)(self._fernet.decrypt)
 
-    def close(self, secret: str) -> str:
+    def encrypt(self, secret: str) -> str:
         """Encrypt a secret."""
         return self._fernet.encrypt(secret.encode()).decode()
 
-    def open(self, sealed: str) -> str:
-        """Decrypt what ``close`` made.
+    def decrypt(self, sealed: str) -> str:
+        """Decrypt what ``encrypt`` made.
 
-        :raises SettingsError: when another key closed it.
+        :raises SettingsError: when another key encrypted it.
         """
         try:
-            return self._opened(sealed).decode()
+            return self._decrypted(sealed).decode()
         except InvalidToken:
             raise SettingsError(
                 "a stored secret was encrypted with another secret key: restore the secret.key file or "
@@ -67,14 +67,14 @@ class Seal:
         return hmac.compare_digest(self.sign(purpose, text), signature)
 
 
-def load(data_dir: Path) -> Seal:
-    """The seal of this service: from the environment, or from the data directory (made there if need be)."""
+def load(data_dir: Path) -> Cipher:
+    """The cipher of this service, by the key of the environment or of the data directory (made at need)."""
     if key := os.environ.get(SECRET_KEY_VARIABLE):
-        return Seal(key.encode())
+        return Cipher(key.encode())
     path = data_dir / "secret.key"
     if not path.exists():
         write_private(path, Fernet.generate_key(), replace=False)
-    return Seal(path.read_bytes().strip())
+    return Cipher(path.read_bytes().strip())
 
 
 def write_private(path: Path, content: bytes, *, replace: bool = True) -> None:

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from botocore.exceptions import ClientError
-from dataset_lab import queued, refusal, until
+from dataset_fixtures import queued, refusal, until
 from drawn_parts import drawn
 from manifest_lines import line
-from model_lab import ModelLab, Studio, at_once
-from studio_processes import paused
+from model_fixtures import ModelLab, Studio, at_once
+from training_processes import paused
 
 from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.models.operations import TRAIN_JOB
 from airflow_provider_lookoutvision.server.storage.schema import models
 
-pytest_plugins = ["model_lab"]
+pytest_plugins = ["model_fixtures"]
 
 STATES = (
     "TRAINING",

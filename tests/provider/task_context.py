@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
-from trained import Account
+from trained_models import Account
 
 
 def context(run_id: str, *, cleared: int = 0, map_index: int = -1) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from trained import Account
-from unscheduled import context, unguarded
+from task_context import context, unguarded
+from trained_models import Account
 
 from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionDetectAnomaliesOperator
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy

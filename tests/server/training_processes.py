@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataset_lab import queued, until
+from dataset_fixtures import queued, until
 from service_processes import processes
 
 if TYPE_CHECKING:
-    from model_lab import Studio
+    from model_fixtures import Studio
 
 
 def trainers(studio: Studio) -> list[int]:
     """The training processes of a studio."""
-    return processes("server.training_process", str(studio.service.data_dir))
+    return processes("server.models.training_process", str(studio.service.data_dir))
 
 
 def worker_of(studio: Studio) -> int:

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from dataset_lab import queued, refusal
+from dataset_fixtures import queued, refusal
 from manifest_lines import line
-from model_lab import ModelLab, Studio
-from studio_processes import paused
+from model_fixtures import ModelLab, Studio
+from training_processes import paused
 
 from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.models.operations import TRAIN_JOB
 from airflow_provider_lookoutvision.server.storage.schema import client_tokens, models
 
-pytest_plugins = ["model_lab"]
+pytest_plugins = ["model_fixtures"]
 
 
 @pytest.fixture

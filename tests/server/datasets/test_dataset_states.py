@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dataset_lab import Lab, paused, refusal, statistics, worker_of
+from dataset_fixtures import Lab, paused, refusal, statistics, worker_of
 from manifest_lines import line, manifest, masked
 from services import MakeClient, Storage, client_of
 from signed_http import Wire
@@ -395,7 +395,7 @@ def limited(service: Service, storage: Storage, account: str, lab: Lab) -> Any:
     """A client that may use some buckets only."""
     with storage.database.write() as connection:
         key, secret = access.create_key(
-            connection, storage.seal, account_id=account, allowed_buckets=["images-*", "?ther"]
+            connection, storage.cipher, account_id=account, allowed_buckets=["images-*", "?ther"]
         )
     return client_of(service.endpoint_url, Key(key.access_key_id, secret, account))
 

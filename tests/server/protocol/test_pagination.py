@@ -6,9 +6,9 @@ import re
 
 import pytest
 from botocore.exceptions import ClientError
+from project_calls import names, refused
 from services import MakeClient, NewKey
 from signed_http import Wire
-from test_projects import names, refused
 
 INVALID = "NextToken is not one that this query returned"
 

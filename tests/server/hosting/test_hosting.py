@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from botocore.exceptions import ClientError
-from dataset_lab import is_alive, refusal, until
+from dataset_fixtures import is_alive, refusal, until
 from drawn_parts import drawn
-from model_lab import ModelLab, Studio
+from model_fixtures import ModelLab, Studio
 from service_processes import replicas
 from services import client_of, storage_of
 from signed_http import Wire, connected, head_of, read_answer
@@ -23,7 +23,7 @@ from signed_http import Wire, connected, head_of, read_answer
 from airflow_provider_lookoutvision.server.storage.schema import model_artifacts
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 
-pytest_plugins = ["model_lab"]
+pytest_plugins = ["model_fixtures"]
 
 GOOD, BAD = drawn(500)[0], drawn(500, scratched=True)[0]
 DETECT = "/2020-11-20/projects/p/models/1/detect"

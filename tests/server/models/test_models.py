@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from dataset_lab import refusal, until
+from dataset_fixtures import refusal, until
 from drawn_parts import drawn
 from manifest_lines import line, manifest
-from model_lab import ModelLab, Studio
+from model_fixtures import ModelLab, Studio
 from services import REGION
-from studio_processes import paused
+from training_processes import paused
 
-pytest_plugins = ["model_lab"]
+pytest_plugins = ["model_fixtures"]
 
 
 @pytest.fixture

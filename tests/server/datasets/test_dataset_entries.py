@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from dataset_lab import Lab, refusal, statistics
+from dataset_fixtures import Lab, refusal, statistics
 from manifest_lines import compact, line, manifest, masked
 from services import Storage
 from signed_http import Wire

@@ -8,17 +8,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from services import NewService, client_of, storage_of
-from test_projects import names, refused
+from project_calls import names, refused
+from services import NewService, client_of, owner_of, storage_of
 
 from airflow_provider_lookoutvision.server.calls import throttling
 from airflow_provider_lookoutvision.server.calls.access import AccessKey, Caller
 from airflow_provider_lookoutvision.server.protocol.errors import ThrottlingException
-from airflow_provider_lookoutvision.testing.service import Key, Service, running_service
-
-
-def owner_of(service: Service) -> Key:
-    return Key(service.access_key_id, service.secret_access_key, "123456789012")
+from airflow_provider_lookoutvision.testing.service import Service, running_service
 
 
 def test_the_quota_of_projects(new_service: NewService) -> None:

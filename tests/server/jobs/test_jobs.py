@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import pytest
 import sqlalchemy as sa
-from dataset_lab import Lab, is_alive, paused, queued, refusal, statistics, until, worker_of, workers_of
+from dataset_fixtures import Lab, is_alive, paused, queued, refusal, statistics, until, worker_of, workers_of
 from manifest_lines import line, manifest
 from services import MakeClient, NewKey, NewService, Storage, client_of, storage_of
 
@@ -25,7 +25,7 @@ from airflow_provider_lookoutvision.server.datasets.importer import Importer, St
 from airflow_provider_lookoutvision.server.datasets.operations import IMPORT_JOB, UPDATE_JOB
 from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.storage.buckets import BlobError, Location
+from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Location
 from airflow_provider_lookoutvision.server.storage.schema import dataset_entries, datasets
 from airflow_provider_lookoutvision.server.storage.schema import jobs as table
 from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
@@ -441,7 +441,7 @@ def test_a_fault_of_the_machine_is_tried_three_times(
     class Unreachable(Shelf):
         def open(self, location: Location, most: int) -> BinaryIO:
             super().open(location, most)
-            raise BlobError(f"{location} can't be reached: no route", input=False)
+            raise BucketError(f"{location} can't be reached: no route", input=False)
 
     shelf = Unreachable([])
     for attempt in (1, 2):

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import uvloop
-from dataset_lab import is_alive
+from dataset_fixtures import is_alive
 from service_processes import processes
 
-from airflow_provider_lookoutvision.server.hosting.operations import pool as pool_module
-from airflow_provider_lookoutvision.server.hosting.pool import Plan, Pool
+from airflow_provider_lookoutvision.server.hosting import pool as pool_module
+from airflow_provider_lookoutvision.server.hosting.pool import Pool, PoolConfig
 from airflow_provider_lookoutvision.server.protocol.errors import (
     ConflictException,
     InternalServerException,
@@ -29,7 +29,7 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "_MODULE", "stand_in_replica")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
@@ -56,7 +56,7 @@ def image(**told: Any) -> bytes:
 async def running(
     tmp_path: Path, units: int = 1, most: int = 0, queue: int = 4, artifact: bytes = b"{}", ready: bool = True
 ) -> AsyncIterator[Pool]:
-    pool = Pool(Plan("p/1", artifact, tmp_path, units, max(units, most), 1, queue), lambda: None)
+    pool = Pool(PoolConfig("p/1", artifact, tmp_path, units, max(units, most), 1, queue), lambda: None)
     try:
         if ready:
             await reaches(lambda: pool.ready)
@@ -146,10 +146,10 @@ def test_units_are_added_while_requests_wait_and_taken_away_after(
             gate.open()
             assert set(await asyncio.gather(*answers)) == set(pids_of(pool))
             while len(pool._replicas) > 1:
-                pool.tend()
+                pool.maintain()
                 await asyncio.sleep(0.01)
             for _ in range(3):
-                pool.tend()
+                pool.maintain()
             # The least stay.
             assert (pool.units, await by(pool)) == (1, pids_of(pool)[0])
 
@@ -206,7 +206,7 @@ def test_a_unit_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.Monke
             [before] = pids_of(pool)
             with pytest.raises(InternalServerException, match="has not answered within"):
                 await pool.detect(image(gate="/nothing"))
-            pool.tend()
+            pool.maintain()
             await reaches(lambda: pool.ready and pids_of(pool) != [before])
             assert not is_alive(before)
             monkeypatch.setattr(pool_module, "ANSWER_SECONDS", 30.0)
@@ -257,12 +257,12 @@ def test_a_fault_after_the_model_was_loaded_is_not_the_models(
     async def scenario() -> None:
         async with running(tmp_path) as pool:
             # The disk is full for a while, say: units can't start, and later can again.
-            object.__setattr__(pool._plan, "artifact", image(fault="No space left on device"))
+            object.__setattr__(pool._config, "artifact", image(fault="No space left on device"))
             for pid in pids_of(pool):
                 os.killpg(pid, signal.SIGKILL)
             await reaches(lambda: pool.failed_starts >= 2)
             assert pool.fault is None
-            object.__setattr__(pool._plan, "artifact", b"{}")
+            object.__setattr__(pool._config, "artifact", b"{}")
             assert await by(pool)
             assert pool.failed_starts == 0
 

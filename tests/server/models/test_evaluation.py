@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from airflow_provider_lookoutvision.server.models import evaluation
-from airflow_provider_lookoutvision.server.models.evaluation import Figures, Subject
+from airflow_provider_lookoutvision.server.models.evaluation import Metrics, Subject
 
 SUBJECT = Subject(
     "arn:aws:lookoutvision:us-east-1:123456789012:model/line-7/12", "line-7", 12, 1_606_583_060_681
@@ -15,8 +15,8 @@ ENDED = "2020-11-28T17:04:20.681Z"
 PIXELS = {"Precision": 0.9, "Recall": 0.8, "F1Score": 0.85, "AIOU": 0.7, "ClassName": "scratch"}
 
 
-def figures(**more: Any) -> Figures:
-    return Figures(
+def figures(**more: Any) -> Metrics:
+    return Metrics(
         **{
             "roc_auc": 0.99,
             "average_precision": 0.98,

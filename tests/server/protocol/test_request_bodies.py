@@ -1,4 +1,4 @@
-"""Bodies that don't come, and bodies for which there is no room."""
+"""RequestBodies that don't come, and bodies for which there is no room."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from airflow_provider_lookoutvision.server.protocol import request_bodies
 from airflow_provider_lookoutvision.server.protocol.errors import RequestTimeoutException, ThrottlingException
-from airflow_provider_lookoutvision.server.protocol.request_bodies import Bodies
+from airflow_provider_lookoutvision.server.protocol.request_bodies import RequestBodies
 from airflow_provider_lookoutvision.testing.service import Key, Service
 
 DETECT = "/2020-11-20/projects/p/models/1/detect"
@@ -37,7 +37,7 @@ def request_of(*chunks: bytes, ends: bool = True) -> Request:
 def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_bodies, "_SECONDS", 0.1)
     monkeypatch.setattr(request_bodies, "_BYTES_A_SECOND", 10 << 20)
-    held = Bodies(100_000)
+    held = RequestBodies(100_000)
 
     async def stalled() -> None:
         with pytest.raises(RequestTimeoutException, match="3 bytes of the body came"):
@@ -49,7 +49,7 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_has_come_counts_and_what_is_announced_does_not() -> None:
-    held = Bodies(100_000)
+    held = RequestBodies(100_000)
 
     async def many() -> None:
         async with held.read(request_of(b"a" * 70_000), 90_000) as body:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from model_requests import OPERATIONS, Case, minimal
+from project_calls import names, refused
 from services import REGION, MakeClient, NewKey
 from signed_http import Wire
-from test_projects import names, refused
 
 from airflow_provider_lookoutvision.testing.service import Service
 

@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from botocore.exceptions import ClientError
-from dataset_lab import until
+from dataset_fixtures import until
 from drawn_parts import SIDE, drawn
 from manifest_lines import line, manifest, masked
 from services import NewDatabase, Storage, client_of, storage_of

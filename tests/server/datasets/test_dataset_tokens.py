@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from dataset_lab import Lab, paused, queued, refusal, statistics, until
+from dataset_fixtures import Lab, paused, queued, refusal, statistics, until
 from manifest_lines import line, manifest
 from services import MakeClient, NewKey, Storage
 

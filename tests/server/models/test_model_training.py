@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from dataset_lab import queued, until
+from dataset_fixtures import queued, until
 from manifest_lines import line, manifest
-from model_lab import ModelLab, Studio
-from studio_processes import paused, trainers
+from model_fixtures import ModelLab, Studio
+from training_processes import paused, trainers
 
 from airflow_provider_lookoutvision.server.storage.schema import training_entries
 
-pytest_plugins = ["model_lab"]
+pytest_plugins = ["model_fixtures"]
 
 
 def result_of(lab: ModelLab, described: dict[str, Any]) -> dict[str, Any]:

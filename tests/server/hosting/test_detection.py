@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_lab import refusal
+from dataset_fixtures import refusal
 from drawn_parts import COLOR, SIDE, drawn, encoded
-from model_lab import ModelLab, Studio
+from model_fixtures import ModelLab, Studio
 from PIL import Image
 from signed_http import Wire
 
-pytest_plugins = ["model_lab"]
+pytest_plugins = ["model_fixtures"]
 
 CLASSIFIER, SEGMENTER = "1", "2"
 GOOD, BAD = drawn(500)[0], drawn(500, scratched=True)[0]

@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import TypeVar
 
 import pytest
 import sqlalchemy as sa
+from project_calls import PROJECTS, Caller, at_once
 from services import NewKey, Storage
 from signed_http import Answer, Wire
 
 from airflow_provider_lookoutvision.server.storage.schema import client_tokens, projects
 from airflow_provider_lookoutvision.testing.service import Service
 
-PROJECTS = "/2020-11-20/projects"
 HOUR = 60 * 60 * 1000
 DAY = 24 * HOUR
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Creates and deletes projects with raw requests, so that answers can be compared byte by byte."""
-
-    wire: Wire
-
-    def create(self, name: str, token: str | None = None) -> Answer:
-        headers = {} if token is None else {"X-Amzn-Client-Token": token}
-        return self.wire.send("POST", PROJECTS, body=body_of(name), headers=headers)
-
-    def delete(self, name: str, token: str | None = None) -> Answer:
-        headers = {} if token is None else {"X-Amzn-Client-Token": token}
-        return self.wire.send("DELETE", f"{PROJECTS}/{name}", headers=headers)
-
-    def names(self) -> list[str]:
-        return [project["ProjectName"] for project in self.wire.send("GET", PROJECTS).json["Projects"]]
-
-
-def body_of(name: str) -> bytes:
-    """What CreateProject is sent."""
-    return json.dumps({"ProjectName": name}).encode()
 
 
 @pytest.fixture
@@ -69,18 +41,6 @@ def pass_time(storage: Storage, account: str) -> Callable[[int], None]:
                 connection.execute(table.update().where(table.c.account_id == account).values(earlier))
 
     return pass_time
-
-
-def at_once(calls: Sequence[Callable[[], Result]]) -> list[Result]:
-    """Make all calls at one instant; their results, in their order."""
-    barrier = threading.Barrier(len(calls))
-
-    def run(call: Callable[[], Result]) -> Result:
-        barrier.wait()
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(run, calls))
 
 
 def is_conflict(answer: Answer, about: str, name: str = "p") -> bool:

@@ -12,10 +12,9 @@ import pytest
 import sqlalchemy as sa
 from botocore.model import ServiceModel
 from model_requests import MODEL
-from services import NewService, client_of, storage_of
+from project_calls import names, refused
+from services import NewService, client_of, owner_of, storage_of
 from signed_http import Wire
-from test_limits import owner_of
-from test_projects import names, refused
 
 from airflow_provider_lookoutvision.server.protocol import errors, rest_json
 from airflow_provider_lookoutvision.testing.service import Service
@@ -102,7 +101,7 @@ def test_a_fault_of_the_service(new_service: NewService) -> None:
     request_id = error["ResponseMetadata"]["RequestId"]
     # Where to look it up, and nothing of what the database said.
     assert error["Error"]["Message"] == (
-        f"The service failed on this request; its log tells more under {request_id}"
+        f"The service failed on this request; see its log under {request_id}"
     )
     lines = [json.loads(line) for line in service.log_file.read_text().splitlines() if request_id in line]
     assert [line["level"] for line in lines] == ["error", "info"]

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from dataset_lab import is_alive, queued, until
+from dataset_fixtures import is_alive, queued, until
 from drawn_parts import drawn, encoded
 from manifest_lines import line, manifest, masked
-from model_lab import ModelLab, Studio
+from model_fixtures import ModelLab, Studio
 from PIL import Image
 from service_processes import processes
 from services import NewService, storage_of
-from studio_processes import paused, trainers, worker_of
+from training_processes import paused, trainers, worker_of
 
 from airflow_provider_lookoutvision.server.jobs.child_process import Child
 from airflow_provider_lookoutvision.server.settings import load
@@ -25,7 +25,7 @@ from airflow_provider_lookoutvision.server.storage.schema import jobs, training_
 from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
 from airflow_provider_lookoutvision.testing.service import Service
 
-pytest_plugins = ["model_lab"]
+pytest_plugins = ["model_fixtures"]
 
 
 def failure(lab: ModelLab, **more: Any) -> str:
@@ -287,4 +287,4 @@ def test_a_training_from_s3_and_a_bucket_that_vanishes(s3: tuple[Any, Service]) 
             "Invalid input: s3://results/out/EvaluationManifest-p-2.json does not exist",
         )
         nothing_is_left(lab)
-    assert processes("server.training_process", str(service.data_dir)) == []
+    assert processes("server.models.training_process", str(service.data_dir)) == []

@@ -14,9 +14,8 @@ import pytest
 import sqlalchemy as sa
 from command_line import begin, complaint, end_of, run, until_it_listens
 from cryptography.fernet import Fernet
+from project_calls import at_once, names, refused
 from services import NewDatabase, NewService, Storage, client_of
-from test_client_tokens import at_once
-from test_projects import names, refused
 
 from airflow_provider_lookoutvision.server.calls import access
 from airflow_provider_lookoutvision.server.serving import _make_first_key, opened
@@ -181,13 +180,13 @@ def test_all_at_one_instant_on_nothing(new_database: NewDatabase, tmp_path: Path
 def test_who_comes_second_finds_the_first_key(new_database: NewDatabase, tmp_path: Path) -> None:
     url = (new_database() or ["", f"sqlite:///{tmp_path / 'shared.db'}"])[1]
     settings = Settings(data_dir=tmp_path / "data", database_url=url)
-    with opened(settings) as (database, seal), opened(settings) as (others, _):
-        second = threading.Thread(target=_make_first_key, args=(settings, others, seal))
+    with opened(settings) as (database, cipher), opened(settings) as (others, _):
+        second = threading.Thread(target=_make_first_key, args=(settings, others, cipher))
         with database.write() as connection:
             lock(connection, "first key")
             second.start()
             second.join(0.5)  # not waiting, it would be done by now
-            access.create_key(connection, seal)
+            access.create_key(connection, cipher)
         second.join()
         with database.read() as connection:
             assert len(list(access.list_keys(connection))) == 1
@@ -196,9 +195,9 @@ def test_who_comes_second_finds_the_first_key(new_database: NewDatabase, tmp_pat
 
 def test_who_makes_the_secret_key_at_one_instant_has_the_same(tmp_path: Path) -> None:
     for number in range(20):
-        seals = at_once([partial(encryption.load, tmp_path / str(number))] * 6)
-        sealed = seals[0].close("secret")
-        assert [seal.open(sealed) for seal in seals] == ["secret"] * 6
+        ciphers = at_once([partial(encryption.load, tmp_path / str(number))] * 6)
+        sealed = ciphers[0].encrypt("secret")
+        assert [cipher.decrypt(sealed) for cipher in ciphers] == ["secret"] * 6
         assert [file.name for file in (tmp_path / str(number)).iterdir()] == ["secret.key"]
 
 
@@ -209,18 +208,18 @@ def test_the_secret_key_may_come_from_the_environment(
     url = (new_database() or ["", f"sqlite:///{tmp_path / 'shared.db'}"])[1]
     here, there = (Settings(data_dir=tmp_path / name, database_url=url) for name in ("here", "there"))
     monkeypatch.setenv("LOOKOUTVISION_SECRET_KEY", Fernet.generate_key().decode())
-    with opened(here) as (database, seal), database.write() as connection:
-        key, secret = access.create_key(connection, seal)
-    with opened(there) as (database, seal), database.read() as connection:
-        assert access.find_key(connection, seal, key.access_key_id) == (key, secret)
+    with opened(here) as (database, cipher), database.write() as connection:
+        key, secret = access.create_key(connection, cipher)
+    with opened(there) as (database, cipher), database.read() as connection:
+        assert access.find_key(connection, cipher, key.access_key_id) == (key, secret)
     assert not [*tmp_path.rglob("secret.key")]
 
     monkeypatch.setenv("LOOKOUTVISION_SECRET_KEY", Fernet.generate_key().decode())
     with (
-        opened(there) as (database, seal),
+        opened(there) as (database, cipher),
         database.read() as connection,
         pytest.raises(SettingsError, match="encrypted with another secret key"),
     ):
-        access.find_key(connection, seal, key.access_key_id)
+        access.find_key(connection, cipher, key.access_key_id)
     monkeypatch.setenv("LOOKOUTVISION_SECRET_KEY", "too short")
     assert "32 bytes" in complaint(run("keys", "list", "--data-dir", here.data_dir, "--database-url", url))

@@ -18,8 +18,9 @@ import boto3
 import pytest
 
 from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.server.storage import buckets as buckets_module
 from airflow_provider_lookoutvision.server.storage.buckets import (
-    BlobError,
+    BucketError,
     Buckets,
     DirectoryStore,
     Location,
@@ -52,8 +53,8 @@ def content_of(buckets: Buckets, key: str, bucket: str = "parts", version: str |
         return stream.read()
 
 
-def refusal(buckets: Buckets, key: str, bucket: str = "parts", version: str | None = None) -> BlobError:
-    with pytest.raises(BlobError) as caught:
+def refusal(buckets: Buckets, key: str, bucket: str = "parts", version: str | None = None) -> BucketError:
+    with pytest.raises(BucketError) as caught:
         content_of(buckets, key, bucket, version)
     return caught.value
 
@@ -92,7 +93,7 @@ def test_a_key_with_parts_that_are_no_names(key: str, root: Path, buckets: Bucke
     error = refusal(buckets, key)
     assert error.input
     assert str(error) == f"s3://parts/{key} names no object"
-    with pytest.raises(BlobError):
+    with pytest.raises(BucketError):
         buckets.write(Location("parts", key), b"x")
 
 
@@ -101,7 +102,7 @@ def test_a_key_with_parts_that_are_no_names(key: str, root: Path, buckets: Bucke
 )
 def test_a_bucket_that_is_none(bucket: str, buckets: Buckets) -> None:
     assert refusal(buckets, "secret", bucket).input
-    with pytest.raises(BlobError):
+    with pytest.raises(BucketError):
         buckets.write(Location(bucket, "secret"), b"x")
 
 
@@ -139,9 +140,9 @@ def test_writing_through_a_link_changes_the_link_only(root: Path, buckets: Bucke
     buckets.write(Location("parts", "out"), CONTENT)
     assert (root / "other" / "secret").read_bytes() == b"secret"
     assert content_of(buckets, "out") == CONTENT
-    with pytest.raises(BlobError):
+    with pytest.raises(BucketError):
         buckets.write(Location("parts", "up/other/secret"), CONTENT)
-    with pytest.raises(BlobError):
+    with pytest.raises(BucketError):
         buckets.write(Location("parts", "up/new/secret"), CONTENT)
     assert (root / "other" / "secret").read_bytes() == b"secret"
     assert not (root / "new").exists()
@@ -197,7 +198,12 @@ def test_a_file_that_may_not_be_read() -> None:
     script = """
 import os, sys, tempfile
 from pathlib import Path
-from airflow_provider_lookoutvision.server.storage.buckets import BlobError, Buckets, DirectoryStore, Location
+from airflow_provider_lookoutvision.server.storage.buckets import (
+    BucketError,
+    Buckets,
+    DirectoryStore,
+    Location,
+)
 if os.geteuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
@@ -209,7 +215,7 @@ with tempfile.TemporaryDirectory(dir="/tmp") as folder:
     try:
         with Buckets(DirectoryStore(Path(folder)), ["*"]).open(Location("parts", "k"), 100):
             pass
-    except BlobError as error:
+    except BucketError as error:
         print(error.input, error)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
@@ -244,7 +250,7 @@ def test_write_makes_folders_and_replaces_whole(root: Path, buckets: Buckets) ->
 def test_a_write_that_fails_leaves_nothing(key: str, root: Path, buckets: Buckets) -> None:
     (root / "parts" / "folder").mkdir()
     (root / "parts" / "file").write_bytes(CONTENT)
-    with pytest.raises(BlobError) as caught:
+    with pytest.raises(BucketError) as caught:
         buckets.write(Location("parts", key), b"x")
     assert caught.value.input
     assert sorted(path.name for path in (root / "parts").rglob("*")) == ["file", "folder"]
@@ -275,7 +281,7 @@ def test_patterns_of_buckets(patterns: list[str], allowed: set[str], root: Path)
             error = refusal(buckets, "k", bucket)
             assert error.input
             assert str(error) == f"the access key may not use the bucket of s3://{bucket}/k"
-            with pytest.raises(BlobError):
+            with pytest.raises(BucketError):
                 buckets.write(Location(bucket, "new"), CONTENT)
             assert not (root / bucket / "new").exists()
 
@@ -316,9 +322,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "AWS_MAX_ATTEMPTS": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    buckets._s3_client.cache_clear()
+    buckets_module._s3_client.cache_clear()
     yield
-    buckets._s3_client.cache_clear()
+    buckets_module._s3_client.cache_clear()
 
 
 @pytest.fixture
@@ -359,7 +365,7 @@ def test_what_s3_does_not_have(
     error = refusal(Buckets(S3Store(s3_endpoint), ["*"]), key, bucket, version)
     assert (error.input, str(error)) == (True, message)
     if bucket == "nobucket":
-        with pytest.raises(BlobError) as caught:
+        with pytest.raises(BucketError) as caught:
             Buckets(S3Store(s3_endpoint), ["*"]).write(Location(bucket, key), b"x")
         assert caught.value.input
 
@@ -388,7 +394,7 @@ def test_an_endpoint_that_nobody_answers_at(aws: None) -> None:
     error = refusal(Buckets(S3Store(endpoint), ["*"]), "k")
     assert not error.input
     assert str(error).startswith("s3://parts/k can't be reached: ")
-    with pytest.raises(BlobError) as caught:
+    with pytest.raises(BucketError) as caught:
         S3Store(endpoint).write(Location("parts", "k"), b"x")
     assert not caught.value.input
 

@@ -135,14 +135,14 @@ def test_a_migration_that_fails_leaves_nothing_behind(
 
 def test_what_the_first_version_kept_is_kept(empty: Database, tmp_path: Path) -> None:
     migrate(empty, "upgrade", "0001")
-    seal = encryption.load(tmp_path)
+    cipher = encryption.load(tmp_path)
     with empty.write() as connection:
         connection.execute(
             sa.text(
                 "INSERT INTO access_keys (access_key_id, account_id, sealed_secret, allowed_actions,"
                 " allowed_projects, created_at) VALUES ('AKIAOLD', '123456789012', :sealed, :all, :all, 7)"
             ),
-            {"sealed": seal.close("secret"), "all": '["*"]'},
+            {"sealed": cipher.encrypt("secret"), "all": '["*"]'},
         )
         connection.execute(
             sa.text(
@@ -152,7 +152,7 @@ def test_what_the_first_version_kept_is_kept(empty: Database, tmp_path: Path) ->
         )
     empty.upgrade()
     with empty.read() as connection:
-        key, secret = access.find_key(connection, seal, "AKIAOLD") or (None, None)
+        key, secret = access.find_key(connection, cipher, "AKIAOLD") or (None, None)
         assert secret == "secret"
         assert access.Caller(key, "eu-central-1").sees("p")
         assert connection.execute(sa.text("SELECT name FROM projects")).scalars().all() == ["p"]
