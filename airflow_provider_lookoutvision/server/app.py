@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -111,6 +112,7 @@ class Service:
         self._settings = settings
         self._database = database
         self._cipher = cipher
+        self._keys = access.KeyCache(database, cipher)
         self._wake_worker = wake_worker
         self._protocol = rest_json.load()
         self._throttle = Throttle(settings.requests_per_second)
@@ -221,22 +223,30 @@ class Service:
         self._throttle.admit(caller, operation.name)
         members = operation.read(route.labels, query, headers, body)
         entry.project = members.get("project_name")
-        token = members.pop(operation.token_keyword, None) if operation.token_keyword else None
         caller.authorize(operation.name, members.get("project_name"), members.get("model_version"))
         do = handler(operation)
         if do is None:
             raise NotImplementedException(f"{operation.name} is not part of this version of the service yet")
+        try:
+            return self._run(operation, do, caller, members)
+        except access.StaleKey:
+            return self._perform(claim, route, query, headers, body, entry)
+
+    def _run(
+        self,
+        operation: rest_json.Operation,
+        do: OperationHandler,
+        caller: access.Caller,
+        members: Mapping[str, Any],
+    ) -> bytes | Inference:
+        """Run an operation in one transaction."""
+        token = members.get(operation.token_keyword or "")
+        members = {name: value for name, value in members.items() if name != operation.token_keyword}
         reads = operation.method == "GET" or operation.takes_image
         with self._database.read() if reads else self._database.write() as connection:
-            call = Call(
-                operation.name,
-                token,
-                caller,
-                connection,
-                self._settings,
-                self._cipher,
-                time.time_ns() // 1_000_000,
-            )
+            self._keys.confirm(connection, caller.key.access_key_id)
+            now = time.time_ns() // 1_000_000
+            call = Call(operation.name, token, caller, connection, self._settings, self._cipher, now)
             if operation.takes_image:
                 return do(call, **members)  # type: ignore[return-value]
             answer = idempotency.perform(call, operation, members, do)
@@ -247,16 +257,15 @@ class Service:
         return answer
 
     def _authenticate(self, claim: sigv4.Claim, body: bytes) -> access.Caller:
-        key, secret = self._find_key(claim)
-        return access.Caller(key, _verify(claim, sigv4.Credential(secret), body).region)
+        stored = self._find_key(claim)
+        return access.Caller(stored.key, _verify(claim, sigv4.Credential(stored.secret), body).region)
 
-    def _find_key(self, claim: sigv4.Claim) -> tuple[access.AccessKey, str]:
-        with self._database.read() as connection:
-            found = access.find_key(connection, self._cipher, claim.access_key_id)
-        if found is None:
+    def _find_key(self, claim: sigv4.Claim) -> access.StoredKey:
+        stored = self._keys.find(claim.access_key_id)
+        if stored is None:
             _verify(claim, None, b"")  # takes as long as for a key that is there, and refuses
             raise AssertionError("an unknown key was verified")
-        return found
+        return stored
 
     def _refuse(self, error: ServiceError, entry: RequestLog) -> Response:
         entry.error = error.code

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_lookoutvision.server.calls.call import Call, moment
+from airflow_provider_lookoutvision.server.calls.access import visible
+from airflow_provider_lookoutvision.server.calls.call import Call, moment, own
 from airflow_provider_lookoutvision.server.protocol.errors import (
     ConflictException,
     ResourceNotFoundException,
@@ -17,11 +19,14 @@ from airflow_provider_lookoutvision.server.storage.schema import datasets, inser
 
 _SHOWN = 5
 
+_FIND = projects.select().where(own(projects), projects.c.name == sa.bindparam("wanted"))
+_FIND_TO_LOCK = _FIND.with_for_update()
+
 
 def create_project(call: Call, *, project_name: str) -> dict[str, Any]:
     """Make an empty project; names are unique in an account and region."""
     if call.settings.max_projects is not None:
-        lock(call.connection, "projects", call.caller.account_id, call.caller.region)
+        lock(call.connection, ("projects", call.caller.account_id, call.caller.region))
     created = insert_new(
         call.connection,
         projects,
@@ -57,16 +62,21 @@ def list_projects(
 ) -> dict[str, Any]:
     """The projects that the caller's key may see, by name."""
     page = call.page(["ListProjects"], next_token, max_results)
-    query = (
-        sa.select(projects.c.name, projects.c.created_at)
-        .where(call.own(projects), call.caller.visible(projects.c.name))
-        .order_by(projects.c.name)
-        .limit(page.size + 1)
-    )
-    if page.after is not None:
-        query = query.where(projects.c.name > page.after)
-    rows, following = page.cut(call.connection.execute(query).all(), "name")
+    query = _listing(call.caller.key.allowed_projects)
+    values = {**call.scope, "after": page.after or "", "most": page.size + 1}
+    rows, following = page.cut(call.connection.execute(query, values).all(), "name")
     return {"Projects": [_metadata(call, row.name, row.created_at) for row in rows], "NextToken": following}
+
+
+@lru_cache(maxsize=256)
+def _listing(allowed_projects: tuple[str, ...]) -> sa.Select[Any]:
+    return (
+        sa.select(projects.c.name, projects.c.created_at)
+        .where(own(projects), visible(allowed_projects, projects.c.name))
+        .where(projects.c.name > sa.bindparam("after"))
+        .order_by(projects.c.name)
+        .limit(sa.bindparam("most"))
+    )
 
 
 def delete_project(call: Call, *, project_name: str) -> dict[str, Any]:
@@ -97,10 +107,8 @@ def find_project(call: Call, project_name: str, *, lock: bool = False) -> sa.Row
     :param lock: keep it as it is until the transaction ends: for what is made below it, or deletes it.
     :raises ResourceNotFoundException: when there is none.
     """
-    query = projects.select().where(call.own(projects), projects.c.name == project_name)
-    if lock:
-        query = query.with_for_update()
-    project = call.connection.execute(query).one_or_none()
+    query = _FIND_TO_LOCK if lock else _FIND
+    project = call.connection.execute(query, {**call.scope, "wanted": project_name}).one_or_none()
     if project is None:
         raise _no_project(project_name)
     return project
@@ -137,7 +145,7 @@ def _check_quota(call: Call, project_name: str) -> None:
     if most is None:
         return
     count = call.connection.execute(
-        sa.select(sa.func.count()).select_from(projects).where(call.own(projects))
+        sa.select(sa.func.count()).select_from(projects).where(own(projects)), call.scope
     ).scalar_one()
     if count > most:
         raise ServiceQuotaExceededException(

@@ -111,7 +111,7 @@ class _AnnouncingServer(uvicorn.Server):
 def _make_first_key(settings: Settings, database: Database, cipher: Cipher) -> None:
     path = settings.data_dir / "credentials"
     with database.write() as connection:
-        lock(connection, "first key")
+        lock(connection, ("first key",))
         if not access.list_keys(connection):
             key, secret = access.create_key(connection, cipher)
             text = f"[default]\naws_access_key_id = {key.access_key_id}\naws_secret_access_key = {secret}\n"

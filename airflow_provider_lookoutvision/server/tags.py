@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_lookoutvision.server.calls.call import Call
+from airflow_provider_lookoutvision.server.calls.call import Call, own
 from airflow_provider_lookoutvision.server.protocol.errors import (
     ResourceNotFoundException,
     ResourceType,
@@ -79,10 +79,10 @@ def _find(call: Call, resource_arn: str, *, lock: bool = False) -> int:
     query = (
         sa.select(models.c.id)
         .join(projects, projects.c.id == models.c.project_id)
-        .where(call.own(projects), projects.c.name == project_name, models.c.version == version)
+        .where(own(projects), projects.c.name == project_name, models.c.version == version)
     )
     query = query.with_for_update(of=models) if lock else query
-    model_id = call.connection.execute(query).scalar_one_or_none()
+    model_id = call.connection.execute(query, call.scope).scalar_one_or_none()
     if model_id is None:
         raise ResourceNotFoundException(
             f"There is no model {resource_arn}",

@@ -19,11 +19,13 @@ import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.protocol.errors import AccessDeniedException
 from airflow_provider_lookoutvision.server.settings import DEFAULT_ACCOUNT
+from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 from airflow_provider_lookoutvision.server.storage.schema import access_keys
 from airflow_provider_lookoutvision.server.storage.wildcards import EVERYTHING, like, matches
 
 SERVICE = "lookoutvision"
+_MOST_CACHED_KEYS = 1024
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,12 @@ class Caller:
         """Whether the key's patterns admit a project of that name."""
         return matches(self.key.allowed_projects, project_name)
 
-    def visible(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-        """The same as ``sees``, as a condition on a column of project names."""
-        if "*" in self.key.allowed_projects:
-            return sa.true()
-        return sa.or_(*(column.like(like(pattern), escape="\\") for pattern in self.key.allowed_projects))
+
+def visible(allowed_projects: Sequence[str], column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """The same as ``Caller.sees``, as a condition on a column of project names."""
+    if "*" in allowed_projects:
+        return sa.true()
+    return sa.or_(*(column.like(like(pattern), escape="\\") for pattern in allowed_projects))
 
 
 def arn(region: str, account_id: str, resource: str) -> str:
@@ -165,13 +168,63 @@ def delete_key(connection: sa.Connection, access_key_id: str) -> bool:
     return connection.execute(deletion).rowcount == 1
 
 
-_FIND_KEY = access_keys.select().where(access_keys.c.access_key_id == sa.bindparam("wanted"))
+_FIND = access_keys.select().where(access_keys.c.access_key_id == sa.bindparam("wanted"))
+_CIPHERTEXT = sa.select(access_keys.c.sealed_secret).where(
+    access_keys.c.access_key_id == sa.bindparam("wanted")
+)
 
 
-def find_key(connection: sa.Connection, cipher: Cipher, access_key_id: str) -> tuple[AccessKey, str] | None:
-    """The key and its secret, or None."""
-    row = connection.execute(_FIND_KEY, {"wanted": access_key_id}).one_or_none()
-    return (_key(row), cipher.decrypt(row.sealed_secret)) if row else None
+@dataclass(frozen=True)
+class StoredKey:
+    """A key, its secret, and the ciphertext of the secret."""
+
+    key: AccessKey
+    secret: str
+    ciphertext: str
+
+
+def find_key(connection: sa.Connection, cipher: Cipher, access_key_id: str) -> StoredKey | None:
+    """The key of that ID, or None."""
+    row = connection.execute(_FIND, {"wanted": access_key_id}).one_or_none()
+    return StoredKey(_key(row), cipher.decrypt(row.sealed_secret), row.sealed_secret) if row else None
+
+
+class StaleKey(Exception):
+    """The key has been deleted since it was read."""
+
+
+class KeyCache:
+    """The keys that were used last, so that signatures are verified outside of transactions.
+
+    A key in the cache may have been deleted since: ``confirm`` it in the transaction of the effect. A key is
+    never changed in place, and one that is made anew has another ciphertext.
+    """
+
+    def __init__(self, database: Database, cipher: Cipher) -> None:
+        self._database, self._cipher = database, cipher
+        self._keys: dict[str, StoredKey] = {}
+
+    def find(self, access_key_id: str) -> StoredKey | None:
+        """The key of that ID as it was when it was read last, or None."""
+        if (stored := self._keys.get(access_key_id)) is None:
+            with self._database.read() as connection:
+                stored = find_key(connection, self._cipher, access_key_id)
+            if stored:
+                if len(self._keys) >= _MOST_CACHED_KEYS:
+                    self._keys.clear()
+                self._keys[access_key_id] = stored
+        return stored
+
+    def confirm(self, connection: sa.Connection, access_key_id: str) -> None:
+        """Check that the key is still as it was found.
+
+        :raises StaleKey: when it isn't: ``find`` reads it again.
+        """
+        stored = self._keys.get(access_key_id)
+        ciphertext = connection.execute(_CIPHERTEXT, {"wanted": access_key_id}).scalar_one_or_none()
+        if stored is None or stored.ciphertext != ciphertext:
+            self._keys.pop(access_key_id, None)
+            raise StaleKey(access_key_id)
 
 
 def _key(row: sa.Row[tuple[object, ...]]) -> AccessKey:

@@ -67,9 +67,10 @@ class Call:
     def _affected(self, resource_type: ResourceType, resource_id: str) -> None:
         self.effect.resource_type, self.effect.resource_id = resource_type, resource_id
 
-    def own(self, table: sa.Table) -> sa.ColumnElement[bool]:
-        """The condition that a row is of the caller's account and region."""
-        return sa.and_(table.c.account_id == self.caller.account_id, table.c.region == self.caller.region)
+    @property
+    def scope(self) -> dict[str, Any]:
+        """The parameters of the function ``own``."""
+        return {"own_account": self.caller.account_id, "own_region": self.caller.region}
 
     def page(self, query: Sequence[Any], next_token: str | None, max_results: int | None) -> pagination.Page:
         """The paging members of a list request, bound to the query and its caller."""
@@ -92,6 +93,16 @@ class OperationHandler(Protocol):
 
     def __call__(self, call: Call, /, **members: Any) -> Mapping[str, Any]:
         """Do it."""
+
+
+def own(table: sa.Table) -> sa.ColumnElement[bool]:
+    """The condition that a row is of the caller's account and region, which ``Call.scope`` has.
+
+    For statements that are built once: building one takes longer than running it.
+    """
+    return sa.and_(
+        table.c.account_id == sa.bindparam("own_account"), table.c.region == sa.bindparam("own_region")
+    )
 
 
 def moment(milliseconds: int) -> datetime:

@@ -27,16 +27,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_lookoutvision.server.calls.call import Call, OperationHandler
+from airflow_provider_lookoutvision.server.calls.call import Call, OperationHandler, own
 from airflow_provider_lookoutvision.server.protocol.errors import ConflictException, ResourceType
 from airflow_provider_lookoutvision.server.protocol.rest_json import Operation
-from airflow_provider_lookoutvision.server.storage.schema import client_tokens, insert_new, lock
+from airflow_provider_lookoutvision.server.storage.schema import client_tokens, lock
 
 ACTIVE_MILLISECONDS = 8 * 60 * 60 * 1000
 
@@ -52,6 +52,36 @@ class TokenState(StrEnum):
     FAILED = "FAILED"
 
 
+_columns = client_tokens.c
+
+
+# Built once, since that takes longer than running them.
+_TOKEN = sa.and_(
+    own(client_tokens),
+    _columns.operation == sa.bindparam("of_operation"),
+    _columns.token == sa.bindparam("of_token"),
+)
+_RESOURCE = sa.and_(
+    own(client_tokens),
+    _columns.resource_type == sa.bindparam("of_type"),
+    _columns.resource_id == sa.bindparam("of_resource"),
+)
+_FIND = client_tokens.select().where(_TOKEN).with_for_update()
+_DELETE = client_tokens.delete().where(_TOKEN)
+_INSERT = client_tokens.insert()
+_SUPERSEDE = (
+    client_tokens.update()
+    .where(_RESOURCE, _columns.state == TokenState.DELETED)
+    .values(state=TokenState.SUPERSEDED, expires_at=sa.bindparam("until"))
+)
+_END = (
+    client_tokens.update()
+    .where(_RESOURCE, _columns.state.in_([TokenState.CREATED, TokenState.DONE]))
+    .values(state=TokenState.GONE, expires_at=sa.bindparam("until"))
+)
+_DELETE_FAILED = client_tokens.delete().where(_RESOURCE, _columns.state == TokenState.FAILED)
+
+
 def perform(call: Call, operation: Operation, members: Mapping[str, Any], handler: OperationHandler) -> bytes:
     """Run an operation: where the call has a client token, once for each token, with one answer.
 
@@ -59,37 +89,37 @@ def perform(call: Call, operation: Operation, members: Mapping[str, Any], handle
     :raises ConflictException: when the token was used with other members, or refuses (see above).
     """
     if operation.token_keyword:
-        # Who writes in a project waits here for who else does, and so never for each other, crosswise.
-        lock(call.connection, call.caller.account_id, call.caller.region, members["project_name"])
+        # Who writes in a project waits here for who else does, and so never for each other, crosswise. The
+        # token's lock comes first: whoever waits for that holds no other.
+        account = call.caller.account_id, call.caller.region
+        token_lock = [(*account, call.operation, call.token)] if call.token is not None else []
+        lock(call.connection, *token_lock, (*account, members["project_name"]))
     if call.token is None:
         answer = operation.write(handler(call, **members))
-        _remember_resource(call)
+        _update_other_tokens(call)
         return answer
     digest = _digest(members)
-    while not _claim(call, digest):
-        # Where another transaction is doing the same, the claim has waited for its end.
-        if (known := _find(call)) is None:
-            continue
+    token = {**call.scope, "of_operation": call.operation, "of_token": call.token}
+    if known := call.connection.execute(_FIND, token).one_or_none():
         expired = known.expires_at is not None and known.expires_at <= call.now
         call.effect.replaces = known.resource_id if known.state == TokenState.FAILED else None
         if not (expired or call.effect.replaces):
             return _repeat(known, digest)
-        call.connection.execute(client_tokens.delete().where(_own_token(call)))
+        call.connection.execute(_DELETE, token)
     answer = operation.write(handler(call, **members))
-    _remember_resource(call)
-    _remember_answer(call, answer)
+    _update_other_tokens(call)
+    _store(call, digest, answer)
     return answer
 
 
 def mark_failed(
     connection: sa.Connection, account_id: str, region: str, operation: str, token: str | None
 ) -> None:
-    """Tell that the work which a token began has failed, so that the same token may begin it anew."""
-    columns = client_tokens.c
+    """Note that the work which a token began has failed, so that the same token may begin it anew."""
     connection.execute(
         client_tokens.update()
-        .where(columns.account_id == account_id, columns.region == region)
-        .where(columns.operation == operation, columns.token == token)
+        .where(_columns.account_id == account_id, _columns.region == region)
+        .where(_columns.operation == operation, _columns.token == token)
         .values(state=TokenState.FAILED, expires_at=None)
     )
 
@@ -103,12 +133,12 @@ def forget(
     token: str | None = None,
 ) -> None:
     """Forget the tokens of an operation on a resource, and this one on any: what they did is over."""
-    columns = client_tokens.c
-    over = columns.resource_id == resource_id
+    over = _columns.resource_id == resource_id
     connection.execute(
         client_tokens.delete()
-        .where(columns.account_id == account_id, columns.region == region, columns.operation == operation)
-        .where(over if token is None else sa.or_(over, columns.token == token))
+        .where(_columns.account_id == account_id, _columns.region == region)
+        .where(_columns.operation == operation)
+        .where(over if token is None else sa.or_(over, _columns.token == token))
     )
 
 
@@ -122,34 +152,6 @@ def _digest(members: Mapping[str, Any]) -> str:
         return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)
 
     return hashlib.sha256(json.dumps(members, sort_keys=True, default=encode).encode()).hexdigest()
-
-
-def _own_token(call: Call) -> sa.ColumnElement[bool]:
-    columns = client_tokens.c
-    return sa.and_(call.own(client_tokens), columns.operation == call.operation, columns.token == call.token)
-
-
-def _claim(call: Call, digest: str) -> bool:
-    return insert_new(
-        call.connection,
-        client_tokens,
-        account_id=call.caller.account_id,
-        region=call.caller.region,
-        operation=call.operation,
-        token=call.token,
-        request_digest=digest,
-        answer=b"",
-        state=TokenState.DONE,
-        resource_type="",
-        resource_id="",
-        created_at=call.now,
-        expires_at=call.now + ACTIVE_MILLISECONDS,
-    )
-
-
-def _find(call: Call) -> sa.Row[Any] | None:
-    query = client_tokens.select().where(_own_token(call)).with_for_update()
-    return call.connection.execute(query).one_or_none()
 
 
 def _repeat(known: sa.Row[Any], digest: str) -> bytes:
@@ -175,50 +177,39 @@ def _repeat(known: sa.Row[Any], digest: str) -> bytes:
     raise ConflictException(refusal, resource_id=known.resource_id, resource_type=resource_type)
 
 
-def _remember_resource(call: Call) -> None:
-    if call.effect.undoes:
+def _update_other_tokens(call: Call) -> None:
+    """Give the other tokens of the call's resource the states that follow from its effect."""
+    effect = call.effect
+    if effect.undoes:
         who = call.caller.account_id, call.caller.region
-        forget(call.connection, *who, call.effect.undoes, call.effect.resource_id, call.token)
-    if call.effect.created:
-        _transition(call, [TokenState.DELETED], TokenState.SUPERSEDED)
-    elif call.effect.deleted:
-        _transition(call, [TokenState.CREATED, TokenState.DONE], TokenState.GONE)
-        failed = sa.and_(_about_resource(call), client_tokens.c.state == TokenState.FAILED)
-        call.connection.execute(client_tokens.delete().where(failed))
+        forget(call.connection, *who, effect.undoes, effect.resource_id, call.token)
+    resource = {**call.scope, "of_type": effect.resource_type, "of_resource": effect.resource_id}
+    until = {"until": call.now + ACTIVE_MILLISECONDS}
+    if effect.created:
+        call.connection.execute(_SUPERSEDE, resource | until)
+    elif effect.deleted:
+        call.connection.execute(_END, resource | until)
+        call.connection.execute(_DELETE_FAILED, resource)
 
 
-def _about_resource(call: Call) -> sa.ColumnElement[bool]:
-    columns, effect = client_tokens.c, call.effect
-    about = sa.and_(columns.resource_type == effect.resource_type, columns.resource_id == effect.resource_id)
-    return sa.and_(call.own(client_tokens), about)
-
-
-def _transition(call: Call, old: Sequence[TokenState], new: TokenState) -> None:
-    call.connection.execute(
-        client_tokens.update()
-        .where(_about_resource(call), client_tokens.c.state.in_(old))
-        .values(state=new, expires_at=call.now + ACTIVE_MILLISECONDS)
-    )
-
-
-def _remember_answer(call: Call, answer: bytes) -> None:
+def _store(call: Call, digest: str, answer: bytes) -> None:
     effect = call.effect
     if effect.resource_type is None:
-        raise TypeError(
-            f"{call.operation} takes a client token, but did not tell what it did to which resource"
-        )
+        raise TypeError(f"{call.operation} takes a client token, but did not report its effect on a resource")
     state = (
         TokenState.CREATED if effect.created else TokenState.DELETED if effect.deleted else TokenState.DONE
     )
-    lasts = effect.created or effect.deleted
-    call.connection.execute(
-        client_tokens.update()
-        .where(_own_token(call))
-        .values(
-            answer=answer,
-            state=state,
-            resource_type=effect.resource_type,
-            resource_id=effect.resource_id,
-            expires_at=None if lasts else call.now + ACTIVE_MILLISECONDS,
-        )
-    )
+    row = {
+        "account_id": call.caller.account_id,
+        "region": call.caller.region,
+        "operation": call.operation,
+        "token": call.token,
+        "request_digest": digest,
+        "answer": answer,
+        "state": state,
+        "resource_type": effect.resource_type,
+        "resource_id": effect.resource_id,
+        "created_at": call.now,
+        "expires_at": None if effect.created or effect.deleted else call.now + ACTIVE_MILLISECONDS,
+    }
+    call.connection.execute(_INSERT, row)

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.calls.access import Caller
-from airflow_provider_lookoutvision.server.calls.call import Call, moment
+from airflow_provider_lookoutvision.server.calls.call import Call, moment, own
 from airflow_provider_lookoutvision.server.datasets.operations import USABLE, busy, check_bucket, find_dataset
 from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.models.evaluation import manifest_key, result_key
@@ -268,11 +268,12 @@ def _freeze(connection: sa.Connection, model_id: int, dataset_ids: Sequence[int]
 
 def _check_quota(call: Call, project_name: str) -> None:
     most = call.settings.max_trainings
-    lock(call.connection, "trainings", call.caller.account_id, call.caller.region)
+    lock(call.connection, ("trainings", call.caller.account_id, call.caller.region))
     count = call.connection.execute(
         sa.select(sa.func.count())
         .select_from(table.join(projects, projects.c.id == table.c.project_id))
-        .where(call.own(projects), table.c.status == ModelStatus.TRAINING)
+        .where(own(projects), table.c.status == ModelStatus.TRAINING),
+        call.scope,
     ).scalar_one()
     if count >= most:
         raise ServiceQuotaExceededException(

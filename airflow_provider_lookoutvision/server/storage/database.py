@@ -62,6 +62,7 @@ class Database:
                 f"database_url names {address.drivername}, but {error.name} is not installed: "
                 "pip install 'airflow-provider-lookoutvision[postgres]'"
             ) from None
+        self._writing = self.engine.execution_options(writes=True)
         # Writers of one process queue here, first come first served; SQLite's own waiting polls.
         self._writer: Any = threading.Lock() if self.is_sqlite else nullcontext()
         if self.is_sqlite:
@@ -79,11 +80,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction that writes; committed, and durable, when the block ends."""
-        with (
-            self._writer,
-            self.engine.connect().execution_options(writes=True) as connection,
-            connection.begin(),
-        ):
+        with self._writer, self._writing.begin() as connection:
             yield connection
 
     def upgrade(self) -> None:

@@ -229,11 +229,18 @@ def _insert_new(dialect: str, table: sa.Table) -> sa.Executable:
     return insert(table).on_conflict_do_nothing().returning(*table.primary_key)
 
 
-def lock(connection: sa.Connection, *names: str) -> None:
-    """Wait until no other transaction holds the lock of this name; it is held until this one ends.
+def lock(connection: sa.Connection, *names: Sequence[str]) -> None:
+    """Take the locks of these names, one after another; they are held until the transaction ends.
 
     On SQLite nothing is to be done: a writing transaction is alone.
     """
     if connection.dialect.name == "postgresql":
-        key = int.from_bytes(hashlib.sha256("\0".join(names).encode()).digest()[:8], signed=True)
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+        digests = (hashlib.sha256("\0".join(name).encode()).digest() for name in names)
+        keys = {f"key{i}": int.from_bytes(digest[:8], signed=True) for i, digest in enumerate(digests)}
+        connection.execute(_locks(len(keys)), keys)
+
+
+@cache
+def _locks(count: int) -> sa.Select[Any]:
+    keys = (sa.bindparam(f"key{i}", type_=sa.BigInteger) for i in range(count))
+    return sa.select(*(sa.func.pg_advisory_xact_lock(key) for key in keys))

@@ -211,7 +211,9 @@ def test_the_secret_key_may_come_from_the_environment(
     with opened(here) as (database, cipher), database.write() as connection:
         key, secret = access.create_key(connection, cipher)
     with opened(there) as (database, cipher), database.read() as connection:
-        assert access.find_key(connection, cipher, key.access_key_id) == (key, secret)
+        stored = access.find_key(connection, cipher, key.access_key_id)
+        assert stored
+        assert (stored.key, stored.secret) == (key, secret)
     assert not [*tmp_path.rglob("secret.key")]
 
     monkeypatch.setenv("LOOKOUTVISION_SECRET_KEY", Fernet.generate_key().decode())

@@ -152,7 +152,8 @@ def test_what_the_first_version_kept_is_kept(empty: Database, tmp_path: Path) ->
         )
     empty.upgrade()
     with empty.read() as connection:
-        key, secret = access.find_key(connection, cipher, "AKIAOLD") or (None, None)
-        assert secret == "secret"
-        assert access.Caller(key, "eu-central-1").sees("p")
+        stored = access.find_key(connection, cipher, "AKIAOLD")
+        assert stored
+        assert stored.secret == "secret"
+        assert access.Caller(stored.key, "eu-central-1").sees("p")
         assert connection.execute(sa.text("SELECT name FROM projects")).scalars().all() == ["p"]
