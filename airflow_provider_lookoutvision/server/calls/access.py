@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import sqlalchemy as sa
 
@@ -54,7 +55,11 @@ class Caller:
 
     def arn(self, resource: str) -> str:
         """The ARN of a resource of the caller's account and region, ``resource`` as in ``project/name``."""
-        return arn(self.region, self.account_id, resource)
+        return self._arn_prefix + resource
+
+    @cached_property
+    def _arn_prefix(self) -> str:
+        return arn(self.region, self.account_id, "")
 
     def authorize(
         self, operation: str, project_name: str | None = None, model_version: str | None = None

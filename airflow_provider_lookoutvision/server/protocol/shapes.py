@@ -44,7 +44,11 @@ def writer(shape: Shape) -> Writer:
             members = [(name, writer(member)) for name, member in shape.members.items()]
 
             def write_structure(value: Any) -> Any:
-                return {name: write(value[name]) for name, write in members if value.get(name) is not None}
+                written = {}
+                for name, write in members:
+                    if (member := value.get(name)) is not None:
+                        written[name] = member if write is _as_it_is else write(member)
+                return written
 
             return write_structure
         case "list":
@@ -55,7 +59,11 @@ def writer(shape: Shape) -> Writer:
         case "blob":
             return lambda value: base64.b64encode(value).decode()
         case _:
-            return lambda value: value
+            return _as_it_is
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def from_text(shape: Shape, text: str, path: str) -> Any:
