@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_lookoutvision import __version__
@@ -166,7 +167,6 @@ def _create_key(flags: argparse.Namespace) -> int:
 
 def _list_keys(flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.server.calls import access
-    from airflow_provider_lookoutvision.server.calls.call import moment
     from airflow_provider_lookoutvision.server.serving import opened
 
     with opened(settings_module.load(vars(flags))) as (database, _), database.read() as connection:
@@ -177,7 +177,7 @@ def _list_keys(flags: argparse.Namespace) -> int:
                 "Actions": list(key.allowed_actions),
                 "Projects": list(key.allowed_projects),
                 "Buckets": list(key.allowed_buckets),
-                "CreateDate": moment(key.created_at).isoformat(timespec="seconds"),
+                "CreateDate": datetime.fromtimestamp(key.created_at // 1000, UTC).isoformat(),
             }
             for key in access.list_keys(connection)
         ]

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.calls.access import visible
-from airflow_provider_lookoutvision.server.calls.call import Call, moment, own
+from airflow_provider_lookoutvision.server.calls.call import Call, own
 from airflow_provider_lookoutvision.server.protocol.errors import (
     ConflictException,
     ResourceNotFoundException,
@@ -118,7 +118,7 @@ def dataset_metadata(dataset: sa.Row[Any]) -> dict[str, Any]:
     """A dataset's row as ``DatasetMetadata``."""
     return {
         "DatasetType": dataset.type,
-        "CreationTimestamp": moment(dataset.created_at),
+        "CreationTimestamp": dataset.created_at,
         "Status": dataset.status,
         "StatusMessage": dataset.status_message,
     }
@@ -136,7 +136,7 @@ def _metadata(call: Call, name: str, created_at: int) -> dict[str, Any]:
     return {
         "ProjectArn": call.caller.arn(f"project/{name}"),
         "ProjectName": name,
-        "CreationTimestamp": moment(created_at),
+        "CreationTimestamp": created_at,
     }
 
 

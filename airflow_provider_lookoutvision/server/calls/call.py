@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -103,8 +102,3 @@ def own(table: sa.Table) -> sa.ColumnElement[bool]:
     return sa.and_(
         table.c.account_id == sa.bindparam("own_account"), table.c.region == sa.bindparam("own_region")
     )
-
-
-def moment(milliseconds: int) -> datetime:
-    """A stored moment as a datetime in UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.calls.access import Caller
-from airflow_provider_lookoutvision.server.calls.call import Call, moment
+from airflow_provider_lookoutvision.server.calls.call import Call
 from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.projects import dataset_metadata, find_project
 from airflow_provider_lookoutvision.server.protocol.errors import (
@@ -96,7 +96,7 @@ def describe_dataset(call: Call, *, project_name: str, dataset_type: str) -> dic
         "DatasetDescription": {
             "ProjectName": project_name,
             **dataset_metadata(dataset),
-            "LastUpdatedTimestamp": moment(dataset.updated_at),
+            "LastUpdatedTimestamp": dataset.updated_at,
             "ImageStats": {
                 "Total": dataset.total,
                 "Labeled": dataset.normal + dataset.anomaly,

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.calls.access import Caller
-from airflow_provider_lookoutvision.server.calls.call import Call, moment, own
+from airflow_provider_lookoutvision.server.calls.call import Call, own
 from airflow_provider_lookoutvision.server.datasets.operations import USABLE, busy, check_bucket, find_dataset
 from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.models.evaluation import manifest_key, result_key
@@ -136,7 +136,7 @@ def describe_model(call: Call, *, project_name: str, model_version: str) -> dict
         members |= {
             "EvaluationManifest": {"Bucket": bucket, "Key": manifest_key(*where)},
             "EvaluationResult": {"Bucket": bucket, "Key": result_key(*where)},
-            "EvaluationEndTimestamp": moment(model.evaluated_at),
+            "EvaluationEndTimestamp": model.evaluated_at,
         }
     if model.status in IN_SERVICE:
         members |= {"MinInferenceUnits": model.min_units, "MaxInferenceUnits": model.max_units}
@@ -222,7 +222,7 @@ def _metadata(caller: Caller, project_name: str, model: sa.Row[Any]) -> dict[str
     trained = model.evaluated_at is not None
     figures = {"F1Score": model.f1, "Recall": model.recall, "Precision": model.precision}
     return {
-        "CreationTimestamp": moment(model.created_at),
+        "CreationTimestamp": model.created_at,
         "ModelVersion": str(model.version),
         "ModelArn": arn(caller, project_name, model.version),
         "Description": model.description,

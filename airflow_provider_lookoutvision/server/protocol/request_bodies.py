@@ -6,10 +6,10 @@ nothing from others. A body that doesn't come is given up; a slow line has the t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import anyio
 from starlette.requests import Request
 
 from airflow_provider_lookoutvision.server.protocol.errors import RequestTimeoutException, ThrottlingException
@@ -36,6 +36,9 @@ class RequestBodies:
         :raises ThrottlingException: when there is no room for it, beside the others.
         :raises RequestTimeoutException: when it doesn't come.
         """
+        if not length:
+            yield b""
+            return
         body = bytearray()
         counts = length > SMALL
         seconds = _SECONDS + length / _BYTES_A_SECOND
@@ -43,7 +46,7 @@ class RequestBodies:
             if counts:
                 self._check(length)
             try:
-                with anyio.fail_after(seconds):
+                async with asyncio.timeout(seconds):
                     async for chunk in request.stream():
                         if counts:
                             self._check(len(chunk))

@@ -4,7 +4,8 @@
 constraint that it breaks; ``writer(shape)`` gives one that turns a Python value into what goes over the
 wire. Text (of the path, the query and the headers) becomes the shape's type by ``from_text``.
 
-Timestamps are ``datetime`` in UTC inside, epoch seconds with milliseconds outside; blobs are ``bytes``
+Timestamps come in as ``datetime`` in UTC, and go out from milliseconds since the epoch, as the tables have
+them, to epoch seconds; blobs are ``bytes``
 inside, base64 outside; structures are dicts with the model's member names on both sides.
 """
 
@@ -55,7 +56,7 @@ def writer(shape: Shape) -> Writer:
             write_element = writer(shape.member)
             return lambda value: [write_element(element) for element in value]
         case "timestamp":
-            return lambda value: int(value.timestamp() * 1000 + 0.5) / 1000
+            return lambda milliseconds: milliseconds / 1000
         case "blob":
             return lambda value: base64.b64encode(value).decode()
         case _:
