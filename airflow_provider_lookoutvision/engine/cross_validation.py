@@ -103,7 +103,7 @@ def cross_validate(
 
 
 def _ious(logits: FloatArray, coverage: Coverage) -> FloatArray:
-    """The IoU at each offset: the mean over the classes in the mask, on cells of a quarter of a patch's side."""
+    """The IoU at each offset, on the cells of the coverage: the mean over the classes in the mask."""
     enlarged = upsample(logits, CELLS_PER_PATCH)
     best_class, highest = enlarged.argmax(axis=2), enlarged.max(axis=2)
     true = {index: cells.astype(np.float32) / 255 for index, cells in coverage.items()}

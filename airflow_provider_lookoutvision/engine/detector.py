@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from PIL import Image
 
 from airflow_provider_lookoutvision.engine import artifact, backbone, calibration, images, network
@@ -20,6 +20,7 @@ from airflow_provider_lookoutvision.engine.artifact import Model
 from airflow_provider_lookoutvision.engine.backbone import CHANNELS, SUMMARY_CHANNELS, FloatArray
 from airflow_provider_lookoutvision.engine.feature_store import grid_shape
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass, ClassMask
+from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
 from airflow_provider_lookoutvision.engine.patch_head import any_class_logit
 
 # What is computed at once: rows of a mask; patches, which are all of them up to a side of 640.
@@ -158,23 +159,15 @@ def class_mask(logits: FloatArray, width: int, height: int) -> ClassMask:
 
 
 def _detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
-    nodes: list[onnx.NodeProto] = []
-    constants: list[onnx.TensorProto] = []
+    builder = GraphBuilder()
+    constant, node = builder.constant, builder.node
 
-    def constant(name: str, value: NDArray[Any]) -> str:
-        constants.append(numpy_helper.from_array(value, name))
-        return name
-
-    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
-
-    def enlarged(value: str, factor: int) -> str:
+    def upsampled(value: str, factor: int) -> str:
         scale = constant(f"{value}.factor", np.array([1, 1, factor, factor], np.float32))
         return node(
             "Resize",
             [value, "", scale],
-            f"{value}.enlarged",
+            f"{value}.upsampled",
             mode="linear",
             coordinate_transformation_mode="half_pixel",
         )
@@ -182,7 +175,7 @@ def _detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.Model
     # The squared distance of patch x to patch b of the bank is |x|^2 + (|b|^2 - 2 x.b): the term in brackets
     # is enough to find the nearest b.
     bank = model.heads.bank.patches
-    features = node("Concat", ["fine", enlarged("middle", 2)], "patches", axis=1)
+    features = node("Concat", ["fine", upsampled("middle", 2)], "patches", axis=1)
     planes = node("Squeeze", [features, constant("axis.0", np.array([0], np.int64))], "patches.planes")
     rows = node("Transpose", [planes], "patches.rows", perm=[1, 2, 0])
     factors = constant("bank", -2 * bank.T)
@@ -193,7 +186,7 @@ def _detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.Model
     heights = [len(band) for band in np.array_split(np.arange(grid_rows), band_count)]
     bands = [f"band.{number}" for number in range(band_count)]
     constant("heights", np.array(heights, np.int64))
-    nodes.append(helper.make_node("Split", [rows, "heights"], bands, axis=0))
+    builder.nodes.append(helper.make_node("Split", [rows, "heights"], bands, axis=0))
     for band in bands:
         products = node("MatMul", [band, factors], f"{band}.products")
         terms = node("Add", [products, norms], f"{band}.terms")
@@ -211,15 +204,15 @@ def _detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.Model
         for factor, level, channels in zip((1, 2, 4), backbone.LEVELS, CHANNELS, strict=True):
             weights = np.ascontiguousarray(head.weights[:, start : start + channels, None, None])
             part = node("Conv", [level, constant(f"{level}.head", weights)], f"{level}.logits")
-            parts.append(part if factor == 1 else enlarged(part, factor))
+            parts.append(part if factor == 1 else upsampled(part, factor))
             start += channels
         total = node("Sum", parts, "logits.sum")
         node("Add", [total, constant("bias", head.bias[None, :, None, None])], "logits")
         outputs["logits"] = [1, len(head.bias), None, None]
     result = onnx.ModelProto()
     result.CopyFrom(network_model)
-    result.graph.node.extend(nodes)
-    result.graph.initializer.extend(constants)
+    result.graph.node.extend(builder.nodes)
+    result.graph.initializer.extend(builder.initializers)
     del result.graph.output[:]
     result.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()

@@ -20,7 +20,7 @@ from airflow_provider_lookoutvision.engine.targets import Targets
 
 # More images hardly change which hyperparameters are best.
 MAX_SEARCH_IMAGES = 160
-# Augmentation is for few and small images. More or larger ones have patches enough, and it would take minutes.
+# Augmentation is for few and small images. More or larger ones have patches enough, and would take minutes.
 _MAX_AUGMENTED_IMAGES = 400
 _MAX_AUGMENTED_BYTES = 1536 * 1024 * 1024
 _MAX_BYTES_PER_AUGMENTED_VIEW = 4 * 1024 * 1024

@@ -11,14 +11,11 @@ The network is the one of Tan and Le (2019), "EfficientNet: Rethinking Model Sca
 Networks", in its lite variant (ReLU6, no squeeze-and-excitation), with TensorFlow's "SAME" padding.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
 from airflow_provider_lookoutvision.engine.weights import Weights
 
 IMAGE = "image"
@@ -36,19 +33,10 @@ _EPSILON = 1e-3
 _MEAN, _SCALE = 127.0, 128.0
 
 
-class _Builder:
+class _NetworkBuilder(GraphBuilder):
     def __init__(self, weights: Weights) -> None:
+        super().__init__()
         self.weights = weights
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-
-    def constant(self, name: str, value: NDArray[Any]) -> str:
-        self.initializers.append(numpy_helper.from_array(value, name))
-        return name
-
-    def node(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
-        return output
 
     def convolution(
         self,
@@ -117,7 +105,7 @@ def build(weights: Weights) -> onnx.ModelProto:
 
     :param weights: as `weights.read` gives them
     """
-    builder = _Builder(weights)
+    builder = _NetworkBuilder(weights)
     builder.constant("zero", np.array(0, np.float32))
     builder.constant("six", np.array(6, np.float32))
     builder.constant("mean", np.array(_MEAN, np.float32))
@@ -139,7 +127,7 @@ def build(weights: Weights) -> onnx.ModelProto:
     return _model(builder)
 
 
-def _model(builder: _Builder) -> onnx.ModelProto:
+def _model(builder: _NetworkBuilder) -> onnx.ModelProto:
     graph = helper.make_graph(
         builder.nodes,
         "EfficientNet-lite0",

@@ -43,7 +43,7 @@ class Targets:
 
 
 def patch_labels(covered: FloatArray) -> NDArray[np.intp]:
-    """The class of each patch, `rows x columns`: 0 is background, 1 the first class; -1 is left out of training.
+    """The class of each patch, `rows x columns`: 0 is background, 1 the first class; -1 is not trained on.
 
     :param covered: the fraction of each patch that each class covers, `rows x columns x classes`, 0 to 1
     """

@@ -66,7 +66,7 @@ class _Progress:
         self._stage = ""
 
     def stage(self, until: float, name: str) -> "_Progress":
-        """Begin a stage, which ends at this fraction of the training; call the result with that of the stage."""
+        """Begin a stage that ends at this fraction of the training; call the result with the stage's own."""
         self._start, self._end, self._stage = self._end, until, name
         self(0.0)
         return self
