@@ -9,10 +9,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from airflow_provider_lookoutvision.engine import AnomalyClass, Hyperparameters, Label
+from airflow_provider_lookoutvision.engine import (
+    AnomalyClass,
+    Detector,
+    Evaluation,
+    Hyperparameters,
+    Label,
+    TrainingReport,
+    evaluate,
+    train,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,12 @@ class LabelledImages:
             [self.masks[i] for i in indices],
             self.classes,
         )
+
+    def train(self, out: Path, **options: Any) -> TrainingReport:
+        return train(self.images, self.labels, self.masks, self.classes, out, **options)
+
+    def evaluate(self, detector: Detector) -> Evaluation:
+        return evaluate(detector, self.images, self.labels, self.masks)
 
     @property
     def anomalous(self) -> np.ndarray:

@@ -26,16 +26,10 @@ from airflow_provider_lookoutvision.engine import (
     Hyperparameters,
     Label,
     TrainingReport,
-    evaluate,
     load,
-    train,
 )
-from bench.engine_data import (
-    LabelledImages,
-    add_hyperparameter_arguments,
-    argument_parser,
-    hyperparameters,
-)
+from bench import engine_data
+from bench.engine_data import LabelledImages
 
 CLASSES = [AnomalyClass("spot", "#FF8A00"), AnomalyClass("scratch", "#0096FF")]
 # Numbers of normal and anomalous plates to train on (fewer of large ones), and to evaluate on.
@@ -105,16 +99,14 @@ def measure_training(
 ) -> tuple[TrainingReport, float, float, float]:
     """Train; also returns wall-clock seconds, CPU seconds and peak memory in MB."""
     wall, cpu = time.perf_counter(), time.process_time()
-    report = train(
-        dataset.images, dataset.labels, dataset.masks, dataset.classes, out, hyperparameters=chosen
-    )
+    report = dataset.train(out, hyperparameters=chosen)
     return report, time.perf_counter() - wall, time.process_time() - cpu, _megabytes()
 
 
 def measure_detection(dataset: LabelledImages, model: Path) -> str:
     """Evaluate the model; returns a line to print."""
     detector = load(model)
-    evaluation = evaluate(detector, dataset.images, dataset.labels, dataset.masks)
+    evaluation = dataset.evaluate(detector)
     times = []
     for path in dataset.images[-6:]:
         content, wall, cpu = path.read_bytes(), time.perf_counter(), time.process_time()
@@ -130,9 +122,9 @@ def measure_detection(dataset: LabelledImages, model: Path) -> str:
 
 
 def main() -> None:
-    parser = argument_parser(__doc__)
+    parser = engine_data.argument_parser(__doc__)
     parser.add_argument("--sizes", nargs="*", default=["1000x1500", "4096x4096"], metavar="WIDTHxHEIGHT")
-    add_hyperparameter_arguments(parser)
+    engine_data.add_hyperparameter_arguments(parser)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     for text in options.sizes:
@@ -143,7 +135,7 @@ def main() -> None:
             test_set = plates(Path(folder, "test"), (width, height), EVALUATED, options.seed + 1)
             model = Path(folder, "model")
             report, wall, cpu, megabytes = _in_new_process(
-                measure_training, training_set, model, hyperparameters(options)
+                measure_training, training_set, model, engine_data.hyperparameters(options)
             )
             print(f"{text}, trained on {counts[0]} + {counts[1]}: {report.hyperparameters}")
             for trial in report.trials:

@@ -17,15 +17,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from airflow_provider_lookoutvision.engine import AnomalyClass, evaluate, load, metrics, train
-from bench.engine_data import (
-    LabelledImages,
-    add_hyperparameter_arguments,
-    add_image_arguments,
-    argument_parser,
-    hyperparameters,
-    read_images,
-)
+from airflow_provider_lookoutvision.engine import AnomalyClass, load, metrics
+from bench import engine_data
+from bench.engine_data import LabelledImages
 
 
 def splits(dataset: LabelledImages, options: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -47,16 +41,16 @@ def splits(dataset: LabelledImages, options: argparse.Namespace) -> Iterator[tup
 
 
 def main() -> None:
-    parser = argument_parser(__doc__)
-    add_image_arguments(parser)
+    parser = engine_data.argument_parser(__doc__)
+    engine_data.add_image_arguments(parser)
     parser.add_argument("--classes", nargs="*", default=[], metavar="NAME=#RRGGBB")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--train", metavar="NORMAL+ANOMALOUS")
     parser.add_argument("--splits", type=int, default=5)
-    add_hyperparameter_arguments(parser)
+    engine_data.add_hyperparameter_arguments(parser)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    dataset = read_images(options, [AnomalyClass(*item.split("=")) for item in options.classes])
+    dataset = engine_data.read_images(options, [AnomalyClass(*item.split("=")) for item in options.classes])
     y_true: list[bool] = []
     y_pred: list[bool] = []
     probabilities: list[float] = []
@@ -66,17 +60,9 @@ def main() -> None:
             some, rest = dataset.subset(training), dataset.subset(held_out)
             start = time.perf_counter()
             out = Path(folder, "model")
-            report = train(
-                some.images,
-                some.labels,
-                some.masks,
-                some.classes,
-                out,
-                hyperparameters=hyperparameters(options),
-                seed=options.seed,
-            )
+            report = some.train(out, hyperparameters=engine_data.hyperparameters(options), seed=options.seed)
             seconds = time.perf_counter() - start
-            result = evaluate(load(out), rest.images, rest.labels, rest.masks)
+            result = rest.evaluate(load(out))
         y_true += rest.anomalous.tolist()
         y_pred += [anomalous for anomalous, _ in result.predictions]
         probabilities += [

@@ -14,34 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from airflow_provider_lookoutvision.engine import load, train
-from bench.engine_data import (
-    add_hyperparameter_arguments,
-    add_image_arguments,
-    argument_parser,
-    hyperparameters,
-    read_images,
-)
+from airflow_provider_lookoutvision.engine import load
+from bench import engine_data
 
 
 def main() -> None:
-    parser = argument_parser(__doc__)
-    add_image_arguments(parser)
-    add_hyperparameter_arguments(parser)
+    parser = engine_data.argument_parser(__doc__)
+    engine_data.add_image_arguments(parser)
+    engine_data.add_hyperparameter_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    dataset = read_images(options)
+    dataset = engine_data.read_images(options)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "model")
         wall, cpu = time.perf_counter(), time.process_time()
-        report = train(
-            dataset.images,
-            dataset.labels,
-            dataset.masks,
-            dataset.classes,
-            out,
-            hyperparameters=hyperparameters(options),
-        )
+        report = dataset.train(out, hyperparameters=engine_data.hyperparameters(options))
         print(
             f"training: {len(dataset.images)} images, {time.perf_counter() - wall:.1f} s, "
             f"{time.process_time() - cpu:.1f} s of CPU, {report.hyperparameters}, "

@@ -27,11 +27,9 @@ from sklearn.model_selection import StratifiedKFold
 from airflow_provider_lookoutvision.engine import (
     Detector,
     artifact,
-    evaluate,
     images,
     load,
     metrics,
-    train,
     weights,
 )
 from airflow_provider_lookoutvision.engine.backbone import Backbone
@@ -112,10 +110,10 @@ def compare(
     """
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        train(some.images, some.labels, some.masks, some.classes, Path(folder, "model"), seed=options.seed)
+        some.train(Path(folder, "model"), seed=options.seed)
         training = time.perf_counter() - start
         size, detector = artifact.load(Path(folder, "model")).working_size, load(Path(folder, "model"))
-        evaluation = evaluate(detector, rest.images, rest.labels, rest.masks)
+        evaluation = rest.evaluate(detector)
         bank = str(Path(folder, "bank.npy"))
         trained = trainer.request(
             train=[str(path) for path in some.images],
