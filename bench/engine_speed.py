@@ -3,11 +3,10 @@
     python -m bench.engine_speed some.manifest --images DIR --masks DIR
     python -m bench.engine_speed FOLDER
 
-Trains once and detects every image several times over, bytes to verdict and mask. Prints wall-clock and CPU
-time: on a machine that does other work as well, the CPU time is the one to compare.
+Trains once, and detects in every image several times, from bytes to prediction and mask. Prints wall-clock
+and CPU time: on a machine with other work, compare the CPU time.
 """
 
-import argparse
 import resource
 import tempfile
 import time
@@ -15,33 +14,30 @@ from pathlib import Path
 
 import numpy as np
 
-from airflow_provider_lookoutvision.engine import Recipe, load, train
-from bench.engine_quality import add_source, read_source
+from airflow_provider_lookoutvision.engine import load
+from bench import engine_data
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_source(parser)
-    parser.add_argument("--side", type=int, help="instead of the one that the training chooses")
+    parser = engine_data.argument_parser(__doc__)
+    engine_data.add_image_arguments(parser)
+    engine_data.add_hyperparameter_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    whole = read_source(options)
-    recipe = Recipe(options.side, "plain") if options.side else None
+    dataset = engine_data.read_images(options)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "model")
         wall, cpu = time.perf_counter(), time.process_time()
-        report = train(whole.images, whole.labels, whole.masks, whole.classes, out, recipe=recipe)
+        report = dataset.train(out, hyperparameters=engine_data.hyperparameters(options))
         print(
-            f"training: {len(whole.images)} images, {time.perf_counter() - wall:.1f} s, "
-            f"{time.process_time() - cpu:.1f} s of CPU, {report.recipe.side} {report.recipe.views}, "
+            f"training: {len(dataset.images)} images, {time.perf_counter() - wall:.1f} s, "
+            f"{time.process_time() - cpu:.1f} s of CPU, {report.hyperparameters}, "
             f"model of {sum(path.stat().st_size for path in out.iterdir()) / 1e6:.1f} MB"
         )
         wall = time.perf_counter()
         detector = load(out)
         print(f"loading: {time.perf_counter() - wall:.2f} s")
-    contents = [path.read_bytes() for path in whole.images]
+    contents = [path.read_bytes() for path in dataset.images]
     for content in contents[:5]:
         detector.detect(content)
     for number in range(options.rounds):
@@ -50,9 +46,9 @@ def main() -> None:
             start = time.perf_counter()
             detector.detect(content)
             walls.append(1000 * (time.perf_counter() - start))
-        spent = 1000 * (time.process_time() - cpu) / len(contents)
+        cpu_ms = 1000 * (time.process_time() - cpu) / len(contents)
         low, middle, high = np.percentile(walls, [10, 50, 95])
-        print(f"round {number}: p10 {low:.1f} ms, p50 {middle:.1f}, p95 {high:.1f}; CPU {spent:.1f}")
+        print(f"round {number}: p10 {low:.1f} ms, p50 {middle:.1f}, p95 {high:.1f}; CPU {cpu_ms:.1f}")
     print(f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most")
 
 

@@ -1,7 +1,7 @@
 """Detection through the API beside direct calls of the engine, in one run; and what the processes take.
 
 ``python -m bench.hosting some.manifest --images DIR --masks DIR`` or ``python -m bench.hosting FOLDER`` (as
-``bench.engine_quality``). It trains once through the API, hosts the model with one inference unit and then
+``bench.engine_data``). It trains once through the API, hosts the model with one inference unit and then
 with two, and lets three ways take turns, round by round, on the same images: direct calls of the engine, one
 after another, in a process of their own, as many processes as there are units, each with as many threads as
 a unit has; requests to the API over as many connections as ``--connections`` says, signed beforehand, from
@@ -33,7 +33,7 @@ from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.schema import model_artifacts
 from airflow_provider_lookoutvision.testing.service import Service, running_service
-from bench.engine_quality import Set, add_source, read_source
+from bench.engine_data import LabelledImages, add_image_arguments, read_images
 from bench.load import measure
 from bench.service import machine, new_client
 from bench.wire import as_bytes
@@ -59,12 +59,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_source(parser)
+    add_image_arguments(parser)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--requests", type=int, default=126, help="in each round")
     parser.add_argument("--connections", type=int, default=4)
     options = parser.parse_args()
-    whole = read_source(options)
+    whole = read_images(options)
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, Python {platform.python_version()}")
     print(f"medians of {options.rounds} rounds of {options.requests} images")
     with tempfile.TemporaryDirectory(prefix="lookoutvision-bench-") as folder:
@@ -80,7 +80,7 @@ def main() -> None:
                 _stop(client)
 
 
-def _train(client: Any, data_dir: Path, whole: Set) -> None:
+def _train(client: Any, data_dir: Path, whole: LabelledImages) -> None:
     bucket = data_dir / "buckets" / "bench"
     bucket.mkdir(parents=True)
     lines = []

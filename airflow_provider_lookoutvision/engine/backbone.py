@@ -1,8 +1,8 @@
-"""From pixels to feature maps, by a network that is built once and kept.
+"""The pretrained network: from pixels to feature maps.
 
-The graph made from the published weights is kept in the cache folder under the digest of what it was made
-from, so that later processes read one file. `features` runs it; `graph` hands it out for a detector to build
-upon.
+The ONNX graph is built once from the published weights and cached in a folder, under a name with the digest
+of the weights, so that later processes read one file. `Backbone.features` runs the graph; `load_graph`
+returns it for a detector to extend.
 """
 
 import hashlib
@@ -22,62 +22,66 @@ from airflow_provider_lookoutvision.engine.images import Pixels
 STRIDE = 32
 LEVELS = ("fine", "middle", "coarse")
 CHANNELS = (40, 112, 320)
-# Of the summary: the texture's part and the content's.
-SUMMARIES = (144, 320)
-# Changes when the graph does: models remember which features they were trained on.
+# Length of the two parts of the summary: texture, content.
+SUMMARY_CHANNELS = (144, 320)
+# Changes whenever the graph does: a model names the features that it was trained on.
 NAME = f"efficientnet-lite0-{weights.SHA256[:12]}-2"
 
-Array = NDArray[np.float32]
+FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Features:
-    """The maps of one image, each `rows x columns x channels`: `fine` has twice the rows and columns of
-    `middle`, and that twice those of `coarse`; and its summary, 464 numbers.
+    """The feature maps of one image, each `rows x columns x channels`, and its summary.
+
+    :param fine: stride 8, 40 channels
+    :param middle: stride 16, 112 channels
+    :param coarse: stride 32, 320 channels
+    :param summary: pooled features of the whole image, 464 numbers; see `network`
     """
 
-    fine: Array
-    middle: Array
-    coarse: Array
-    summary: Array
+    fine: FloatArray
+    middle: FloatArray
+    coarse: FloatArray
+    summary: FloatArray
 
 
 def default_cache() -> Path:
-    """The folder for what can be made again, of the user who runs this process."""
+    """The cache folder of the user who runs this process."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "airflow-provider-lookoutvision")
 
 
-def graph(cache: Path | None = None) -> onnx.ModelProto:
-    """The network with its three feature maps and the summary as outputs.
+def load_graph(cache: Path | None = None) -> onnx.ModelProto:
+    """The network, with its three feature maps and the summary as outputs.
 
-    :param cache: folder to keep it in; the user's cache folder when None
+    :param cache: folder for the ONNX file; the user's cache folder when None
     :raises UnusableBackbone: the weights are not installed or not the ones expected
     """
-    kept = (cache or default_cache()) / f"{NAME}.onnx"
-    if kept.is_file():
-        content = kept.read_bytes()
+    path = (cache or default_cache()) / f"{NAME}.onnx"
+    if path.is_file():
+        content = path.read_bytes()
         digest, body = content[:32], content[32:]
-        # A cache is never trusted: a file that was cut short or changed is made again.
+        # A file that was cut short or changed is written again.
         if hashlib.sha256(body).digest() == digest:
             return onnx.load_from_string(body)
     model = network.build(weights.read(weights.find()))
     body = model.SerializeToString()
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(hashlib.sha256(body).digest() + body)
-    Path(file.name).replace(kept)
+    Path(file.name).replace(path)
     return model
 
 
-def session(model: onnx.ModelProto, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """An inference session over a graph.
+def create_session(model: onnx.ModelProto, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU.
 
-    :param threads: how many to use; as many as the machine has cores when None
+    :param threads: number of threads for one inference; as many as the machine has cores when None
     """
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
-    # Threads that spin while they wait take the cores from everything else on the machine.
+    # Spinning threads would take the cores from everything else on the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(
@@ -86,13 +90,16 @@ def session(model: onnx.ModelProto, threads: int | None = None) -> onnxruntime.I
 
 
 class Backbone:
-    """The network, ready to run on one image at a time."""
+    """The network, for one image at a time."""
 
     def __init__(self, cache: Path | None = None, threads: int | None = None) -> None:
-        self._session = session(graph(cache), threads)
+        self._session = create_session(load_graph(cache), threads)
 
     def features(self, pixels: Pixels) -> Features:
-        """The feature maps and the summary of an image whose sides are multiples of 32."""
+        """Feature maps and summary.
+
+        :param pixels: `height x width x 3`, RGB; both sides multiples of 32
+        """
         *maps, summary = self._session.run((*LEVELS, network.SUMMARY), {network.IMAGE: pixels})
         fine, middle, coarse = (np.ascontiguousarray(level[0].transpose(1, 2, 0)) for level in maps)
         return Features(fine, middle, coarse, summary[0])

@@ -1,29 +1,41 @@
-"""From the scores of the heads to one probability, and from that to a verdict.
+"""Combines the scores of the heads into the probability that an image is anomalous.
 
-The heads are stacked by a logistic regression on scores of images that they were not fitted on; a head that
-would count backwards is left out. Both kinds of image weigh the same, however many there are, so that p > 0.5
-is where they are told apart and not where the training set happened to have more of one. Without labelled
-anomalies there is nothing to fit: the boundary is then a high quantile of what normal images score, and the
-result is not a calibrated probability.
+The heads are stacked (Wolpert 1992, "Stacked Generalization") by a logistic regression on out-of-fold scores;
+a head with a negative coefficient is left out. Normal and anomalous images weigh the same, however many there
+are, so that p > 0.5 does not depend on their shares in the training set. Without labelled anomalies there is
+nothing to fit: the threshold is then a high quantile of the scores of normal images, and the probability is
+not calibrated.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from airflow_provider_lookoutvision.engine.store import Array
+from airflow_provider_lookoutvision.engine.backbone import FloatArray
 
-# The share of normal images that may be called anomalous where no anomaly tells better, and how steep the
-# verdict is.
-_FALSE_ALARMS = 0.02
-_STEEPNESS = 2.0
+# Without anomalies: the fraction of normal images above the threshold, the least threshold in standard
+# deviations (few images do not show how long the tail is), and the slope of the logit.
+_FALSE_POSITIVE_RATE = 0.02
+_MIN_THRESHOLD = 2.0
+_SLOPE = 2.0
+
+
+def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
+    """The logistic function; logits are clipped to -30..30."""
+    result: NDArray[Any] = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+    return result
 
 
 @dataclass(frozen=True)
-class Stack:
-    """One mean, scale and coefficient a score, and an intercept."""
+class StackedClassifier:
+    """A logistic regression on standardised scores.
+
+    :param mean: one number for each head, like `scale` and `coefficients`
+    :param calibrated: whether it was fitted to labelled anomalies
+    """
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
@@ -32,17 +44,15 @@ class Stack:
     calibrated: bool
 
     def probability(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
-        """That an image is anomalous, for `n x heads` scores."""
-        logits = ((scores - self.mean) / self.scale) @ self.coefficients + self.intercept
-        result: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-        return result
+        """The probability, 0 to 1, that each of n images is anomalous, from `n x heads` scores."""
+        return sigmoid(((scores - self.mean) / self.scale) @ self.coefficients + self.intercept)
 
 
-def fit(scores: NDArray[np.floating], anomalous: NDArray[np.bool_]) -> Stack:
-    """Learn to weigh the heads.
+def fit(scores: NDArray[np.floating], anomalous: NDArray[np.bool_]) -> StackedClassifier:
+    """Fit the weights of the heads.
 
-    :param scores: `n x heads`, each of an image that its head was not fitted on
-    :param anomalous: n labels, of both kinds
+    :param scores: `n x heads`, out of fold: each image is scored by heads that were fitted without it
+    :param anomalous: n labels, some False and some True
     """
     values = np.asarray(scores, np.float64)
     mean, scale = values.mean(axis=0), values.std(axis=0) + 1e-9
@@ -50,33 +60,35 @@ def fit(scores: NDArray[np.floating], anomalous: NDArray[np.bool_]) -> Stack:
     kept = np.arange(points.shape[1])
     while True:
         model = LogisticRegression(C=1.0, class_weight="balanced").fit(points[:, kept], anomalous)
-        backwards = model.coef_[0] < 0
-        if not backwards.any() or len(kept) == 1:
+        if not (model.coef_[0] < 0).any() or len(kept) == 1:
             break
         kept = np.delete(kept, int(model.coef_[0].argmin()))
     coefficients = np.zeros(points.shape[1])
     coefficients[kept] = np.maximum(model.coef_[0], 0)
-    return Stack(mean, scale, coefficients, float(model.intercept_[0]), calibrated=True)
+    return StackedClassifier(mean, scale, coefficients, float(model.intercept_[0]), calibrated=True)
 
 
-def fit_normal(scores: NDArray[np.floating]) -> Stack:
-    """Draw the boundary from the scores of normal images alone.
+def fit_without_anomalies(scores: NDArray[np.floating]) -> StackedClassifier:
+    """Set the threshold by the scores of normal images alone.
 
-    :param scores: `n x heads`; only the first head, the memory bank's, is used
+    :param scores: `n x heads`, out of fold; only the first head's, the memory bank's, are used
     """
     values = np.asarray(scores, np.float64)[:, :1]
     mean, scale = values.mean(axis=0), values.std(axis=0) + 1e-9
-    boundary = float(np.quantile((values[:, 0] - mean[0]) / scale[0], 1 - _FALSE_ALARMS))
-    # Few images do not show how far the tail goes: never closer than two standard deviations.
-    return Stack(mean, scale, np.array([_STEEPNESS]), -_STEEPNESS * max(boundary, 2.0), calibrated=False)
+    quantile = float(np.quantile((values[:, 0] - mean[0]) / scale[0], 1 - _FALSE_POSITIVE_RATE))
+    intercept = -_SLOPE * max(quantile, _MIN_THRESHOLD)
+    return StackedClassifier(mean, scale, np.array([_SLOPE]), intercept, calibrated=False)
 
 
-def verdict(probability: float) -> tuple[bool, float]:
-    """Whether the image is anomalous, and the probability that this verdict is right."""
+def predict(probability: float) -> tuple[bool, float]:
+    """Whether the image is anomalous, and the probability of that prediction, 0.5 to 1."""
     anomalous = probability > 0.5
     return anomalous, probability if anomalous else 1 - probability
 
 
-def best_offset(ious: Array, offsets: NDArray[np.float64]) -> float:
-    """The offset of the class logits with the best IoU on average, from `images x offsets` of them."""
+def best_offset(ious: FloatArray, offsets: NDArray[np.float64]) -> float:
+    """The offset with the highest mean IoU.
+
+    :param ious: `images x offsets`
+    """
     return float(offsets[int(ious.mean(axis=0).argmax())])

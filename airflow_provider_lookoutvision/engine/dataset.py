@@ -1,6 +1,6 @@
-"""Labelled images and their masks, checked as a whole before anything is learnt from them.
+"""The training set: labelled images and their masks, checked before training.
 
-Every fault is found and named in one go, so that nobody mends one image a training.
+All faulty images are reported at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from airflow_provider_lookoutvision.engine import images, masks
 from airflow_provider_lookoutvision.engine.errors import UnusableDataset, UnusableImage
-from airflow_provider_lookoutvision.engine.heads import Lessons
+from airflow_provider_lookoutvision.engine.feature_store import grid_shape
+from airflow_provider_lookoutvision.engine.images import ImageSource, read_source
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass, Coverage
-from airflow_provider_lookoutvision.engine.store import Source, read
-from airflow_provider_lookoutvision.engine.supervised import FINER
+from airflow_provider_lookoutvision.engine.targets import CELLS_PER_PATCH, Targets
 
 Label = Literal["normal", "anomaly"]
 MIN_NORMAL = 4
@@ -24,10 +24,15 @@ MAX_CLASSES = 100
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images of one size, with what is known about each."""
+    """Images of one size with their labels and masks.
 
-    images: Sequence[Source]
-    masks: Sequence[Source | None]
+    :param anomalous: one boolean for each image
+    :param width: of each image, upright, in pixels
+    :param height: of each image, upright, in pixels
+    """
+
+    images: Sequence[ImageSource]
+    masks: Sequence[ImageSource | None]
     anomalous: NDArray[np.bool_]
     classes: Sequence[AnomalyClass]
     width: int
@@ -35,64 +40,69 @@ class Dataset:
 
     @property
     def segmentation(self) -> bool:
-        """Whether there is a mask to learn from."""
+        """Whether an anomalous image has a mask."""
         return bool(self.classes) and any(
-            mask is not None and bool(bad) for mask, bad in zip(self.masks, self.anomalous, strict=True)
+            mask is not None and anomalous
+            for mask, anomalous in zip(self.masks, self.anomalous.tolist(), strict=True)
         )
 
     def sample(self, count: int, seed: int) -> "Dataset":
-        """At most so many of the images, of both kinds as equally as there are enough of them."""
+        """A random subset of at most `count` images, half of them anomalous if there are enough of both."""
         if len(self.images) <= count:
             return self
-        generator = np.random.default_rng([seed, 1])
-        bad, good = np.flatnonzero(self.anomalous), np.flatnonzero(~self.anomalous)
-        share = min(len(bad), max(count // 2, count - len(good)))
-        chosen = [
-            generator.choice(bad, share, replace=False),
-            generator.choice(good, min(len(good), count - share), replace=False),
+        rng = np.random.default_rng([seed, 1])
+        anomalous, normal = np.flatnonzero(self.anomalous), np.flatnonzero(~self.anomalous)
+        anomalous_count = min(len(anomalous), max(count // 2, count - len(normal)))
+        drawn = [
+            rng.choice(anomalous, anomalous_count, replace=False),
+            rng.choice(normal, min(len(normal), count - anomalous_count), replace=False),
         ]
-        return self._some(np.sort(np.concatenate(chosen)))
+        return self._subset(np.sort(np.concatenate(drawn)))
 
-    def _some(self, members: NDArray[np.intp]) -> "Dataset":
+    def _subset(self, indices: NDArray[np.intp]) -> "Dataset":
         return Dataset(
-            [self.images[index] for index in members],
-            [self.masks[index] for index in members],
-            self.anomalous[members],
+            [self.images[index] for index in indices],
+            [self.masks[index] for index in indices],
+            self.anomalous[indices],
             self.classes,
             self.width,
             self.height,
         )
 
-    def lessons(self, size: tuple[int, int]) -> Lessons:
-        """Labels, and masks as coverage at this working width and height."""
+    def targets(self, size: tuple[int, int]) -> Targets:
+        """The labels, and the masks at this working width and height."""
         coverage: dict[int, Coverage] = {}
         if self.segmentation:
-            rows, columns = size[1] // 8 * FINER, size[0] // 8 * FINER
+            rows, columns = (CELLS_PER_PATCH * length for length in grid_shape(size))
             for index in np.flatnonzero(self.anomalous).tolist():
                 mask = self.masks[index]
                 if mask is not None:
-                    painted = masks.decode(read(mask), self.classes, self.width, self.height)
-                    coverage[index] = masks.coverage(painted, rows, columns)
-        return Lessons(self.anomalous, coverage, len(self.classes) if coverage else 1)
+                    class_mask = masks.decode(read_source(mask), self.classes, self.width, self.height)
+                    coverage[index] = masks.coverage(class_mask, rows, columns)
+        return Targets(self.anomalous, coverage, len(self.classes) if coverage else 1)
 
 
-def checked(
-    sources: Sequence[Source],
+def check_dataset(
+    sources: Sequence[ImageSource],
     labels: Sequence[Label],
-    painted: Sequence[Source | None],
+    mask_sources: Sequence[ImageSource | None],
     classes: Sequence[AnomalyClass],
-    tick: Callable[[float], None],
+    on_progress: Callable[[float], None],
 ) -> Dataset:
-    """The dataset, if every part of it can be used.
+    """Read and decode every image and mask, and return them as a dataset.
 
-    :param tick: called with the fraction done before each image; may raise to stop
-    :raises UnusableDataset: `faults` names each image at fault
+    :param sources: the images
+    :param labels: one for each image
+    :param mask_sources: a mask or None for each image; ignored without classes
+    :param classes: 100 at most, with different colours
+    :param on_progress: called with the fraction done, 0 to 1, before each image; may raise to stop
+    :raises UnusableDataset: something cannot be used; `faults` has an error for each image at fault
     """
-    if not len(sources) == len(labels) == len(painted):
+    if not len(sources) == len(labels) == len(mask_sources):
         raise UnusableDataset("there must be one label and one mask, or None, for each image")
     if not set(labels) <= {"normal", "anomaly"}:
         raise UnusableDataset("labels must be 'normal' or 'anomaly'")
-    if len(classes) > MAX_CLASSES or len({anomaly.rgb() for anomaly in classes}) < len(classes):
+    if len(classes) > MAX_CLASSES or len({anomaly_class.rgb() for anomaly_class in classes}) < len(classes):
         raise UnusableDataset(f"there can be {MAX_CLASSES} classes at most, each with a colour of its own")
     anomalous = np.array([label == "anomaly" for label in labels], bool)
     if int((~anomalous).sum()) < MIN_NORMAL:
@@ -100,25 +110,27 @@ def checked(
     faults: list[UnusableImage] = []
     sizes: dict[tuple[int, int], list[int]] = {}
     for index, source in enumerate(sources):
-        tick(index / len(sources))
+        on_progress(index / len(sources))
         try:
-            # Decoded small, which for a JPEG costs little, to find the damaged ones all at once.
-            picture = images.decode(read(source), images.MIN_SIDE, images.MIN_SIDE)
-            mask = painted[index]
+            # Decoded at the smallest size, which is fast for a JPEG, to find damaged files.
+            image = images.decode(read_source(source), images.MIN_SIDE, images.MIN_SIDE)
+            mask = mask_sources[index]
             if classes and mask is not None:
-                masks.decode(read(mask), classes, picture.width, picture.height)
-            sizes.setdefault((picture.width, picture.height), []).append(index)
+                masks.decode(read_source(mask), classes, image.width, image.height)
+            sizes.setdefault((image.width, image.height), []).append(index)
         except UnusableImage as error:
-            faults.append(error.at(index))
+            faults.append(error.with_index(index))
     if faults:
         raise UnusableDataset("images cannot be used", faults)
-    common = max(sizes, key=lambda size: len(sizes[size]))
-    odd = [
-        UnusableImage(f"it has {width} x {height} pixels, most have {common[0]} x {common[1]}", index)
-        for (width, height), members in sizes.items()
-        for index in members
-        if (width, height) != common
+    common_size = max(sizes, key=lambda size: len(sizes[size]))
+    other_sizes = [
+        UnusableImage(
+            f"it has {width} x {height} pixels, most have {common_size[0]} x {common_size[1]}", index
+        )
+        for (width, height), indices in sizes.items()
+        for index in indices
+        if (width, height) != common_size
     ]
-    if odd:
-        raise UnusableDataset("all images must have the same size", odd)
-    return Dataset(sources, painted, anomalous, classes, *common)
+    if other_sizes:
+        raise UnusableDataset("all images must have the same size", other_sizes)
+    return Dataset(sources, mask_sources, anomalous, classes, *common_size)

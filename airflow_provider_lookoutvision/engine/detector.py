@@ -1,8 +1,8 @@
-"""Finds defects in one image at a time.
+"""Detects anomalies in one image at a time.
 
-The network, the memory bank and the patch head run as one ONNX graph, so that nothing large crosses into
-Python and one pool of threads does all the work. The graph computes what `heads.Heads` computes in numpy; the
-tests hold them to each other.
+The network, the memory bank and the patch head run as one ONNX graph, so that no feature map is copied to
+Python and one thread pool does all the work. The graph computes the same as `heads.Heads` in numpy; a test
+compares them.
 """
 
 from dataclasses import dataclass
@@ -12,135 +12,141 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from PIL import Image
 
-from airflow_provider_lookoutvision.engine import artifact, backbone, calibration, images, network, supervised
+from airflow_provider_lookoutvision.engine import artifact, backbone, calibration, images, network
 from airflow_provider_lookoutvision.engine.artifact import Model
-from airflow_provider_lookoutvision.engine.backbone import CHANNELS, SUMMARIES
+from airflow_provider_lookoutvision.engine.backbone import CHANNELS, SUMMARY_CHANNELS, FloatArray
+from airflow_provider_lookoutvision.engine.feature_store import grid_shape
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass, ClassMask
-from airflow_provider_lookoutvision.engine.store import Array
+from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
+from airflow_provider_lookoutvision.engine.patch_head import any_class_logit
 
-# What is looked at in one go: rows of a mask; patches, and those of every side to 640.
-_BAND, _PATCHES = 256, 8192
+# What is computed at once: rows of a mask; patches, which are all of them up to a side of 640.
+_BAND_ROWS, _BAND_PATCHES = 256, 8192
 
 
 @dataclass(frozen=True)
 class Detection:
-    """What was found in an image.
+    """The prediction for one image.
 
-    :param is_anomalous: the verdict; True exactly when `probability > 0.5`
-    :param confidence: the probability of the stated verdict, 0.5 to 1
+    :param is_anomalous: True exactly when `probability > 0.5`
+    :param confidence: the probability of this prediction, 0.5 to 1
     :param probability: that the image is anomalous, 0 to 1
-    :param score_map: `rows x columns`, 0 to 1, how defective each patch of 8 x 8 pixels of the working size
-        looks; higher is worse, and 0.5 is no boundary
-    :param class_mask: `height x width` of the image, upright; 0 is background, 1 the first class; None
-        without masks
-    :param image_size: width and height of the image, upright
-    :param areas: of each class and of "background", the part of the image, in all 1; None without masks
+    :param anomaly_map: `rows x columns`, a score of 0 to 1 for each patch of 8 x 8 pixels of the working
+        size; the higher the more anomalous, and 0.5 is no threshold
+    :param class_mask: `height x width` of the upright image; 0 is background, 1 the first class, and so on;
+        None when the model was trained without masks
+    :param image_size: width and height of the image, upright, in pixels
+    :param areas: the fraction of the image, 0 to 1, of "background" and of each class; the sum is 1; None
+        when the model was trained without masks
     """
 
     is_anomalous: bool
     confidence: float
     probability: float
-    score_map: Array
+    anomaly_map: FloatArray
     class_mask: ClassMask | None
     image_size: tuple[int, int]
     areas: dict[str, float] | None
 
 
 class Detector:
-    """A loaded model.
+    """A loaded model. Threads may share it: one image is then decoded while the network sees another.
 
-    Safe to share between threads, which is also how to make the most of it: one image is decoded while
-    another is in the network.
+    :param cache: folder for the network; the user's cache folder when None
+    :param threads: of the network; as many as there are cores when None
     """
 
     def __init__(self, model: Model, cache: Path | None = None, threads: int | None = None) -> None:
         self._model = model
-        self._session = backbone.session(_graph(model, backbone.graph(cache)), threads)
+        self._session = backbone.create_session(_detection_graph(model, backbone.load_graph(cache)), threads)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     @property
     def classes(self) -> tuple[AnomalyClass, ...]:
-        """The kinds of defects that are painted into the class mask; none when there were no masks."""
+        """The classes of the mask; none when the model was trained without masks."""
         return self._model.classes
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Width and height, upright, of the images that it was trained on."""
+        """Width and height of the training images, upright, in pixels."""
         return self._model.image_size
 
     @property
     def calibrated(self) -> bool:
-        """Whether probabilities were learnt from labelled anomalies."""
-        return self._model.stack.calibrated
+        """Whether the probabilities were fitted to labelled anomalies."""
+        return self._model.classifier.calibrated
 
     def detect(self, content: bytes) -> Detection:
-        """Look at one JPEG or PNG, whether or not it has the size of those that were learnt from.
+        """Predict for one image, of any size.
 
-        :raises UnusableImage: it is not a whole JPEG or PNG with sides of 64 to 4096 pixels
+        :param content: a JPEG or PNG file
+        :raises UnusableImage: it is not a complete JPEG or PNG with sides of 64 to 4096 pixels
         """
-        picture = images.decode(content, *self._model.size)
-        answers = self._session.run(self._outputs, {network.IMAGE: picture.pixels})
-        answer: dict[str, Any] = dict(zip(self._outputs, answers, strict=True))
-        logits = answer.get("logits")
+        image = images.decode(content, *self._model.working_size)
+        values = self._session.run(self._outputs, {network.IMAGE: image.pixels})
+        outputs: dict[str, Any] = dict(zip(self._outputs, values, strict=True))
+        logits = outputs.get("logits")
         if logits is not None:
             logits = logits[0].transpose(1, 2, 0)
-        scores = self._model.heads.combine(answer["distances"], logits, answer[network.SUMMARY][0])
-        stack = self._model.stack
-        probability = float(stack.probability(scores[None, : len(stack.mean)])[0])
-        anomalous, confidence = calibration.verdict(probability)
+        scores = self._model.heads.image_scores(outputs["distances"], logits, outputs[network.SUMMARY][0])
+        classifier = self._model.classifier
+        probability = float(classifier.probability(scores[None, : len(classifier.mean)])[0])
+        anomalous, confidence = calibration.predict(probability)
         mask = areas = None
         if logits is not None and self._model.classes:
-            mask = class_mask(logits + self._model.offset, picture.width, picture.height)
+            mask = class_mask(logits + self._model.offset, image.width, image.height)
             areas = self._areas(mask)
         return Detection(
             is_anomalous=anomalous,
             confidence=confidence,
             probability=probability,
-            score_map=self._score_map(answer["distances"], logits),
+            anomaly_map=self._anomaly_map(outputs["distances"], logits),
             class_mask=mask,
-            image_size=(picture.width, picture.height),
+            image_size=(image.width, image.height),
             areas=areas,
         )
 
-    def _score_map(self, distances: Array, logits: Array | None) -> Array:
-        if logits is not None:
-            return _logistic(supervised.any_class(logits))
-        # What normal images score at their worst patches is the middle.
-        stack = self._model.stack
-        return _logistic((distances - stack.mean[0]) / stack.scale[0])
+    def _anomaly_map(self, distances: FloatArray, logits: FloatArray | None) -> FloatArray:
+        if logits is None:
+            # 0.5 is the mean score of the normal images, that is, of their highest patches.
+            classifier = self._model.classifier
+            patch_logits: NDArray[Any] = (distances - classifier.mean[0]) / classifier.scale[0]
+        else:
+            patch_logits = any_class_logit(logits)
+        return calibration.sigmoid(patch_logits).astype(np.float32)
 
     def _areas(self, mask: ClassMask) -> dict[str, float]:
-        names = ["background", *(anomaly.name for anomaly in self._model.classes)]
+        names = ["background", *(anomaly_class.name for anomaly_class in self._model.classes)]
         counts = [np.count_nonzero(mask == index) for index in range(len(names))]
         return {name: count / mask.size for name, count in zip(names, counts, strict=True)}
 
 
 def load(folder: Path, *, cache: Path | None = None, threads: int | None = None) -> Detector:
-    """A detector from the folder that `train` wrote.
+    """Load the model that `train` wrote into a folder.
 
     :param cache: folder for the network; the user's cache folder when None
     :param threads: of the network; as many as there are cores when None
-    :raises UnusableArtifact: the folder holds no model that this version knows
+    :raises UnusableArtifact: the folder has no model, or one that is damaged or of another version
+    :raises UnusableBackbone: the network's weights are not installed or not the ones expected
     """
     return Detector(artifact.load(folder), cache, threads)
 
 
-def _logistic(values: NDArray[Any]) -> Array:
-    result: Array = (1 / (1 + np.exp(-np.clip(values, -30, 30)))).astype(np.float32)
-    return result
+def class_mask(logits: FloatArray, width: int, height: int) -> ClassMask:
+    """The class of each pixel, `height x width`: the one with the highest logit, or 0 where that is not
+    positive.
 
-
-def class_mask(logits: Array, width: int, height: int) -> ClassMask:
-    """The class with the highest logit of each pixel of the image, where that is positive."""
+    :param logits: of the patches, `rows x columns x classes`; interpolated bilinearly
+    """
     rows, columns, classes = logits.shape
     planes = [Image.fromarray(np.ascontiguousarray(logits[..., index])) for index in range(classes)]
     mask = np.empty((height, width), np.uint8)
-    # In bands: as floats, a large mask of many classes would take gigabytes.
-    for top in range(0, height, _BAND):
-        band = mask[top : top + _BAND]
+    # In bands of rows, because the logits of a large mask with many classes would take gigabytes.
+    for top in range(0, height, _BAND_ROWS):
+        band = mask[top : top + _BAND_ROWS]
         box = (0, top * rows / height, columns, (top + len(band)) * rows / height)
         highest = np.zeros(band.shape, np.float32)
         band[:] = 0
@@ -152,66 +158,63 @@ def class_mask(logits: Array, width: int, height: int) -> ClassMask:
     return mask
 
 
-def _graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
-    nodes: list[onnx.NodeProto] = []
-    constants: list[onnx.TensorProto] = []
+def _detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
+    builder = GraphBuilder()
+    constant, node = builder.constant, builder.node
 
-    def constant(name: str, value: NDArray[Any]) -> str:
-        constants.append(numpy_helper.from_array(value, name))
-        return name
-
-    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
-
-    def enlarged(value: str, factor: int) -> str:
+    def upsampled(value: str, factor: int) -> str:
         scale = constant(f"{value}.factor", np.array([1, 1, factor, factor], np.float32))
         return node(
             "Resize",
             [value, "", scale],
-            f"{value}.enlarged",
+            f"{value}.upsampled",
             mode="linear",
             coordinate_transformation_mode="half_pixel",
         )
 
-    # Patches as rows: |x - b|^2 = |x|^2 + (|b|^2 - 2 x.b), of which only the bracket decides which b is
-    # nearest.
+    # The squared distance of patch x to patch b of the bank is |x|^2 + (|b|^2 - 2 x.b): the term in brackets
+    # is enough to find the nearest b.
     bank = model.heads.bank.patches
-    both = node("Concat", ["fine", enlarged("middle", 2)], "patches", axis=1)
-    planes = node("Squeeze", [both, constant("axis.0", np.array([0], np.int64))], "patches.planes")
+    features = node("Concat", ["fine", upsampled("middle", 2)], "patches", axis=1)
+    planes = node("Squeeze", [features, constant("axis.0", np.array([0], np.int64))], "patches.planes")
     rows = node("Transpose", [planes], "patches.rows", perm=[1, 2, 0])
-    kept, offsets = constant("bank", -2 * bank.T), constant("bank.lengths", np.einsum("ij,ij->i", bank, bank))
-    # In bands: of a large image, the distances of every patch to every one kept would take a gigabyte.
-    down, across = model.size[1] // 8, model.size[0] // 8
-    heights = [len(band) for band in np.array_split(np.arange(down), -(-down * across // _PATCHES))]
-    bands = [f"band.{place}" for place in range(len(heights))]
+    factors = constant("bank", -2 * bank.T)
+    norms = constant("bank.norms", np.einsum("ij,ij->i", bank, bank))
+    # In bands of rows, because all distances of a large image would take a gigabyte.
+    grid_rows, grid_columns = grid_shape(model.working_size)
+    band_count = -(-grid_rows * grid_columns // _BAND_PATCHES)
+    heights = [len(band) for band in np.array_split(np.arange(grid_rows), band_count)]
+    bands = [f"band.{number}" for number in range(band_count)]
     constant("heights", np.array(heights, np.int64))
-    nodes.append(helper.make_node("Split", [rows, "heights"], bands, axis=0))
+    builder.nodes.append(helper.make_node("Split", [rows, "heights"], bands, axis=0))
     for band in bands:
-        products = node("MatMul", [band, kept], f"{band}.products")
-        brackets = node("Add", [products, offsets], f"{band}.brackets")
-        node("ReduceMin", [brackets], f"{band}.nearest", axes=[2], keepdims=0)
+        products = node("MatMul", [band, factors], f"{band}.products")
+        terms = node("Add", [products, norms], f"{band}.terms")
+        node("ReduceMin", [terms], f"{band}.nearest", axes=[2], keepdims=0)
     nearest = node("Concat", [f"{band}.nearest" for band in bands], "bank.nearest", axis=0)
-    lengths = node("ReduceSumSquare", [rows], "patches.lengths", axes=[2], keepdims=0)
-    squares = node("Relu", [node("Add", [lengths, nearest], "bank.squares")], "bank.positive")
+    patch_norms = node("ReduceSumSquare", [rows], "patches.norms", axes=[2], keepdims=0)
+    squares = node("Relu", [node("Add", [patch_norms, nearest], "bank.squares")], "bank.positive")
     node("Sqrt", [squares], "distances")
-    outputs: dict[str, list[int | None]] = {"distances": [None, None], network.SUMMARY: [1, sum(SUMMARIES)]}
+    outputs: dict[str, list[int | None]] = {
+        "distances": [None, None],
+        network.SUMMARY: [1, sum(SUMMARY_CHANNELS)],
+    }
     if model.heads.patch is not None:
         head, parts, start = model.heads.patch, [], 0
         for factor, level, channels in zip((1, 2, 4), backbone.LEVELS, CHANNELS, strict=True):
             weights = np.ascontiguousarray(head.weights[:, start : start + channels, None, None])
             part = node("Conv", [level, constant(f"{level}.head", weights)], f"{level}.logits")
-            parts.append(part if factor == 1 else enlarged(part, factor))
+            parts.append(part if factor == 1 else upsampled(part, factor))
             start += channels
         total = node("Sum", parts, "logits.sum")
         node("Add", [total, constant("bias", head.bias[None, :, None, None])], "logits")
         outputs["logits"] = [1, len(head.bias), None, None]
-    whole = onnx.ModelProto()
-    whole.CopyFrom(network_model)
-    whole.graph.node.extend(nodes)
-    whole.graph.initializer.extend(constants)
-    del whole.graph.output[:]
-    whole.graph.output.extend(
+    result = onnx.ModelProto()
+    result.CopyFrom(network_model)
+    result.graph.node.extend(builder.nodes)
+    result.graph.initializer.extend(builder.initializers)
+    del result.graph.output[:]
+    result.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()
     )
-    return whole
+    return result

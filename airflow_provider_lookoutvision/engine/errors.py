@@ -1,33 +1,30 @@
-"""What can be wrong with what the engine is given.
+"""The engine's errors.
 
-Every error says what is wrong and what to do, in a sentence that can be shown to the user as it is. Errors
-about one image carry its index in the sequence that was passed, so that the caller can name it in its own
-terms.
+The message of every error can be shown to the user: it states what is wrong and what to do. An error about
+one image has its index in the sequence that was passed, so that the caller can name the image.
 
     EngineError
-    +-- UnusableDataset     the images, labels and masks together cannot be learnt from
-    +-- UnusableImage       one image, or its mask, cannot be used; `index` says which
+    +-- UnusableDataset     the images, labels and masks are no training set
+    +-- UnusableImage       one image, or its mask, cannot be used; `index` is its place
     +-- UnusableArtifact    a folder is not a model that this version can load
     +-- UnusableBackbone    the network's weights are missing or not the ones expected
-    +-- Cancelled           the caller asked for the training to stop
+    +-- Cancelled           the caller cancelled the training or the evaluation
 """
-
-# The names say what is wrong; "Error" behind each would say nothing more.
 
 from collections.abc import Sequence
 
-_NAMED = 5
+_MAX_NAMED = 5
 
 
 class EngineError(Exception):
-    """Anything the engine refuses."""
+    """The base class of the engine's errors."""
 
 
 class UnusableImage(EngineError):
     """One image, or its mask, cannot be used.
 
-    `index` is its place in the sequence of images, or None when a single image was passed; `reason` is the
-    sentence without the index.
+    :param reason: the message without the index
+    :param index: the place in the sequence of images, or None when a single image was passed
     """
 
     def __init__(self, reason: str, index: int | None = None) -> None:
@@ -35,23 +32,23 @@ class UnusableImage(EngineError):
         self.reason = reason
         self.index = index
 
-    def at(self, index: int) -> "UnusableImage":
-        """The same fault, named as that of the image at this index."""
+    def with_index(self, index: int) -> "UnusableImage":
+        """The same error, of the image at this index."""
         return UnusableImage(self.reason, index)
 
 
 class UnusableDataset(EngineError):
-    """The images, labels and masks together cannot be learnt from.
+    """The images, labels and masks are no training set.
 
-    `faults` holds an error for each image that is at fault, in the order of their indices; the message names
-    the first few.
+    :param reason: the message without the images
+    :param faults: an error for each image that is at fault; the message has the first five
     """
 
     def __init__(self, reason: str, faults: Sequence[UnusableImage] = ()) -> None:
         self.reason = reason
         self.faults = tuple(sorted(faults, key=lambda fault: fault.index or 0))
-        named = "; ".join(str(fault) for fault in self.faults[:_NAMED])
-        more = f"; and {len(self.faults) - _NAMED} more" if len(self.faults) > _NAMED else ""
+        named = "; ".join(str(fault) for fault in self.faults[:_MAX_NAMED])
+        more = f"; and {len(self.faults) - _MAX_NAMED} more" if len(self.faults) > _MAX_NAMED else ""
         super().__init__(f"{reason}: {named}{more}" if faults else reason)
 
 
@@ -64,4 +61,4 @@ class UnusableBackbone(EngineError):
 
 
 class Cancelled(EngineError):
-    """The caller asked for the training to stop."""
+    """The caller cancelled the training or the evaluation."""

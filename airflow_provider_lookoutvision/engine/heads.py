@@ -1,6 +1,6 @@
-"""The heads together: fitted on some images of a store, scoring others.
+"""All heads together: fitted on some images of a feature store, and scoring others.
 
-What cross-validation fits five times and the final model once is the same thing, and it is here.
+Cross-validation fits them in each fold, and training once more on all images.
 """
 
 from dataclasses import dataclass
@@ -8,70 +8,70 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from airflow_provider_lookoutvision.engine import patches, supervised
-from airflow_provider_lookoutvision.engine.backbone import Features
-from airflow_provider_lookoutvision.engine.masks import Coverage
-from airflow_provider_lookoutvision.engine.patches import MemoryBank
-from airflow_provider_lookoutvision.engine.store import Array, FeatureStore
-from airflow_provider_lookoutvision.engine.supervised import ImageHead, PatchHead
+from airflow_provider_lookoutvision.engine import image_heads, memory_bank, patch_head
+from airflow_provider_lookoutvision.engine.backbone import Features, FloatArray
+from airflow_provider_lookoutvision.engine.feature_store import FeatureStore
+from airflow_provider_lookoutvision.engine.image_heads import ImageHead
+from airflow_provider_lookoutvision.engine.memory_bank import MemoryBank, top_mean
+from airflow_provider_lookoutvision.engine.patch_head import PatchHead
+from airflow_provider_lookoutvision.engine.targets import Targets
 
-BANK_PATCHES, SAMPLED_PATCHES = 1500, 12_000
-# Beside a speck, a defect may be what takes up a part of the image.
-PART = 0.1
+# The mean of this fraction of the patches is a score of its own, for large defects.
+_LARGE_DEFECT_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
 class Heads:
-    """The memory bank and, where there were labelled anomalies, the patch head and the two image heads."""
+    """The memory bank and, if there were enough anomalies to fit them, the patch head and the image heads.
+
+    :param images: one head for the texture and one for the content, or none
+    """
 
     bank: MemoryBank
     patch: PatchHead | None
     images: tuple[ImageHead, ...]
 
-    def scores(self, features: Features) -> tuple[Array, Array | None]:
-        """The image's score by each head, and the class logits of its patches, `rows x columns x classes`."""
+    def scores(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
+        """The scores of an image, and the logits of its patches, `rows x columns x classes`, or None."""
         logits = None if self.patch is None else self.patch.logits(features)
-        return self.combine(self.bank.distances(features), logits, features.summary), logits
+        return self.image_scores(self.bank.distances(features), logits, features.summary), logits
 
-    def combine(self, distances: Array, logits: Array | None, summary: Array) -> Array:
-        """The image's score by each head, from what the heads made of its patches."""
-        scores = [patches.worst(distances)]
+    def image_scores(
+        self, distances: FloatArray, logits: FloatArray | None, summary: FloatArray
+    ) -> FloatArray:
+        """The scores of an image: one of the bank, two of the patch head, one of each image head.
+
+        :param distances: of the patches to the bank, `rows x columns`
+        :param logits: of the patch head, `rows x columns x classes`, or None for the bank's score alone
+        :param summary: 464 numbers
+        """
+        scores = [top_mean(distances)]
         if logits is not None:
-            defective = supervised.any_class(logits)
-            scores += [patches.worst(defective), patches.worst(defective, PART, defective.size)]
-            parts = zip(self.images, supervised.split(summary), strict=True)
-            scores += [float(head.score(part[None])[0]) for head, part in parts]
+            any_class = patch_head.any_class_logit(logits)
+            scores += [top_mean(any_class), top_mean(any_class, _LARGE_DEFECT_FRACTION, any_class.size)]
+            parts = zip(self.images, image_heads.split_summary(summary), strict=True)
+            scores += [float(head.decision_function(part[None])[0]) for head, part in parts]
         return np.array(scores, np.float32)
-
-
-@dataclass(frozen=True)
-class Lessons:
-    """What there is to learn from, beside the features: labels by image, and masks by index."""
-
-    anomalous: NDArray[np.bool_]
-    coverage: dict[int, Coverage]
-    classes: int
 
 
 def fit(
     store: FeatureStore,
-    lessons: Lessons,
-    members: NDArray[np.intp],
+    targets: Targets,
+    indices: NDArray[np.intp],
     *,
-    supervise: bool,
-    generator: np.random.Generator,
+    supervised: bool,
+    rng: np.random.Generator,
 ) -> Heads:
-    """Fit every head on these images.
+    """Fit the heads on these images.
 
-    :param members: indices in the store
-    :param supervise: whether there are enough anomalies to learn from
+    :param indices: of the images in the store
+    :param supervised: whether to fit the heads that need anomalies, or the memory bank alone
     """
-    normal = members[~lessons.anomalous[members]]
-    bank = patches.fit(store, normal, BANK_PATCHES, SAMPLED_PATCHES, generator)
-    if not supervise:
+    bank = memory_bank.fit(store, indices[~targets.anomalous[indices]], rng)
+    if not supervised:
         return Heads(bank, None, ())
-    patch = supervised.fit_patch_head(
-        store, members, lessons.anomalous, lessons.coverage, lessons.classes, bank, generator
+    return Heads(
+        bank,
+        patch_head.fit(store, indices, targets, bank, rng),
+        image_heads.fit(store, indices, targets.anomalous, rng),
     )
-    images = supervised.fit_image_heads(store, members, lessons.anomalous, generator)
-    return Heads(bank, patch, images)

@@ -1,14 +1,16 @@
-"""Turns bytes into pixels, refusing what is not a plain, whole JPEG or PNG of a permitted size.
+"""Reads and decodes images: JPEG and PNG files to 8-bit RGB pixels, upright.
 
-The type is decided by the content. The size is read from the header, and refused, before any pixel is
-decoded, and what is not needed to draw the picture is dropped unread: neither a picture that claims a billion
-pixels nor one with gigabytes of text costs memory. Every mode becomes 8-bit RGB, turned upright as its EXIF
-orientation says: transparent pixels are laid on white, 16-bit greys are scaled to 8. A picture is made small
-before it is made RGB, so that a large one is never in memory more than twice.
+The file type is decided by the content. The size is checked in the header before any pixel is decoded, and
+metadata is dropped unread: neither an image that claims a billion pixels nor one with gigabytes of text costs
+memory. The EXIF orientation is applied, transparent pixels are blended with white, and 16-bit grey is scaled
+to 8 bits. An image is resized before it is converted to RGB, so that a large one is never in memory more than
+twice.
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +18,15 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from airflow_provider_lookoutvision.engine import containers
+from airflow_provider_lookoutvision.engine import image_containers
 from airflow_provider_lookoutvision.engine.errors import UnusableImage
 
 MIN_SIDE, MAX_SIDE = 64, 4096
 MAX_BYTES = 64 * 1024 * 1024
-_SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I"}
-# How to turn upright what is stored in each EXIF orientation.
-_ORIENTATION = 0x0112
-_TURNS = {
+_SIXTEEN_BIT_MODES = {"I;16", "I;16B", "I;16L", "I"}
+_ORIENTATION_TAG = 0x0112
+# What turns an image upright, by its EXIF orientation.
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -33,15 +35,19 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ON_THEIR_SIDE = {5, 6, 7, 8}
+_SIDEWAYS = {5, 6, 7, 8}
 
 Pixels = NDArray[np.uint8]
+ImageSource = bytes | Path | Callable[[], bytes]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image decoded to a working size: `pixels` is `rows x columns x 3`; `width` and `height` are the
-    original's.
+class DecodedImage:
+    """An image, decoded and resized.
+
+    :param pixels: `rows x columns x 3`, RGB, 0 to 255
+    :param width: of the original image, upright, in pixels
+    :param height: of the original image, upright, in pixels
     """
 
     pixels: Pixels
@@ -49,19 +55,38 @@ class Picture:
     height: int
 
 
-def opened(content: bytes, *, min_side: int = MIN_SIDE, max_side: int = MAX_SIDE) -> Image.Image:
-    """The image, its header read and its size checked, its pixels not yet decoded.
+def read_source(source: ImageSource) -> bytes:
+    """The bytes of an image file, given as bytes, as a path, or as a function that returns the bytes.
 
-    :param content: a JPEG or a PNG
-    :raises UnusableImage: it is neither, or is damaged, or a side is out of `min_side..max_side` pixels
+    :raises UnusableImage: the file cannot be read
+    """
+    if isinstance(source, bytes):
+        return source
+    if callable(source):
+        return source()
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise UnusableImage(f"the file cannot be read: {error.strerror}") from error
+
+
+def open_image(content: bytes, *, min_side: int = MIN_SIDE, max_side: int = MAX_SIDE) -> Image.Image:
+    """Read the header and check the size; the pixels are not yet decoded.
+
+    :param content: a JPEG or PNG file
+    :param min_side: the least width and height in pixels
+    :param max_side: the greatest width and height in pixels
+    :raises UnusableImage: the file is neither, is damaged or too large, or a side is out of range
     """
     if len(content) > MAX_BYTES:
         raise UnusableImage(f"the file has {len(content)} bytes, more than {MAX_BYTES}; make it smaller")
-    content = containers.only_drawing(content)
-    kind: type[ImageFile.ImageFile] = PngImageFile if content.startswith(containers.PNG) else JpegImageFile
+    content = image_containers.strip_metadata(content)
+    kind: type[ImageFile.ImageFile] = (
+        PngImageFile if content.startswith(image_containers.PNG) else JpegImageFile
+    )
     try:
-        # Not Image.open: it warns about sizes that are refused below, and to silence that is to change a
-        # state of the whole process, which threads share.
+        # Not Image.open: it warns about large images, and warnings can only be silenced for the whole
+        # process.
         image = kind(io.BytesIO(content))
     except Exception as error:
         raise UnusableImage(
@@ -75,61 +100,67 @@ def opened(content: bytes, *, min_side: int = MIN_SIDE, max_side: int = MAX_SIDE
     return image
 
 
-def size(content: bytes) -> tuple[int, int]:
-    """Width and height in pixels, of the image turned upright, without decoding it.
+def image_size(content: bytes) -> tuple[int, int]:
+    """Width and height in pixels of the upright image; the pixels are not decoded.
 
-    :raises UnusableImage: as `opened` does
+    :raises UnusableImage: as `open_image`
     """
-    image = opened(content)
+    image = open_image(content)
     width, height = image.size
-    return (height, width) if _orientation(image) in _ON_THEIR_SIDE else (width, height)
+    return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
 
-def decode(content: bytes, width: int | None = None, height: int | None = None) -> Picture:
-    """The pixels of a JPEG or PNG, upright and RGB, resized to `width x height` where those are given.
+def decode(content: bytes, width: int | None = None, height: int | None = None) -> DecodedImage:
+    """Decode a JPEG or PNG file, and resize it to `width x height` pixels if both are given.
 
-    :raises UnusableImage: the content is not a whole JPEG or PNG with sides of 64 to 4096 pixels
+    :raises UnusableImage: the file is not a complete JPEG or PNG with sides of 64 to 4096 pixels
     """
-    image = opened(content)
-    lying, orientation = image.size, _orientation(image)
-    original = lying[::-1] if orientation in _ON_THEIR_SIDE else lying
+    image = open_image(content)
+    # As stored, before the EXIF orientation is applied.
+    stored_size, orientation = image.size, _orientation(image)
+    original_size = stored_size[::-1] if orientation in _SIDEWAYS else stored_size
     if width is not None and height is not None:
-        lying = (height, width) if orientation in _ON_THEIR_SIDE else (width, height)
-        # A JPEG can be decoded at a half, a quarter or an eighth of its size for less than the whole costs.
-        image.draft("RGB", lying)
-    _load(image)
-    plain = _resizable(image)
-    if plain.size != lying:
-        plain = plain.resize(lying, Image.Resampling.BILINEAR, reducing_gap=3.0)
-    rgb = _rgb(plain)
-    if orientation in _TURNS:
-        rgb = rgb.transpose(_TURNS[orientation])
-    return Picture(np.asarray(rgb), *original)
+        stored_size = (height, width) if orientation in _SIDEWAYS else (width, height)
+        # A JPEG is decoded faster at a half, a quarter or an eighth of its size.
+        image.draft("RGB", stored_size)
+    load_pixels(image, "image")
+    resizable = _resizable(image)
+    if resizable.size != stored_size:
+        resizable = resizable.resize(stored_size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    rgb = _rgb(resizable)
+    if orientation in _TRANSPOSITIONS:
+        rgb = rgb.transpose(_TRANSPOSITIONS[orientation])
+    return DecodedImage(np.asarray(rgb), *original_size)
 
 
-def _load(image: Image.Image) -> None:
+def load_pixels(image: Image.Image, what: str) -> None:
+    """Decode the pixels of an opened image.
+
+    :param what: how to call it in the error
+    :raises UnusableImage: the file is damaged or truncated
+    """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
-        # A switch of the whole process, which someone else may have turned.
-        raise UnusableImage("truncated images are let through in this process; unset LOAD_TRUNCATED_IMAGES")
+        # A setting of the whole process, which other code may have changed.
+        raise UnusableImage("Pillow accepts truncated images in this process; unset LOAD_TRUNCATED_IMAGES")
     try:
         image.load()
     except Exception as error:
-        raise UnusableImage(f"the image is damaged or cut short ({error}); upload it anew") from error
+        raise UnusableImage(f"the {what} is damaged or cut short ({error}); upload it anew") from error
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:
-        # A damaged EXIF block says nothing about which way is up.
+        # A damaged EXIF block has no orientation.
         return 1
 
 
 def _resizable(image: Image.Image) -> Image.Image:
-    """Grey, RGB or RGBA: modes whose pixels can be averaged."""
+    """The image in grey, RGB or RGBA: modes whose pixels can be averaged."""
     if image.mode in ("L", "RGB"):
         return image
-    if image.mode in _SIXTEEN_BIT:
+    if image.mode in _SIXTEEN_BIT_MODES:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     return image.convert("RGBA" if transparent else "RGB")
@@ -137,6 +168,6 @@ def _resizable(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGBA":
-        ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(ground, image)
+        background = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(background, image)
     return image if image.mode == "RGB" else image.convert("RGB")

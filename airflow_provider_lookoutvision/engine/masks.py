@@ -1,9 +1,9 @@
-"""Turns the bytes of a mask into one class index a pixel.
+"""Decodes segmentation masks: from a PNG file to one class index for each pixel.
 
-A mask is a PNG in which each class has its colour. White, black and everything less than half opaque is
-background unless a class claims that colour; colours are compared with no regard to the case of their
-hexadecimal digits. Any other colour is an error that names it. A mask may be smaller than its image, like the
-16 x 16 white one that some tools attach to normal images: it is stretched.
+Each class has its colour. White, black and everything less than half opaque is background, unless white or
+black is the colour of a class. Any other colour is an error that names it. A mask may be smaller than its
+image, like the white one of 16 x 16 pixels that some tools attach to normal images: it is resized to the
+image.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ from airflow_provider_lookoutvision.engine import images
 from airflow_provider_lookoutvision.engine.errors import UnusableDataset, UnusableImage
 
 BACKGROUND = 0
-_OPAQUE = 128
-_BACKGROUNDS = (0x000000, 0xFFFFFF)
+_MIN_ALPHA = 128
+_BACKGROUND_COLOURS = (0x000000, 0xFFFFFF)
 _MIN_SIDE = 1
-_BAND = 256
+_BAND_ROWS = 256
 
 ClassMask = NDArray[np.uint8]
-# Of the classes that are painted, counted from 0: the part of each cell that is covered, in 255ths. Few of
-# many classes are painted on one image.
+# By class, counted from 0: the fraction of each cell that the class covers, 0 to 255, `rows x columns`.
+# Classes that are not in the mask are left out.
 Coverage = dict[int, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class AnomalyClass:
-    """A kind of defect and its colour in the masks, "#RRGGBB"."""
+    """A class of defects and its colour in the masks, "#RRGGBB"; upper and lower case are the same."""
 
     name: str
     color: str
@@ -47,28 +47,27 @@ class AnomalyClass:
 
 
 def decode(content: bytes, classes: Sequence[AnomalyClass], width: int, height: int) -> ClassMask:
-    """`height x width` class indices: 0 for the background, 1 for the first class, and so on.
+    """The class index of each pixel, `height x width`: 0 for the background, 1 for the first class, and so
+    on.
 
+    :param content: a PNG file
     :param width: of the image that the mask belongs to, in pixels
     :param height: of the image
-    :raises UnusableImage: the mask is not a whole PNG, holds an unknown colour, or is larger than its image
+    :raises UnusableImage: the mask is not a complete PNG, has an unknown colour, or is larger than its image
     """
-    image = images.opened(content, min_side=_MIN_SIDE)
+    image = images.open_image(content, min_side=_MIN_SIDE)
     if image.format != "PNG":
         raise UnusableImage("the mask is not a PNG, whatever its name says; save it as one")
     if image.width > width or image.height > height:
         raise UnusableImage(
             f"the mask has {image.width} x {image.height} pixels, more than its image with {width} x {height}"
         )
-    try:
-        image.load()
-    except Exception as error:
-        raise UnusableImage(f"the mask is damaged or cut short ({error}); upload it anew") from error
+    images.load_pixels(image, "mask")
     indices = np.empty((image.height, image.width), np.uint8)
-    # In bands: the colours of a large mask all at once would take many times its size.
-    for top in range(0, image.height, _BAND):
-        band = image.crop((0, top, image.width, min(top + _BAND, image.height)))
-        indices[top : top + _BAND] = _indices(np.asarray(band.convert("RGBA")), classes)
+    # In bands of rows, because the colours of the whole mask would take many times its memory.
+    for top in range(0, image.height, _BAND_ROWS):
+        band = image.crop((0, top, image.width, min(top + _BAND_ROWS, image.height)))
+        indices[top : top + _BAND_ROWS] = _indices(np.asarray(band.convert("RGBA")), classes)
     if image.size != (width, height):
         indices = np.asarray(Image.fromarray(indices).resize((width, height), Image.Resampling.NEAREST))
     return indices
@@ -77,24 +76,26 @@ def decode(content: bytes, classes: Sequence[AnomalyClass], width: int, height: 
 def _indices(rgba: NDArray[np.uint8], classes: Sequence[AnomalyClass]) -> ClassMask:
     red, green, blue = (rgba[..., channel].astype(np.uint32) for channel in range(3))
     colours = red << 16 | green << 8 | blue
-    opaque = rgba[..., 3] >= _OPAQUE
+    opaque = rgba[..., 3] >= _MIN_ALPHA
     indices = np.zeros(colours.shape, np.uint8)
     known = ~opaque
-    for index, anomaly in enumerate(classes, start=1):
-        painted = opaque & (colours == anomaly.rgb())
-        indices[painted] = index
-        known |= painted
-    known |= np.isin(colours, _BACKGROUNDS)
+    for index, anomaly_class in enumerate(classes, start=1):
+        of_class = opaque & (colours == anomaly_class.rgb())
+        indices[of_class] = index
+        known |= of_class
+    known |= np.isin(colours, _BACKGROUND_COLOURS)
     if not known.all():
-        found, counts = np.unique(colours[~known], return_counts=True)
-        named = ", ".join(f"#{colour:06X}" for colour in found[np.argsort(-counts)][:3].tolist())
-        wanted = ", ".join(anomaly.color.upper() for anomaly in classes)
-        raise UnusableImage(f"the mask holds {named}, which is no class's colour; the classes have {wanted}")
+        unknown, counts = np.unique(colours[~known], return_counts=True)
+        most_frequent = ", ".join(f"#{colour:06X}" for colour in unknown[np.argsort(-counts)][:3].tolist())
+        expected = ", ".join(anomaly_class.color.upper() for anomaly_class in classes)
+        raise UnusableImage(
+            f"the mask has {most_frequent}, which is no class's colour; the classes have {expected}"
+        )
     return indices
 
 
 def coverage(mask: ClassMask, rows: int, columns: int) -> Coverage:
-    """What part of each cell each class covers."""
+    """The fraction of each cell of a grid of `rows x columns` that each class covers."""
     return {
         index - 1: np.asarray(
             Image.fromarray(np.where(mask == index, np.uint8(255), np.uint8(0))).resize(

@@ -1,10 +1,10 @@
-"""How good a detector is, on images that it has not seen.
+"""Metrics of predictions against labels and masks.
 
-Anomalous is the positive class throughout; every figure is 0 to 1. Where a figure has nothing to be computed
-from (no verdict of anomalous, for one), it is 0, except that the area under the curve of a single class is
-0.5.
+Anomalous is the positive class. All metrics but the log-loss are 0 to 1, the higher the better. A metric that
+is undefined, such as the precision when nothing was predicted to be anomalous, is 0; the ROC AUC is then 0.5.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 @dataclass(frozen=True)
-class Quality:
-    """Verdicts against labels."""
+class ClassificationMetrics:
+    """Precision, recall and F1, each 0 to 1."""
 
     precision: float
     recall: float
@@ -22,72 +22,79 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class ClassQuality(Quality):
-    """Pixels of one class of defects; `iou` is the intersection of what is painted and found over their
-    union, averaged over the images that have either.
+class PixelMetrics(ClassificationMetrics):
+    """The pixels of one class of defects.
+
+    :param name: of the class
+    :param iou: intersection over union of the true and the predicted mask, 0 to 1: the mean over the images
+        where either has the class
     """
 
     name: str
     iou: float
 
 
-def quality(true_positives: float, false_positives: float, false_negatives: float) -> Quality:
+def from_counts(
+    true_positives: float, false_positives: float, false_negatives: float
+) -> ClassificationMetrics:
     """Precision, recall and F1 from counts."""
-    found, present = true_positives + false_positives, true_positives + false_negatives
-    return Quality(
-        precision=true_positives / found if found else 0.0,
-        recall=true_positives / present if present else 0.0,
-        f1=2 * true_positives / (found + present) if found + present else 0.0,
+    predicted, actual = true_positives + false_positives, true_positives + false_negatives
+    return ClassificationMetrics(
+        precision=true_positives / predicted if predicted else 0.0,
+        recall=true_positives / actual if actual else 0.0,
+        f1=2 * true_positives / (predicted + actual) if predicted + actual else 0.0,
     )
 
 
-def verdicts(truth: ArrayLike, predicted: ArrayLike) -> Quality:
-    """Quality of predicted verdicts against true ones, both sequences of booleans."""
-    true, guess = np.asarray(truth, bool), np.asarray(predicted, bool)
-    return quality(int((true & guess).sum()), int((~true & guess).sum()), int((true & ~guess).sum()))
+def classification_metrics(y_true: ArrayLike, y_pred: ArrayLike) -> ClassificationMetrics:
+    """Precision, recall and F1 of predictions; both arguments are n booleans."""
+    true, predicted = np.asarray(y_true, bool), np.asarray(y_pred, bool)
+    return from_counts(
+        int((true & predicted).sum()), int((~true & predicted).sum()), int((true & ~predicted).sum())
+    )
 
 
-def roc_auc(truth: ArrayLike, score: ArrayLike) -> float:
+def roc_auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
     """Area under the receiver operating characteristic; 0.5 when only one class is present."""
-    true = np.asarray(truth, bool)
-    return float(roc_auc_score(true, score)) if 0 < true.sum() < true.size else 0.5
+    true = np.asarray(y_true, bool)
+    return float(roc_auc_score(true, y_score)) if 0 < true.sum() < true.size else 0.5
 
 
-def average_precision(truth: ArrayLike, score: ArrayLike) -> float:
-    """Mean of precision over recall; 0 when nothing is anomalous."""
-    true = np.asarray(truth, bool)
-    return float(average_precision_score(true, score)) if true.any() else 0.0
+def average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
+    """Area under the curve of precision over recall; 0 when nothing is anomalous."""
+    true = np.asarray(y_true, bool)
+    return float(average_precision_score(true, y_score)) if true.any() else 0.0
 
 
-def log_loss(truth: ArrayLike, probability: ArrayLike) -> float:
-    """Mean negative logarithm of the probability given to what is true; probabilities are clipped to 1e-4."""
-    true = np.asarray(truth, bool)
+def log_loss(y_true: ArrayLike, probability: ArrayLike) -> float:
+    """Mean negative log-likelihood, in nats, of n labels; probabilities are clipped to 1e-4..1 - 1e-4."""
+    true = np.asarray(y_true, bool)
     clipped = np.clip(np.asarray(probability, np.float64), 1e-4, 1 - 1e-4)
     return float(-np.log(np.where(true, clipped, 1 - clipped)).mean())
 
 
-class PixelCounts:
-    """Adds up pixels of true and found masks, image by image, so that no more than one is in memory."""
+class PixelMetricsAccumulator:
+    """Pixel metrics of many images, added one by one, so that only one pair of masks is in memory."""
 
-    def __init__(self, names: list[str]) -> None:
-        self._names = names
-        self._counts = np.zeros((len(names), 3))
-        self._ious: list[list[float]] = [[] for _ in names]
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self._class_names = class_names
+        self._counts = np.zeros((len(class_names), 3))
+        self._ious: list[list[float]] = [[] for _ in class_names]
 
-    def add(self, truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> None:
-        """Count one image: two masks of class indices, of one shape."""
-        for index in range(len(self._names)):
-            true, guess = truth == index + 1, found == index + 1
-            both, either = int((true & guess).sum()), int((true | guess).sum())
-            self._counts[index] += both, int(guess.sum()) - both, int(true.sum()) - both
+    def update(self, true_mask: NDArray[np.uint8], predicted_mask: NDArray[np.uint8]) -> None:
+        """Add an image: two masks of class indices, `height x width`."""
+        for index in range(len(self._class_names)):
+            true, predicted = true_mask == index + 1, predicted_mask == index + 1
+            both, either = int((true & predicted).sum()), int((true | predicted).sum())
+            self._counts[index] += both, int(predicted.sum()) - both, int(true.sum()) - both
             if either:
                 self._ious[index].append(both / either)
 
-    def result(self) -> tuple[ClassQuality, ...]:
-        """The quality of each class, over all images counted."""
-        rows = []
-        for name, counts, ious in zip(self._names, self._counts, self._ious, strict=True):
-            figures = quality(*counts.tolist())
+    def compute(self) -> tuple[PixelMetrics, ...]:
+        """The metrics of each class over all images."""
+        result = []
+        for name, counts, ious in zip(self._class_names, self._counts, self._ious, strict=True):
+            metrics = from_counts(*counts.tolist())
             iou = float(np.mean(ious)) if ious else 0.0
-            rows.append(ClassQuality(figures.precision, figures.recall, figures.f1, name, iou))
-        return tuple(rows)
+            result.append(PixelMetrics(metrics.precision, metrics.recall, metrics.f1, name, iou))
+        return tuple(result)

@@ -3,23 +3,19 @@
 The input is one RGB image, unsigned bytes, `height x width x 3`, both sides multiples of 32. The outputs are
 feature maps, `1 x channels x rows x columns`: `fine` at stride 8 (40 channels), `middle` at stride 16 (112
 channels) and `coarse` at stride 32 (320 channels); and `summary`, 464 numbers for the whole image. The first
-144 are its texture, generalised means of power 8 over an early layer at stride 8: what is strongest anywhere,
-and not how much of it there is. The other 320 are its content, generalised means of power 4 of the
-magnitudes of `coarse`. The generalised mean as in Radenovic et al. (2019), "Fine-tuning CNN Image Retrieval
-with No Human Annotation".
+144 are its texture, generalised means of power 8 over an early layer at stride 8, close to the maximum. The
+other 320 are its content, generalised means of power 4 of the magnitudes of `coarse`. Generalised-mean
+pooling is by Radenovic et al. (2019), "Fine-tuning CNN Image Retrieval with No Human Annotation".
 
 The network is the one of Tan and Le (2019), "EfficientNet: Rethinking Model Scaling for Convolutional Neural
 Networks", in its lite variant (ReLU6, no squeeze-and-excitation), with TensorFlow's "SAME" padding.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
 from airflow_provider_lookoutvision.engine.weights import Weights
 
 IMAGE = "image"
@@ -27,28 +23,20 @@ SUMMARY = "summary"
 OPSET = 17
 IR_VERSION = 9
 
-# Of each stage: expansion, kernel, stride of its first block, blocks. The channels are read off the weights.
+# Of each stage: expansion, kernel, stride of the first block, number of blocks. The weights give the
+# channels.
 _STAGES = ((1, 3, 1, 1), (6, 3, 2, 2), (6, 5, 2, 2), (6, 3, 2, 3), (6, 5, 1, 3), (6, 5, 2, 4), (6, 3, 1, 1))
-# Each tap is the output of the last block before the resolution falls.
+# Outputs, by block: the last one at each resolution.
 _TAPS = {4: "fine", 10: "middle", 15: "coarse"}
 _TEXTURE = "_blocks.3._depthwise_conv.relu"
 _EPSILON = 1e-3
 _MEAN, _SCALE = 127.0, 128.0
 
 
-class _Builder:
+class _NetworkBuilder(GraphBuilder):
     def __init__(self, weights: Weights) -> None:
+        super().__init__()
         self.weights = weights
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-
-    def constant(self, name: str, value: NDArray[Any]) -> str:
-        self.initializers.append(numpy_helper.from_array(value, name))
-        return name
-
-    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
 
     def convolution(
         self,
@@ -66,10 +54,10 @@ class _Builder:
         gain = read[f"{norm}.weight"] / np.sqrt(read[f"{norm}.running_var"] + _EPSILON)
         bias = read[f"{norm}.bias"] - read[f"{norm}.running_mean"] * gain
         weight = read[f"{name}.weight"] * (gain[:, None, None, None] * np.float32(scale))
-        # "SAME" for sides that the stride divides: what is odd goes to the right and the bottom.
+        # "SAME" padding, for sides that the stride divides: an odd pixel goes to the right and the bottom.
         padding = kernel - stride if stride > 1 else kernel - 1
         before, after = padding // 2, padding - padding // 2
-        output = self.add(
+        output = self.node(
             "Conv",
             [value, self.constant(f"{name}.w", weight), self.constant(f"{name}.b", bias)],
             f"{name}.out",
@@ -78,15 +66,15 @@ class _Builder:
             pads=[before, before, after, after],
             group=groups,
         )
-        return self.add("Clip", [output, "zero", "six"], f"{name}.relu") if activate else output
+        return self.node("Clip", [output, "zero", "six"], f"{name}.relu") if activate else output
 
     def generalised_mean(self, value: str, doublings: int) -> str:
         powers = [value]
         for _ in range(doublings):
-            powers.append(self.add("Mul", [powers[-1]] * 2, f"{powers[-1]}.squared"))
-        root = self.add("ReduceMean", [powers[-1]], f"{value}.mean", axes=[2, 3], keepdims=0)
+            powers.append(self.node("Mul", [powers[-1]] * 2, f"{powers[-1]}.squared"))
+        root = self.node("ReduceMean", [powers[-1]], f"{value}.mean", axes=[2, 3], keepdims=0)
         for _ in range(doublings):
-            root = self.add("Sqrt", [root], f"{root}.root")
+            root = self.node("Sqrt", [root], f"{root}.root")
         return root
 
     def block(self, value: str, index: int, expansion: int, kernel: int, stride: int, output: str) -> str:
@@ -108,8 +96,8 @@ class _Builder:
         expand = self.weights.get(f"{prefix}._expand_conv.weight")
         keeps_channels = expand is not None and expand.shape[1] == project.shape[0]
         if stride == 1 and keeps_channels:
-            return self.add("Add", [inner, value], output)
-        return self.add("Identity", [inner], output)
+            return self.node("Add", [inner, value], output)
+        return self.node("Identity", [inner], output)
 
 
 def build(weights: Weights) -> onnx.ModelProto:
@@ -117,29 +105,29 @@ def build(weights: Weights) -> onnx.ModelProto:
 
     :param weights: as `weights.read` gives them
     """
-    builder = _Builder(weights)
+    builder = _NetworkBuilder(weights)
     builder.constant("zero", np.array(0, np.float32))
     builder.constant("six", np.array(6, np.float32))
     builder.constant("mean", np.array(_MEAN, np.float32))
     builder.constant("first", np.array([0], np.int64))
-    value = builder.add("Cast", [IMAGE], "image.float", to=TensorProto.FLOAT)
-    # The mean is taken off before the convolution: its padding is zeros of the normalised image.
-    value = builder.add("Sub", [value, "mean"], "image.centred")
-    value = builder.add("Transpose", [value], "image.planes", perm=[2, 0, 1])
-    value = builder.add("Unsqueeze", [value, "first"], "image.batch")
+    value = builder.node("Cast", [IMAGE], "image.float", to=TensorProto.FLOAT)
+    # The mean is subtracted before the convolution, because its padding is zeros of the normalised image.
+    value = builder.node("Sub", [value, "mean"], "image.centred")
+    value = builder.node("Transpose", [value], "image.planes", perm=[2, 0, 1])
+    value = builder.node("Unsqueeze", [value, "first"], "image.batch")
     value = builder.convolution(value, "_conv_stem", "_bn0", kernel=3, stride=2, scale=1 / _SCALE)
     index = 0
     for expansion, kernel, stride, blocks in _STAGES:
-        for place in range(blocks):
+        for number in range(blocks):
             output = _TAPS.get(index, f"_blocks.{index}")
-            value = builder.block(value, index, expansion, kernel, stride if place == 0 else 1, output)
+            value = builder.block(value, index, expansion, kernel, stride if number == 0 else 1, output)
             index += 1
     parts = [builder.generalised_mean(_TEXTURE, 3), builder.generalised_mean("coarse", 2)]
-    builder.add("Concat", parts, SUMMARY, axis=1)
+    builder.node("Concat", parts, SUMMARY, axis=1)
     return _model(builder)
 
 
-def _model(builder: _Builder) -> onnx.ModelProto:
+def _model(builder: _NetworkBuilder) -> onnx.ModelProto:
     graph = helper.make_graph(
         builder.nodes,
         "EfficientNet-lite0",

@@ -1,8 +1,7 @@
-"""Trains a detector: checks what it is given, finds how best to look at it, fits, calibrates, writes.
+"""Trains a detector: checks the dataset, chooses hyperparameters, fits, calibrates, saves.
 
-How to look, the recipe, is the working size and whether the rotations and mirrors of each image are learnt
-too; it is chosen by cross-validation. The heads are then fitted on all images, and the calibration on the
-scores that images got while they were held out.
+The hyperparameters are chosen by cross-validation. The heads are then fitted on all images, and the
+calibration on their out-of-fold scores.
 """
 
 import tempfile
@@ -17,25 +16,36 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from airflow_provider_lookoutvision.engine import artifact, heads
 from airflow_provider_lookoutvision.engine.artifact import Model
 from airflow_provider_lookoutvision.engine.backbone import Backbone
-from airflow_provider_lookoutvision.engine.choosing import SAMPLE, Recipe, Trial, Workshop
-from airflow_provider_lookoutvision.engine.dataset import Label, checked
+from airflow_provider_lookoutvision.engine.dataset import Label, check_dataset
 from airflow_provider_lookoutvision.engine.errors import Cancelled, UnusableDataset
+from airflow_provider_lookoutvision.engine.images import ImageSource
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass
-from airflow_provider_lookoutvision.engine.store import Source
+from airflow_provider_lookoutvision.engine.model_selection import (
+    MAX_SEARCH_IMAGES,
+    Hyperparameters,
+    HyperparameterSearch,
+    Trial,
+)
 
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What came out of a training, beside the model.
+    """The result of a training, beside the model.
 
-    `image_size` is the width and height of the images, upright. `calibrated` is False when there were too
-    few labelled anomalies to learn what the scores mean; `f1` and `iou` are out-of-fold estimates within the
-    training images, and optimistic: the honest figures are those of held-out images.
+    :param folder: the folder of the model
+    :param image_size: width and height of the images, upright, in pixels
+    :param trials: the hyperparameters that were tried; empty when they were given
+    :param normal: number of normal images
+    :param anomalous: number of anomalous images
+    :param segmentation: whether the model makes masks
+    :param calibrated: False when there were too few labelled anomalies to fit the probability
+    :param f1: out-of-fold estimate, 0 to 1, optimistic: `evaluate` on held-out images is what to rely on
+    :param iou: of the masks; likewise an out-of-fold estimate
     """
 
     folder: Path
     image_size: tuple[int, int]
-    recipe: Recipe
+    hyperparameters: Hyperparameters
     trials: tuple[Trial, ...]
     normal: int
     anomalous: int
@@ -46,17 +56,18 @@ class TrainingReport:
 
 
 class _Progress:
-    """Reports how far the training is and stops it when asked to."""
+    """Reports the progress of the training, and raises `Cancelled` when it was cancelled."""
 
     def __init__(
         self, report: Callable[[float, str], None] | None, cancelled: Callable[[], bool] | None
     ) -> None:
         self._report, self._cancelled = report, cancelled
-        self._from = self._to = self._last = 0.0
-        self._what = ""
+        self._start = self._end = self._last = 0.0
+        self._stage = ""
 
-    def stage(self, until: float, what: str) -> "_Progress":
-        self._from, self._to, self._what = self._to, until, what
+    def stage(self, until: float, name: str) -> "_Progress":
+        """Begin a stage that ends at this fraction of the training; call the result with the stage's own."""
+        self._start, self._end, self._stage = self._end, until, name
         self(0.0)
         return self
 
@@ -64,43 +75,44 @@ class _Progress:
         if self._cancelled is not None and self._cancelled():
             raise Cancelled("the training was cancelled")
         if self._report is not None:
-            self._last = max(self._last, self._from + (self._to - self._from) * fraction)
-            self._report(self._last, self._what)
+            self._last = max(self._last, self._start + (self._end - self._start) * fraction)
+            self._report(self._last, self._stage)
 
 
 def train(
-    images: Sequence[Source],
+    images: Sequence[ImageSource],
     labels: Sequence[Label],
-    masks: Sequence[Source | None],
+    masks: Sequence[ImageSource | None],
     classes: Sequence[AnomalyClass],
     out: Path,
     *,
     seed: int = 0,
-    recipe: Recipe | None = None,
+    hyperparameters: Hyperparameters | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     cache: Path | None = None,
     threads: int | None = None,
 ) -> TrainingReport:
-    """Learn to tell anomalous images from normal ones, and write the model to a folder.
+    """Train a model on labelled images, and save it to a folder.
 
     :param images: JPEG or PNG files, each as bytes, as a path, or as a function that returns the bytes; each
-        is read several times and none is kept
-    :param labels: of each image
-    :param masks: of each image, a PNG or None; masks of normal images are checked and otherwise ignored
-    :param classes: the kinds of defects painted in the masks; without any, masks are not looked at
-    :param out: the folder to write; it must not exist, or be empty, and holds all of the model or nothing
-    :param seed: the same images, seed and machine give the same model
-    :param recipe: of an earlier training on such images, to skip the search for one
-    :param progress: called with a fraction, 0 to 1, and what is being done
-    :param cancelled: asked often; when it says True, the training stops
+        is read several times and none is kept in memory
+    :param labels: "normal" or "anomaly", one for each image
+    :param masks: a PNG file or None, one for each image; masks of normal images are checked and otherwise
+        ignored
+    :param classes: the classes of defects in the masks; when empty, masks are ignored
+    :param out: the folder for the model; it must be empty or not exist, and stays empty if training fails
+    :param seed: of all random numbers; the same images, seed, versions and machine give the same model
+    :param hyperparameters: of an earlier training on similar images, instead of the search
+    :param progress: called with the fraction done, 0 to 1, and the name of the stage
+    :param cancelled: called often; when it returns True, the training stops
     :param cache: folder for the network; the user's cache folder when None
     :param threads: of the network; as many as there are cores when None
-    :raises UnusableDataset: the images cannot be learnt from; `faults` names each one that is at fault
-    :raises Cancelled: `cancelled` said True
+    :raises UnusableDataset: something is wrong with the dataset; `faults` has an error for each faulty image
+    :raises UnusableBackbone: the network's weights are not installed or not the ones expected
+    :raises Cancelled: `cancelled` returned True
     """
-    # One thread: the fits are small, and threads that wait for each other spin and take the cores from the
-    # network.
+    # One thread: the fits are small, and idle BLAS threads spin and take the cores from the network.
     with threadpool_limits(1):
         return _train(
             images,
@@ -109,60 +121,64 @@ def train(
             classes,
             out,
             seed,
-            recipe,
+            hyperparameters,
             _Progress(progress, cancelled),
             Backbone(cache, threads),
         )
 
 
 def _train(
-    images: Sequence[Source],
+    images: Sequence[ImageSource],
     labels: Sequence[Label],
-    masks: Sequence[Source | None],
+    masks: Sequence[ImageSource | None],
     classes: Sequence[AnomalyClass],
     out: Path,
     seed: int,
-    recipe: Recipe | None,
+    hyperparameters: Hyperparameters | None,
     report: _Progress,
     backbone: Backbone,
 ) -> TrainingReport:
-    dataset = checked(images, labels, masks, classes, report.stage(0.05, "checking images"))
+    dataset = check_dataset(images, labels, masks, classes, report.stage(0.05, "checking images"))
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
         raise UnusableDataset(f"the folder {out.name} is not empty; train into a new one")
     trials: tuple[Trial, ...] = ()
-    with tempfile.TemporaryDirectory(dir=out) as scratch, ExitStack() as stack:
-        workshop = Workshop(backbone, seed, report.stage, Path(scratch))
-        if recipe is None and len(images) <= SAMPLE:
-            study, trials = workshop.choose(dataset, 0.95, stack)
+    with tempfile.TemporaryDirectory(dir=out) as temporary, ExitStack() as stack:
+        search = HyperparameterSearch(backbone, seed, report.stage, Path(temporary))
+        if hyperparameters is None and len(images) <= MAX_SEARCH_IMAGES:
+            best, trials = search.search(dataset, 0.95, stack)
         else:
-            if recipe is None:
-                with ExitStack() as sampled:
-                    study, trials = workshop.choose(dataset.sample(SAMPLE, seed), 0.4, sampled)
-                recipe = study.recipe
-            study = workshop.study(dataset, recipe, 0.95, stack)
+            if hyperparameters is None:
+                with ExitStack() as sample_stack:
+                    sample = dataset.sample(MAX_SEARCH_IMAGES, seed)
+                    best, trials = search.search(sample, 0.4, sample_stack)
+                hyperparameters = best.hyperparameters
+            best = search.evaluate(dataset, hyperparameters, 0.95, stack)
         report.stage(0.99, "fitting")
-        valid, size = study.validation, study.store.size
-        fit = heads.fit(
-            study.store,
-            study.lessons,
+        result, working_size = best.result, best.store.size
+        calibrated = result.classifier.calibrated
+        fitted = heads.fit(
+            best.store,
+            best.targets,
             np.arange(len(images)),
-            supervise=valid.stack.calibrated,
-            generator=np.random.default_rng([seed]),
+            supervised=calibrated,
+            rng=np.random.default_rng([seed]),
         )
-    named = tuple(classes) if study.lessons.coverage else ()
+    mask_classes = tuple(classes) if best.targets.coverage else ()
     image_size = dataset.width, dataset.height
-    artifact.save(out, Model(fit, valid.stack, image_size, size, named, valid.offset))
+    artifact.save(
+        out, Model(fitted, result.classifier, image_size, working_size, mask_classes, result.offset)
+    )
     report.stage(1.0, "trained")(1.0)
     return TrainingReport(
         folder=out,
         image_size=image_size,
-        recipe=study.recipe,
+        hyperparameters=best.hyperparameters,
         trials=trials,
         normal=int((~dataset.anomalous).sum()),
         anomalous=int(dataset.anomalous.sum()),
-        segmentation=bool(named),
-        calibrated=valid.stack.calibrated,
-        f1=valid.f1 if valid.stack.calibrated else 0.0,
-        iou=valid.iou,
+        segmentation=bool(mask_classes),
+        calibrated=calibrated,
+        f1=result.f1 if calibrated else 0.0,
+        iou=result.iou,
     )

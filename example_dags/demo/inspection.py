@@ -94,7 +94,7 @@ class _Progress:
 
     def _tell_of_the_training(self) -> None:
         models = self._client.list_models(ProjectName=self._project)["Models"]
-        # "The model is being trained. 42%, looking at images at 224 x 224"
+        # "The model is being trained. 42%, extracting features at 224 x 224"
         for model in models:
             _, _, now = model["StatusMessage"].partition(". ")
             percent, _, _ = now.partition("%")

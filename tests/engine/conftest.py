@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from drawing import CLASSES, Part, Trained, part
+from drawn_images import CLASSES, LabelledImages, TrainedModel, draw_all
 
-from airflow_provider_lookoutvision.engine import Recipe, load, train
+from airflow_provider_lookoutvision.engine import Hyperparameters, load, train
 
 
 @pytest.fixture(scope="session")
@@ -12,50 +12,48 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def parts() -> tuple[list[Part], list[str]]:
-    """Twelve parts with nothing wrong, six scratched, six stained."""
-    defects = [None] * 12 + ["scratch"] * 6 + ["stain"] * 6
-    return [part(seed, defect) for seed, defect in enumerate(defects)], [
-        "anomaly" if defect else "normal" for defect in defects
-    ]
+def training_set() -> LabelledImages:
+    """Twelve normal plates, six scratched, six stained."""
+    return draw_all([None] * 12 + ["scratch"] * 6 + ["stain"] * 6)
 
 
 @pytest.fixture(scope="session")
-def held_out() -> tuple[list[Part], list[str]]:
-    defects = [None, "scratch", None, "stain"] * 4
-    return [part(1000 + seed, defect) for seed, defect in enumerate(defects)], [
-        "anomaly" if defect else "normal" for defect in defects
-    ]
+def held_out() -> LabelledImages:
+    return draw_all([None, "scratch", None, "stain"] * 4, first_seed=1000)
 
 
 @pytest.fixture(scope="session")
 def segmenter(
-    parts: tuple[list[Part], list[str]], cache: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Trained:
-    """Trained with masks of two classes, and left to choose its recipe."""
-    drawn, labels = parts
-    masks = [item.mask if label == "anomaly" else None for item, label in zip(drawn, labels, strict=True)]
+    training_set: LabelledImages, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> TrainedModel:
+    """Trained with masks of two classes; its hyperparameters are searched for."""
     folder = tmp_path_factory.mktemp("models") / "segmenter"
     progress: list[tuple[float, str]] = []
     report = train(
-        [item.image for item in drawn],
-        labels,
-        masks,
+        training_set.images,
+        training_set.labels,
+        training_set.masks,
         CLASSES,
         folder,
         cache=cache,
-        progress=lambda fraction, what: progress.append((fraction, what)),
+        progress=lambda fraction, stage: progress.append((fraction, stage)),
     )
-    return Trained(load(folder, cache=cache), report, folder, progress)
+    return TrainedModel(load(folder, cache=cache), report, folder, progress)
 
 
 @pytest.fixture(scope="session")
 def classifier(
-    parts: tuple[list[Part], list[str]], cache: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Trained:
-    """Trained without masks, with a given recipe."""
-    drawn, labels = parts
+    training_set: LabelledImages, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> TrainedModel:
+    """Trained without masks, with given hyperparameters."""
     folder = tmp_path_factory.mktemp("models") / "classifier"
-    images = [item.image for item in drawn]
-    report = train(images, labels, [None] * len(images), [], folder, cache=cache, recipe=Recipe(224, "plain"))
-    return Trained(load(folder, cache=cache), report, folder, [])
+    report = train(
+        training_set.images,
+        training_set.labels,
+        training_set.no_masks,
+        [],
+        folder,
+        cache=cache,
+        hyperparameters=Hyperparameters(224, augment=False),
+    )
+    return TrainedModel(load(folder, cache=cache), report, folder, [])

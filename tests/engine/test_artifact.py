@@ -7,47 +7,47 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawing import Trained
+from drawn_images import TrainedModel
 
 from airflow_provider_lookoutvision.engine import UnusableArtifact, artifact, load
 
 
 @pytest.fixture
-def folder(segmenter: Trained, tmp_path: Path) -> Path:
+def folder(segmenter: TrainedModel, tmp_path: Path) -> Path:
     return Path(shutil.copytree(segmenter.folder, tmp_path / "model"))
 
 
-def described(folder: Path, **changes: object) -> None:
-    path = folder / artifact.JSON
+def change_description(folder: Path, **changes: object) -> None:
+    path = folder / artifact.MODEL_FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def numbers(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
-    with np.load(folder / artifact.NUMBERS) as file:
+def change_arrays(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
+    with np.load(folder / artifact.ARRAYS_FILE) as file:
         arrays = dict(file)
     change(arrays)
-    np.savez(folder / artifact.NUMBERS, **arrays)
+    np.savez(folder / artifact.ARRAYS_FILE, **arrays)
 
 
 def test_a_model_is_the_same_after_a_round_trip(folder: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     again.mkdir()
     artifact.save(again, artifact.load(folder))
-    assert (again / artifact.JSON).read_text() == (folder / artifact.JSON).read_text()
-    with np.load(folder / artifact.NUMBERS) as first, np.load(again / artifact.NUMBERS) as second:
+    assert (again / artifact.MODEL_FILE).read_text() == (folder / artifact.MODEL_FILE).read_text()
+    with np.load(folder / artifact.ARRAYS_FILE) as first, np.load(again / artifact.ARRAYS_FILE) as second:
         assert set(first) == set(second)
         for name in first:
             np.testing.assert_array_equal(first[name], second[name])
 
 
-def test_the_size_of_the_images_is_kept(segmenter: Trained, folder: Path) -> None:
+def test_the_image_size_is_saved(segmenter: TrainedModel, folder: Path) -> None:
     assert segmenter.report.image_size == (128, 96)
     assert artifact.load(folder).image_size == (128, 96)
     assert segmenter.detector.image_size == (128, 96)
 
 
 def test_it_is_two_files_of_a_few_megabytes(folder: Path) -> None:
-    assert sorted(path.name for path in folder.iterdir()) == [artifact.JSON, artifact.NUMBERS]
+    assert sorted(path.name for path in folder.iterdir()) == [artifact.MODEL_FILE, artifact.ARRAYS_FILE]
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5_000_000
 
 
@@ -75,8 +75,8 @@ def test_it_is_two_files_of_a_few_megabytes(folder: Path) -> None:
     ],
     ids=str,
 )
-def test_a_description_it_does_not_know_is_refused(folder: Path, changes: dict[str, object]) -> None:
-    described(folder, **changes)
+def test_an_unknown_description_is_refused(folder: Path, changes: dict[str, object]) -> None:
+    change_description(folder, **changes)
     with pytest.raises(UnusableArtifact):
         load(folder)
 
@@ -95,10 +95,8 @@ def test_a_description_it_does_not_know_is_refused(folder: Path, changes: dict[s
     ],
     ids=["missing", "extra", "narrow", "wide", "empty", "short", "nan", "disagreeing"],
 )
-def test_numbers_it_does_not_know_are_refused(
-    folder: Path, change: Callable[[dict[str, np.ndarray]], object]
-) -> None:
-    numbers(folder, change)
+def test_unknown_arrays_are_refused(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
+    change_arrays(folder, change)
     with pytest.raises(UnusableArtifact):
         load(folder)
 
@@ -110,23 +108,23 @@ def test_pickles_are_not_read(folder: Path, tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, tuple[Path]]:
             return Path.touch, (witness,)
 
-    numbers(folder, lambda arrays: arrays.update(bank=np.array([Evil()], object)))
+    change_arrays(folder, lambda arrays: arrays.update(bank=np.array([Evil()], object)))
     with pytest.raises(UnusableArtifact):
         load(folder)
-    (folder / artifact.NUMBERS).write_bytes(pickle.dumps(Evil()))
+    (folder / artifact.ARRAYS_FILE).write_bytes(pickle.dumps(Evil()))
     with pytest.raises(UnusableArtifact):
         load(folder)
     assert not witness.exists()
 
 
-def test_numbers_that_unpack_to_gigabytes_are_refused(folder: Path) -> None:
-    path = folder / artifact.NUMBERS
+def test_arrays_that_decompress_to_gigabytes_are_refused(folder: Path) -> None:
+    path = folder / artifact.ARRAYS_FILE
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries.items():
             archive.writestr(name, content + bytes(300_000_000 if name == "bank.npy" else 0))
-    with pytest.raises(UnusableArtifact, match="not the ones"):
+    with pytest.raises(UnusableArtifact, match="not those of this version"):
         load(folder)
 
 
@@ -136,7 +134,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "null", "{" * 5000, '{"format": 1}'])
-def test_a_description_that_is_none_is_refused(folder: Path, content: str) -> None:
-    (folder / artifact.JSON).write_text(content)
+def test_a_malformed_description_is_refused(folder: Path, content: str) -> None:
+    (folder / artifact.MODEL_FILE).write_text(content)
     with pytest.raises(UnusableArtifact):
         load(folder)

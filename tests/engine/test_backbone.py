@@ -55,14 +55,14 @@ def test_each_level_has_half_the_resolution_of_the_one_before(cache: Path) -> No
     ]
 
 
-def test_the_network_is_kept_and_a_damaged_copy_is_made_anew(tmp_path: Path) -> None:
-    first = backbone.graph(tmp_path)
-    (kept,) = tmp_path.iterdir()
-    content = kept.read_bytes()
-    kept.write_bytes(content[:-1000])
-    assert backbone.graph(tmp_path) == first
-    assert kept.read_bytes() == content
-    assert list(tmp_path.iterdir()) == [kept]
+def test_the_network_is_cached_and_a_damaged_copy_is_replaced(tmp_path: Path) -> None:
+    first = backbone.load_graph(tmp_path)
+    (cached,) = tmp_path.iterdir()
+    content = cached.read_bytes()
+    cached.write_bytes(content[:-1000])
+    assert backbone.load_graph(tmp_path) == first
+    assert cached.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [cached]
 
 
 def test_a_file_with_another_digest_is_refused(tmp_path: Path) -> None:
@@ -79,12 +79,12 @@ def test_weights_that_name_a_function_are_refused_and_it_is_not_called(tmp_path:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return Path.touch, (witness,)
 
-    with pytest.raises(UnusableBackbone, match="no use for"):
+    with pytest.raises(UnusableBackbone, match="no weights do"):
         weights.parse(pickle.dumps(Evil(), protocol=2))
     assert not witness.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02.", pickle.dumps(1), b"not a pickle at all"])
-def test_what_is_no_checkpoint_is_refused(content: bytes) -> None:
+def test_a_file_that_is_no_checkpoint_is_refused(content: bytes) -> None:
     with pytest.raises(UnusableBackbone):
         weights.parse(content)

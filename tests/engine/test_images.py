@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from drawing import jpeg, part, png
+from drawn_images import draw_plate, jpeg, png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -55,9 +55,9 @@ def grey(value: int) -> tuple[int, int, int]:
     ],
 )
 def test_every_mode_becomes_rgb(content: bytes, colour: tuple[int, int, int]) -> None:
-    picture = images.decode(content)
-    assert picture.pixels.shape == (64, 64, 3)
-    np.testing.assert_allclose(picture.pixels.reshape(-1, 3).mean(axis=0), colour, atol=2)
+    decoded = images.decode(content)
+    assert decoded.pixels.shape == (64, 64, 3)
+    np.testing.assert_allclose(decoded.pixels.reshape(-1, 3).mean(axis=0), colour, atol=2)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -77,9 +77,9 @@ def test_images_are_turned_upright(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     for content in (png(lying, exif=exif), jpeg(lying, exif=exif, quality=100, subsampling=0)):
-        picture = images.decode(content)
-        assert (picture.width, picture.height) == images.size(content) == (100, 80)
-        np.testing.assert_allclose(picture.pixels, np.asarray(upright), atol=4)
+        decoded = images.decode(content)
+        assert (decoded.width, decoded.height) == images.image_size(content) == (100, 80)
+        np.testing.assert_allclose(decoded.pixels, np.asarray(upright), atol=4)
         small = images.decode(content, 50, 40)
         assert small.pixels.shape == (40, 50, 3)
         np.testing.assert_allclose(small.pixels, np.asarray(upright.resize((50, 40))), atol=8)
@@ -155,7 +155,7 @@ def test_a_jpeg_with_megabytes_beside_its_pixels_costs_no_memory(marker: int) ->
     np.testing.assert_array_equal(images.decode(stuffed).pixels, images.decode(plain).pixels)
 
 
-def test_a_jpeg_painted_over_and_over_is_refused() -> None:
+def test_a_jpeg_of_many_scans_is_refused() -> None:
     plain = jpeg(gradient(), progressive=True)
     last = plain[plain.rindex(b"\xff\xda") : -2]
     with pytest.raises(UnusableImage, match="too many scans"):
@@ -199,9 +199,9 @@ def test_an_interlaced_png_of_sixteen_bits_is_read(colour: int) -> None:
             chunk(b"IEND", b""),
         ]
     )
-    picture = images.decode(content, 64, 64)
-    assert (picture.width, picture.height) == (width, height)
-    np.testing.assert_allclose(picture.pixels, 0x30, atol=1)
+    decoded = images.decode(content, 64, 64)
+    assert (decoded.width, decoded.height) == (width, height)
+    np.testing.assert_allclose(decoded.pixels, 0x30, atol=1)
 
 
 def test_an_animation_is_its_first_frame() -> None:
@@ -229,15 +229,15 @@ def test_a_png_of_nothing_but_chunks_is_refused() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_damage_is_refused_or_survived_but_never_anything_else(data: st.DataObject) -> None:
-    content = bytearray(data.draw(st.sampled_from([png(gradient()), part(3).image])))
+    content = bytearray(data.draw(st.sampled_from([png(gradient()), draw_plate(3).image])))
     for _ in range(data.draw(st.integers(1, 8))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        picture = images.decode(bytes(content))
+        decoded = images.decode(bytes(content))
     except UnusableImage:
         return
-    assert picture.pixels.dtype == np.uint8
-    assert picture.pixels.shape == (picture.height, picture.width, 3)
+    assert decoded.pixels.dtype == np.uint8
+    assert decoded.pixels.shape == (decoded.height, decoded.width, 3)
 
 
 def refused(content: bytes) -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from drawing import jpeg, png
+from drawn_images import jpeg, png
 from PIL import Image
 
 from airflow_provider_lookoutvision.engine import AnomalyClass, UnusableDataset, UnusableImage, masks
@@ -9,7 +9,7 @@ CRACK, DENT = AnomalyClass("crack", "#23A436"), AnomalyClass("dent", "#0000ff")
 GREEN = (0x23, 0xA4, 0x36)
 
 
-def painted(*, alpha: int = 255, ground: tuple[int, ...] = (0, 0, 0, 0)) -> Image.Image:
+def draw_mask(*, alpha: int = 255, ground: tuple[int, ...] = (0, 0, 0, 0)) -> Image.Image:
     image = Image.new("RGBA", (64, 48), ground)
     image.paste((*GREEN, alpha), (10, 5, 20, 15))
     image.paste((0, 0, 255, 255), (30, 20, 50, 40))
@@ -27,13 +27,13 @@ def expected() -> np.ndarray:
     "ground", [(0, 0, 0, 0), (255, 255, 255, 255), (0, 0, 0, 255), (*GREEN, 0), (7, 8, 9, 90)]
 )
 def test_black_white_and_transparent_are_background(ground: tuple[int, ...]) -> None:
-    found = masks.decode(png(painted(ground=ground)), [CRACK, DENT], 64, 48)
+    found = masks.decode(png(draw_mask(ground=ground)), [CRACK, DENT], 64, 48)
     np.testing.assert_array_equal(found, expected())
 
 
 def test_a_soft_edge_belongs_to_its_class_from_half_opaque_on() -> None:
-    assert (masks.decode(png(painted(alpha=128)), [CRACK, DENT], 64, 48) == expected()).all()
-    assert not (masks.decode(png(painted(alpha=127)), [CRACK, DENT], 64, 48) == 1).any()
+    assert (masks.decode(png(draw_mask(alpha=128)), [CRACK, DENT], 64, 48) == expected()).all()
+    assert not (masks.decode(png(draw_mask(alpha=127)), [CRACK, DENT], 64, 48) == 1).any()
 
 
 def test_a_palette_with_a_transparent_entry() -> None:
@@ -50,12 +50,12 @@ def test_a_class_may_claim_white() -> None:
 
 def test_an_unknown_colour_is_named() -> None:
     with pytest.raises(UnusableImage, match=r"#0000FF.*no class's colour.*#23A436"):
-        masks.decode(png(painted()), [CRACK], 64, 48)
+        masks.decode(png(draw_mask()), [CRACK], 64, 48)
 
 
 def test_a_mask_taller_than_a_band_is_whole() -> None:
-    generator = np.random.default_rng(0)
-    truth = generator.integers(0, 3, (600, 40), dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, (600, 40), dtype=np.uint8)
     image = Image.fromarray(truth)
     image.putpalette([255, 255, 255, *GREEN, 0, 0, 255])
     np.testing.assert_array_equal(masks.decode(png(image), [CRACK, DENT], 40, 600), truth)
@@ -75,7 +75,7 @@ def test_a_small_white_mask_is_stretched() -> None:
 
 def test_a_mask_larger_than_its_image_is_refused() -> None:
     with pytest.raises(UnusableImage, match="64 x 48 pixels, more than its image with 32 x 48"):
-        masks.decode(png(painted()), [CRACK, DENT], 32, 48)
+        masks.decode(png(draw_mask()), [CRACK, DENT], 32, 48)
 
 
 def test_a_mask_that_is_a_jpeg_is_refused() -> None:
@@ -85,7 +85,7 @@ def test_a_mask_that_is_a_jpeg_is_refused() -> None:
 
 def test_a_colour_that_is_none_is_refused() -> None:
     with pytest.raises(UnusableDataset, match="'green'"):
-        masks.decode(png(painted()), [AnomalyClass("crack", "green")], 64, 48)
+        masks.decode(png(draw_mask()), [AnomalyClass("crack", "green")], 64, 48)
 
 
 def test_coverage_is_the_part_of_each_cell() -> None:
@@ -98,6 +98,6 @@ def test_coverage_is_the_part_of_each_cell() -> None:
     assert covered[1].sum() / 255 * 16 == pytest.approx(20 * 20, abs=1)
 
 
-def test_what_is_not_painted_takes_no_room() -> None:
+def test_classes_that_are_not_in_the_mask_are_left_out() -> None:
     assert masks.coverage(np.full((48, 64), 100, np.uint8), 12, 16).keys() == {99}
     assert masks.coverage(np.zeros((48, 64), np.uint8), 12, 16) == {}

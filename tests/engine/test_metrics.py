@@ -4,13 +4,13 @@ import pytest
 from airflow_provider_lookoutvision.engine import metrics
 
 
-def test_verdicts() -> None:
-    found = metrics.verdicts([True, True, True, False, False], [True, True, False, True, False])
+def test_precision_recall_and_f1() -> None:
+    found = metrics.classification_metrics([True, True, True, False, False], [True, True, False, True, False])
     assert (found.precision, found.recall, found.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
 
 
-def test_nothing_found_is_nought_and_no_error() -> None:
-    found = metrics.verdicts([True, False], [False, False])
+def test_undefined_metrics_are_zero() -> None:
+    found = metrics.classification_metrics([True, False], [False, False])
     assert (found.precision, found.recall, found.f1) == (0, 0, 0)
     assert metrics.roc_auc([True, True], [0.1, 0.9]) == 0.5
     assert metrics.average_precision([False, False], [0.1, 0.9]) == 0
@@ -22,20 +22,20 @@ def test_ranking() -> None:
     assert metrics.average_precision(truth, score) == pytest.approx((1 + 2 / 3) / 2)
 
 
-def test_log_loss_is_finite_for_a_verdict_that_was_sure_and_wrong() -> None:
+def test_log_loss_is_finite_for_a_certain_and_wrong_prediction() -> None:
     assert metrics.log_loss([True], [0.0]) == pytest.approx(-np.log(1e-4))
     assert metrics.log_loss([True, False], [0.5, 0.5]) == pytest.approx(np.log(2))
 
 
 def test_pixels_are_counted_by_class() -> None:
-    counts = metrics.PixelCounts(["a", "b"])
+    accumulator = metrics.PixelMetricsAccumulator(["a", "b"])
     truth = np.zeros((10, 10), np.uint8)
     truth[:4, :5] = 1
     found = np.zeros((10, 10), np.uint8)
     found[2:6, :5] = 1
     found[9, :5] = 2
-    counts.add(truth, found)
-    counts.add(np.zeros_like(truth), np.zeros_like(truth))
-    a, b = counts.result()
+    accumulator.update(truth, found)
+    accumulator.update(np.zeros_like(truth), np.zeros_like(truth))
+    a, b = accumulator.compute()
     assert (a.name, a.precision, a.recall, a.f1, a.iou) == ("a", 0.5, 0.5, 0.5, pytest.approx(1 / 3))
     assert (b.name, b.precision, b.recall, b.f1, b.iou) == ("b", 0, 0, 0, 0)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from airflow_provider_lookoutvision import engine
-from airflow_provider_lookoutvision.engine.dataset import checked
+from airflow_provider_lookoutvision.engine.dataset import check_dataset
 from airflow_provider_lookoutvision.server import settings
 from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput
 from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location, store
@@ -89,7 +89,7 @@ class _Work:
         train, test = slice(0, len(task.train)), slice(len(task.train), None)
         labels = [example["label"] for example in everything]
         with _naming(everything):
-            checked(images, labels, masks, self._classes, self._stage(0.05, 0.1, "checking images"))
+            check_dataset(images, labels, masks, self._classes, self._stage(0.05, 0.1, "checking images"))
         trained, tried = (0.6, 0.7) if task.refit else (0.9, 1.0)
         first = self._folder / ("trial" if task.refit else _MODEL)
         with _naming(everything[train]):
@@ -119,7 +119,7 @@ class _Work:
                     self._classes,
                     self._folder / _MODEL,
                     cache=self._cache,
-                    recipe=report.recipe,
+                    hyperparameters=report.hyperparameters,
                     progress=self._scale(tried, 1.0),
                 )
         return {**_outcome(evaluation), "calibrated": report.calibrated}
@@ -190,18 +190,18 @@ def _counted(problems: Sequence[str]) -> str:
 def _outcome(evaluation: engine.Evaluation) -> dict[str, Any]:
     classes = [
         {
-            "Precision": quality.precision,
-            "Recall": quality.recall,
-            "F1Score": quality.f1,
-            "AIOU": quality.iou,
-            "ClassName": quality.name,
+            "Precision": metrics.precision,
+            "Recall": metrics.recall,
+            "F1Score": metrics.f1,
+            "AIOU": metrics.iou,
+            "ClassName": metrics.name,
         }
-        for quality in evaluation.classes
+        for metrics in evaluation.pixel_metrics
     ]
     return {
         "roc_auc": evaluation.roc_auc,
         "average_precision": evaluation.average_precision,
-        **asdict(evaluation.verdicts),
+        **asdict(evaluation.image_metrics),
         "classes": classes,
         "predictions": evaluation.predictions,
     }

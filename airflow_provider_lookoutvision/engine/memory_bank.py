@@ -1,0 +1,79 @@
+"""The memory bank: how far a patch is from every patch of the normal images.
+
+The bank is a coreset of patches of normal images, selected by greedy k-center (Gonzalez 1985) on a random
+projection to few dimensions. The score of a patch is its Euclidean distance to the nearest patch in the bank;
+that of an image is the mean of its highest patch scores. After PatchCore (Roth et al. 2022, "Towards Total
+Recall in Industrial Anomaly Detection"), without its re-weighting.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airflow_provider_lookoutvision.engine.backbone import CHANNELS, Features, FloatArray
+from airflow_provider_lookoutvision.engine.feature_store import FeatureStore, gather, sample_patches
+
+LEVELS = 2
+DIMENSIONS = sum(CHANNELS[:LEVELS])
+BANK_SIZE, SAMPLED_PATCHES = 1500, 12_000
+_PROJECTED_DIMENSIONS = 32
+_CHUNK = 4096
+# An image is scored by this fraction of its patches, and by no more than so many: on a large image a small
+# defect would else be averaged away among hundreds of patches.
+TOP_FRACTION, TOP_COUNT = 0.01, 16
+
+
+@dataclass(frozen=True)
+class MemoryBank:
+    """Patches of normal images, `count x 152`."""
+
+    patches: FloatArray
+
+    def distances(self, features: Features) -> FloatArray:
+        """The distance of every patch to the nearest one in the bank, `rows x columns`."""
+        rows, columns = features.fine.shape[:2]
+        vectors = gather(features, np.arange(rows * columns), LEVELS)
+        return nearest_distances(vectors, self.patches).reshape(rows, columns)
+
+
+def nearest_distances(vectors: FloatArray, bank: FloatArray) -> FloatArray:
+    """The Euclidean distance of each of `n x d` vectors to the nearest of `m x d`."""
+    squared_norms = np.einsum("ij,ij->i", bank, bank)
+    squares = np.empty(len(vectors), np.float32)
+    for start in range(0, len(vectors), _CHUNK):
+        chunk = vectors[start : start + _CHUNK]
+        closest = (squared_norms - 2 * (chunk @ bank.T)).min(axis=1)
+        squares[start : start + _CHUNK] = np.einsum("ij,ij->i", chunk, chunk) + closest
+    return np.sqrt(np.maximum(squares, 0))
+
+
+def top_mean(scores: FloatArray, fraction: float = TOP_FRACTION, max_count: int = TOP_COUNT) -> float:
+    """The mean of the highest scores: this fraction of them, at least one and at most `max_count`."""
+    count = max(1, min(round(scores.size * fraction), max_count))
+    return float(np.partition(scores.ravel(), -count)[-count:].mean())
+
+
+def fit(store: FeatureStore, normal: NDArray[np.intp], rng: np.random.Generator) -> MemoryBank:
+    """Select 1500 patches at most, from about 12,000 that are sampled from all views of the normal images.
+
+    :param normal: the indices of the normal images in the store
+    """
+    per_view = -(-SAMPLED_PATCHES // (len(normal) * store.views))
+    return MemoryBank(k_center_greedy(sample_patches(store, normal, per_view, rng, LEVELS), BANK_SIZE, rng))
+
+
+def k_center_greedy(vectors: FloatArray, count: int, rng: np.random.Generator) -> FloatArray:
+    """Select `count` vectors, each the farthest from those before it; all, if there are no more than that."""
+    if len(vectors) <= count:
+        return vectors
+    projection = rng.standard_normal((vectors.shape[1], _PROJECTED_DIMENSIONS)).astype(np.float32)
+    points = vectors @ projection
+    squared_norms = np.einsum("ij,ij->i", points, points)
+    distances = np.full(len(points), np.inf, np.float32)
+    selected = [int(rng.integers(len(points)))]
+    while len(selected) < count:
+        last = points[selected[-1]]
+        np.minimum(distances, squared_norms - 2 * (points @ last) + last @ last, out=distances)
+        selected.append(int(distances.argmax()))
+    return vectors[selected]
