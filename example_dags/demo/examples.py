@@ -134,43 +134,43 @@ class Examples:
         return f"{counts['anomalous']} of {counts['total']} images at {len(stations)} stations are anomalous"
 
     def lineage(self) -> str:
-        """OpenLineage was told what each task read and wrote."""
+        """OpenLineage has what each task read and wrote."""
         account = "lookoutvision://us-east-1/123456789012"
         (verdicts, *_) = (
-            name for bucket, name in self._told if bucket == f"s3://{RESULTS}" and "press-1" in name
+            name for bucket, name in self._inputs if bucket == f"s3://{RESULTS}" and "press-1" in name
         )
-        behind = self._behind((f"s3://{RESULTS}", verdicts))
-        assert behind >= {
+        upstream = self._upstream((f"s3://{RESULTS}", verdicts))
+        assert upstream >= {
             (f"s3://{IMAGES}", "line/press-1/"),
             (account, f"model/{images.PARTS}/2"),
             (account, f"dataset/{images.PARTS}/train"),
             (f"s3://{IMAGES}", "train.manifest"),
-        }, behind
-        behind = self._behind((account, "dataset/folders/test"))
-        assert behind == {(f"s3://{IMAGES}", "manifests/line/test.manifest"), (f"s3://{IMAGES}", FOLDERS)}, (
-            behind
+        }, upstream
+        upstream = self._upstream((account, "dataset/folders/test"))
+        assert upstream == {(f"s3://{IMAGES}", "manifests/line/test.manifest"), (f"s3://{IMAGES}", FOLDERS)}, (
+            upstream
         )
         return "a verdict leads back to the model, to its datasets and to the images"
 
     @property
-    def _told(self) -> dict[Place, set[Place]]:
-        """What each dataset was made of, as OpenLineage was told."""
-        told: dict[Place, set[Place]] = {}
+    def _inputs(self) -> dict[Place, set[Place]]:
+        """The inputs of each dataset, by OpenLineage's events."""
+        inputs: dict[Place, set[Place]] = {}
         for line in self._events.read_text().splitlines():
             event = json.loads(line)
             if event["eventType"] == "COMPLETE":
                 read = {(each["namespace"], each["name"]) for each in event["inputs"]}
                 for each in event["outputs"]:
-                    told.setdefault((each["namespace"], each["name"]), set()).update(read)
-        return told
+                    inputs.setdefault((each["namespace"], each["name"]), set()).update(read)
+        return inputs
 
-    def _behind(self, place: Place) -> set[Place]:
-        """All that something was made of, and that of that, and so on."""
-        told = self._told
+    def _upstream(self, place: Place) -> set[Place]:
+        """All datasets upstream of one, near and far."""
+        inputs = self._inputs
         found: set[Place] = set()
         left = [place]
         while left:
-            new = told.get(left.pop(), set()) - found
+            new = inputs.get(left.pop(), set()) - found
             found |= new
             left += new
         return found

@@ -34,7 +34,7 @@ def _aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def session() -> boto3.Session:
-    return teach(boto3.Session())
+    return register_service_model(boto3.Session())
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ class Bench:
 
     def run(self, folder: str, cleared: int = 0, **parameters: Any) -> Any:
         """Run over a prefix, as a try of one task instance."""
-        given = {"prefix": f"s3://images/{folder}", "results": results_of(folder), **parameters}
+        given = {"images_s3_prefix": f"s3://images/{folder}", "results_s3_uri": results_of(folder), **parameters}
         return unguarded(self.operator(**given), context(folder, cleared=cleared))
 
     def lines(self, folder: str) -> list[dict[str, Any]]:

@@ -39,15 +39,15 @@ class Answer:
 
 
 @dataclass
-class Wire:
+class RecordingServer:
     url: str = ""
     requests: list[Request] = field(default_factory=list)
     answer: Callable[[Request], Answer] = lambda _: Answer()
 
 
 @contextmanager
-def wire(tls: SSLContext | None = None) -> Iterator[Wire]:
-    kept = Wire()
+def wire(tls: SSLContext | None = None) -> Iterator[RecordingServer]:
+    kept = RecordingServer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

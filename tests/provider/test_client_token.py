@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from airflow_provider_lookoutvision.idempotency import client_token, tokens_of_other_epochs
+from airflow_provider_lookoutvision.idempotency import client_token, previous_tokens
 
 # Characters that separate, quote or escape somewhere, beside all of Unicode, lone surrogates included.
 texts = st.text(st.sampled_from(list("ab01\"'\\,;:|/.+- []{}\n\0_")) | st.characters(codec=None), max_size=12)
@@ -102,7 +102,7 @@ def test_an_unmapped_task_has_no_index_in_either_spelling() -> None:
 @given(identities, st.integers(0, 12))
 def test_the_other_epochs_are_those_of_the_clears_so_far(identity: dict[str, Any], try_number: int) -> None:
     here = context(identity, try_number=try_number)
-    others = list(tokens_of_other_epochs(here, *identity["purpose"], namespace=identity["namespace"]))
+    others = list(previous_tokens(here, *identity["purpose"], namespace=identity["namespace"]))
     epochs = [epoch for epoch in range(try_number, -1, -1) if epoch != identity["epoch"]]
     assert others == [token({**identity, "epoch": epoch}) for epoch in epochs]
     assert token(identity) not in others

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from task_context import context
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
-from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.model import register_service_model
 from airflow_provider_lookoutvision.operators import datasets
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionCreateDatasetOperator,
@@ -26,7 +26,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from airflow_provider_lookoutvision.triggers import lookoutvision as triggers
 from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
-from airflow_provider_lookoutvision.waiters.waiter import Wait, WaitFailed
+from airflow_provider_lookoutvision.waiters.waiter import Wait, WaiterFailed
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def conn_id(service: Service, connect: Any) -> str:
 @pytest.fixture
 def client(service: Service) -> Any:
     session = boto3.Session(service.access_key_id, service.secret_access_key, region_name="eu-central-1")
-    return teach(session).client("lookoutvision", endpoint_url=service.endpoint_url)
+    return register_service_model(session).client("lookoutvision", endpoint_url=service.endpoint_url)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_parts_hold_every_line_and_stay_below_the_limit(lines: list[bytes]) -> N
 def test_without_waiting_it_returns_the_metadata(conn_id: str, project: str) -> None:
     task = LookoutVisionCreateDatasetOperator(
         task_id="task", aws_conn_id=conn_id, project_name=project, dataset_type="train",
-        manifest="s3://images/missing.manifest", wait_for_completion=False,
+        manifest_s3_uri="s3://images/missing.manifest", wait_for_completion=False,
     )  # fmt: skip
     assert task.execute(context(project))["Status"] == "CREATE_IN_PROGRESS"
 
@@ -132,7 +132,7 @@ def test_without_waiting_it_returns_the_metadata(conn_id: str, project: str) -> 
 @pytest.mark.parametrize("manifest", ["images/x.manifest", "s3://images", "s3:///x", "https://images/x"])
 def test_a_manifest_must_be_an_object_in_s3(conn_id: str, project: str, manifest: str) -> None:
     task = LookoutVisionCreateDatasetOperator(
-        task_id="task", aws_conn_id=conn_id, project_name=project, dataset_type="train", manifest=manifest
+        task_id="task", aws_conn_id=conn_id, project_name=project, dataset_type="train", manifest_s3_uri=manifest
     )
     with pytest.raises(AirflowFailException, match="it must be s3://bucket/key"):
         task.execute(context(project))
@@ -179,12 +179,12 @@ def test_a_wait_ends_in_time_and_says_what_it_saw(conn_id: str, client: Any, pro
         "DatasetUpdated", {"ProjectName": project, "DatasetType": "train"}, delay=0.05, max_attempts=3
     )
     log = SimpleNamespace(info=lambda *_: None)
-    with pytest.raises(WaitFailed, match=r"asked 3 times in 0:00:0\d; last seen CREATE_COMPLETE"):
+    with pytest.raises(WaiterFailed, match=r"asked 3 times in 0:00:0\d; last seen CREATE_COMPLETE"):
         wait.run(LookoutVisionHook(aws_conn_id=conn_id), log)
     missing = Wait(
         "DatasetUpdated", {"ProjectName": project, "DatasetType": "test"}, delay=0.05, max_attempts=3
     )
-    with pytest.raises(WaitFailed, match="ResourceNotFoundException"):
+    with pytest.raises(WaiterFailed, match="ResourceNotFoundException"):
         missing.run(LookoutVisionHook(aws_conn_id=conn_id), log)
 
 

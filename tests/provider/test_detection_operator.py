@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
-from airflow_and_service import World
+from airflow_and_service import Deployment
 from airflow_instance import Run, wait_for
 from detection_runs import Bench, detecting, results_of
 from PIL import Image
@@ -37,9 +37,9 @@ def s3() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def account(world: World) -> Account:
+def account(deployment: Deployment) -> Account:
     """An account whose project "plates" has a hosted model, which draws masks."""
-    account = Account.of(world.service)
+    account = Account.of(deployment.service)
     account.project(masks=True)
     account.start("plates", account.train())
     return account
@@ -68,14 +68,14 @@ def bench(account: Account, s3: Any, connect: Any) -> Iterator[Bench]:
 
 
 @pytest.fixture(scope="module")
-def run_mapped(world: World, account: Account, s3: Any) -> Iterator[tuple[Run, LossyProxy]]:
+def run_mapped(deployment: Deployment, account: Account, s3: Any) -> Iterator[tuple[Run, LossyProxy]]:
     with LossyProxy(account.service.endpoint_url, lambda _: False) as proxy:
         services = {"lookoutvision": proxy.endpoint_url, "s3": s3.meta.endpoint_url}
         config = {name: {"endpoint_url": url} for name, url in services.items()}
-        conn_id = world.airflow.connection("", account.key, service_config=config)
+        conn_id = deployment.airflow.connection("", account.key, service_config=config)
         prefixes = [f"s3://images/{filled(s3, folder)}" for folder in ("mapped-a/", "mapped-b/")]
         prefixes.append("s3://images/none/")
-        yield world.airflow.run("detect_mapped", conn_id=conn_id, prefixes=prefixes), proxy
+        yield deployment.airflow.run("detect_mapped", conn_id=conn_id, prefixes=prefixes), proxy
 
 
 def test_mapped_tasks_and_one_that_is_killed(run_mapped: tuple[Run, LossyProxy], s3: Any) -> None:
@@ -89,8 +89,8 @@ def test_mapped_tasks_and_one_that_is_killed(run_mapped: tuple[Run, LossyProxy],
     for index, folder in enumerate(("mapped-a/", "mapped-b/")):
         summary = run.xcom("detect", map_index=index)
         spotted = [f"s3://images/{folder}{number:02}.png" for number in (0, 3, 6, 9)]
-        assert summary["anomalous_refs"] == spotted
-        bucket, _, key = summary["results"].removeprefix("s3://").partition("/")
+        assert summary["anomalous_s3_uris"] == spotted
+        bucket, _, key = summary["results_s3_uri"].removeprefix("s3://").partition("/")
         lines = s3.get_object(Bucket=bucket, Key=key)["Body"].read().splitlines()
         assert [json.loads(line)["source-ref"] for line in lines] == [
             f"s3://images/{folder}{number:02}.png" for number in range(12)
@@ -107,7 +107,7 @@ def test_one_image(bench: Bench, folder: str, s3: Any) -> None:
     jpeg = {"Bucket": "images", "Key": f"{folder}a.txt", "Body": plate(1, spotted=True, kind="JPEG")}
     s3.put_object(**jpeg, ContentType="text/plain")
     ref = f"s3://images/{folder}a.txt"
-    found = bench.operator(image=ref, model_version="latest", store_masks="s3://reports/m_").execute(
+    found = bench.operator(image_s3_uri=ref, model_version="latest", masks_s3_prefix="s3://reports/m_").execute(
         context(folder)
     )
     assert found["IsAnomalous"] is True
@@ -119,7 +119,7 @@ def test_one_image(bench: Bench, folder: str, s3: Any) -> None:
     picture = Image.open(io.BytesIO(mask))
     assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (SIZE, SIZE))
 
-    plain = bench.operator(image=f"s3://images/{folder}01.png").execute(context(folder))
+    plain = bench.operator(image_s3_uri=f"s3://images/{folder}01.png").execute(context(folder))
     assert plain["IsAnomalous"] is False
     assert "mask-ref" not in plain
     json.dumps([found, plain])
@@ -130,7 +130,7 @@ def test_one_image(bench: Bench, folder: str, s3: Any) -> None:
     [
         ("s3://images/missing.png", "missing.png can't be used: .*NoSuchKey"),
         ("s3://nowhere/a.png", "NoSuchBucket"),
-        ("images/a.png", "image is 'images/a.png'; it must be s3://bucket/key"),
+        ("images/a.png", "image_s3_uri is 'images/a.png'; it must be s3://bucket/key"),
     ],
 )
 def test_an_image_that_is_not_there(bench: Bench, image: str, told: str) -> None:
@@ -151,7 +151,7 @@ def test_all_images_of_a_prefix(bench: Bench, folder: str, s3: Any) -> None:
     }
     for name, content in others.items():
         s3.put_object(Bucket="images", Key=folder + name, Body=content)
-    found = bench.run(folder, store_masks="s3://reports/masks/", max_refs=3)
+    found = bench.run(folder, masks_s3_prefix="s3://reports/masks/", max_anomalous_s3_uris=3)
 
     lines = bench.lines(folder)
     by_name = {line["source-ref"].rpartition("/")[2]: line for line in lines}
@@ -169,8 +169,8 @@ def test_all_images_of_a_prefix(bench: Bench, folder: str, s3: Any) -> None:
         "anomalous": 5,
         "normal": 8,
         "failed": 3,
-        "results": results_of(folder),
-        "anomalous_refs": [f"s3://images/{folder}{name}" for name in ("00.png", "03.png", "04.JPG")],
+        "results_s3_uri": results_of(folder),
+        "anomalous_s3_uris": [f"s3://images/{folder}{name}" for name in ("00.png", "03.png", "04.JPG")],
         "ModelVersion": "1",
     }
     assert bench.parts(folder) == []
@@ -227,7 +227,7 @@ def test_an_interrupted_batch_goes_on(
 
 def test_a_task_that_is_told_to_end_keeps_what_is_done(bench: Bench, folder: str) -> None:
     """First what it has been told of, since it may have no time for the answer that is on its way."""
-    operator = bench.operator(prefix=f"s3://images/{folder}", results=results_of(folder), max_workers=1)
+    operator = bench.operator(images_s3_prefix=f"s3://images/{folder}", results_s3_uri=results_of(folder), max_workers=1)
     seen = losing_after(5)
     kept: list[str] = []
 
@@ -277,8 +277,8 @@ def test_unusable_images_fail_the_task_at_the_end_and_a_clear_asks_about_them_on
 
 def test_a_prefix_without_images(bench: Bench) -> None:
     assert bench.run("empty/") == {
-        "total": 0, "anomalous": 0, "normal": 0, "failed": 0, "results": results_of("empty/"),
-        "anomalous_refs": [], "ModelVersion": "1",
+        "total": 0, "anomalous": 0, "normal": 0, "failed": 0, "results_s3_uri": results_of("empty/"),
+        "anomalous_s3_uris": [], "ModelVersion": "1",
     }  # fmt: skip
     assert bench.lines("empty/") == []
     with pytest.raises(AirflowFailException, match="There are no images below s3://images/none/"):
@@ -288,14 +288,14 @@ def test_a_prefix_without_images(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("parameters", "told"),
     [
-        ({"image": "s3://images/a.png"}, "Set either image, or prefix and results"),
-        ({"results": None}, "Set either image, or prefix and results"),
-        ({"prefix": "images"}, "prefix is 'images'; it must be s3://bucket/prefix"),
-        ({"prefix": "s3://nowhere/"}, "NoSuchBucket"),
-        ({"results": "s3://nowhere/a"}, "404|NoSuchBucket"),
-        ({"results": "s3://reports/"}, "results is 's3://reports/'; it must be s3://bucket/key"),
+        ({"image_s3_uri": "s3://images/a.png"}, "Set either image_s3_uri, or images_s3_prefix and results_s3_uri"),
+        ({"results_s3_uri": None}, "Set either image_s3_uri, or images_s3_prefix and results_s3_uri"),
+        ({"images_s3_prefix": "images"}, "images_s3_prefix is 'images'; it must be s3://bucket/prefix"),
+        ({"images_s3_prefix": "s3://nowhere/"}, "NoSuchBucket"),
+        ({"results_s3_uri": "s3://nowhere/a"}, "404|NoSuchBucket"),
+        ({"results_s3_uri": "s3://reports/"}, "results_s3_uri is 's3://reports/'; it must be s3://bucket/key"),
         ({"on_invalid_image": "ignore"}, "on_invalid_image is 'ignore'; it must be one of fail, record"),
-        ({"store_masks": "s3://images/"}, "would be images below"),
+        ({"masks_s3_prefix": "s3://images/"}, "would be images below"),
         ({"max_workers": 0}, "max_workers is 0; it must be at least 1"),
         ({"project_name": "none"}, "ResourceNotFoundException"),
     ],

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from botocore.config import Config
 from botocore.exceptions import SSLError
 from moto.server import ThreadedMotoServer
-from recording_server import Wire, certificate, wire
+from recording_server import RecordingServer, certificate, wire
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionEndpointError, LookoutVisionHook
 
@@ -25,7 +25,7 @@ ELSEWHERE = "http://localhost:9/elsewhere"
 
 
 @pytest.fixture
-def service() -> Iterator[Wire]:
+def service() -> Iterator[RecordingServer]:
     with wire() as service:
         yield service
 
@@ -95,7 +95,7 @@ ENDPOINTS: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
 @both
 @pytest.mark.parametrize("place", ENDPOINTS)
 def test_finds_the_endpoint_wherever_it_is_configured(
-    place: str, deferrable: bool, service: Wire, connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    place: str, deferrable: bool, service: RecordingServer, connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     extra, environment, config_file = ENDPOINTS[place]
 
@@ -182,7 +182,7 @@ def test_makes_one_client(connect: Any) -> None:
 
 
 @both
-def test_assumes_a_role(deferrable: bool, sts: str, service: Wire, connect: Any) -> None:
+def test_assumes_a_role(deferrable: bool, sts: str, service: RecordingServer, connect: Any) -> None:
     hook = LookoutVisionHook(connect(role_arn=ROLE, service_config=services(service.url, sts)))
 
     list_projects(hook, deferrable=deferrable)
@@ -193,7 +193,7 @@ def test_assumes_a_role(deferrable: bool, sts: str, service: Wire, connect: Any)
 
 
 @both
-def test_refreshes_an_assumed_role(deferrable: bool, sts: str, service: Wire, connect: Any) -> None:
+def test_refreshes_an_assumed_role(deferrable: bool, sts: str, service: RecordingServer, connect: Any) -> None:
     # The shortest that STS gives, and the moment that botocore begins to look for new credentials.
     shortest = {"DurationSeconds": 900}
     hook = LookoutVisionHook(
@@ -209,7 +209,7 @@ def test_refreshes_an_assumed_role(deferrable: bool, sts: str, service: Wire, co
 
 @both
 def test_assumes_a_role_with_a_web_identity(
-    deferrable: bool, sts: str, service: Wire, connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    deferrable: bool, sts: str, service: RecordingServer, connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "token").write_text("a.web.identity")
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts)
@@ -229,7 +229,7 @@ def test_assumes_a_role_with_a_web_identity(
 
 
 @both
-def test_reads_a_profile(deferrable: bool, service: Wire, connect: Any, tmp_path: Path) -> None:
+def test_reads_a_profile(deferrable: bool, service: RecordingServer, connect: Any, tmp_path: Path) -> None:
     (tmp_path / "aws-config").write_text(
         "[profile plant]\nregion = us-west-2\naws_access_key_id = AKIDPLANT\naws_secret_access_key = secret\n"
         f"endpoint_url = {service.url}\n"
@@ -243,7 +243,7 @@ def test_reads_a_profile(deferrable: bool, service: Wire, connect: Any, tmp_path
 
 
 @both
-def test_works_without_a_connection(deferrable: bool, service: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_works_without_a_connection(deferrable: bool, service: RecordingServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDENVIRON")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL_LOOKOUTVISION", service.url)
@@ -254,7 +254,7 @@ def test_works_without_a_connection(deferrable: bool, service: Wire, monkeypatch
     assert service.requests[0].credential[0] == "AKIDENVIRON"
 
 
-def test_its_own_region_and_configuration_come_before_the_connections(service: Wire, connect: Any) -> None:
+def test_its_own_region_and_configuration_come_before_the_connections(service: RecordingServer, connect: Any) -> None:
     conn_id = connect(endpoint_url=service.url, config_kwargs={"retries": {"total_max_attempts": 9}})
     hook = LookoutVisionHook(
         conn_id,
@@ -275,7 +275,7 @@ def test_the_connections_configuration_counts(connect: Any) -> None:
 
 
 @both
-def test_goes_through_a_proxy(deferrable: bool, service: Wire, connect: Any) -> None:
+def test_goes_through_a_proxy(deferrable: bool, service: RecordingServer, connect: Any) -> None:
     target = "http://lookoutvision.plant.example:8320"
     hook = LookoutVisionHook(connect(endpoint_url=target, config_kwargs={"proxies": {"http": service.url}}))
 
@@ -338,7 +338,7 @@ def test_a_rate_that_can_not_be_is_named(rate: Any, connect: Any) -> None:
         _ = LookoutVisionHook(connect(requests_per_second=rate)).requests_per_second
 
 
-def test_tests_the_connection_by_asking_the_service(service: Wire, connect: Any) -> None:
+def test_tests_the_connection_by_asking_the_service(service: RecordingServer, connect: Any) -> None:
     hook = LookoutVisionHook(connect(endpoint_url=service.url))
     assert hook.test_connection() == (True, f"{service.url} answers in region eu-central-1.")
     assert service.requests[0].target == "/2020-11-20/projects?maxResults=1"

@@ -89,7 +89,7 @@ def test_from_images_to_verdicts(conn_id: str, backends: Backends, monkeypatch: 
     LookoutVisionCreateProjectOperator(**named).execute(context())
 
     build = LookoutVisionBuildManifestOperator(
-        **common, images=f"s3://{IMAGES}/line/", destination=f"s3://{IMAGES}/manifests", test_share=0.5
+        **common, images_s3_prefix=f"s3://{IMAGES}/line/", manifests_s3_prefix=f"s3://{IMAGES}/manifests", test_size=0.5
     )
     manifests = build.execute(context())
     train_manifest, test_manifest = (
@@ -101,13 +101,13 @@ def test_from_images_to_verdicts(conn_id: str, backends: Backends, monkeypatch: 
     for dataset, manifest, (_, name) in ((TRAIN, train_manifest, TRAIN), (TEST, test_manifest, TEST)):
         dataset_type = name.rpartition("/")[2]
         create = LookoutVisionCreateDatasetOperator(
-            **named, **SOON, dataset_type=dataset_type, manifest=manifests[dataset_type]
+            **named, **SOON, dataset_type=dataset_type, manifest_s3_uri=manifests[f"{dataset_type}_manifest_s3_uri"]
         )
         create.execute(context(name))
         assert told(create) == ([manifest], [dataset])
 
     use = LookoutVisionCreateDatasetOperator(
-        **named, **SOON, dataset_type="test", manifest=manifests["test"], if_exists="use"
+        **named, **SOON, dataset_type="test", manifest_s3_uri=manifests["test_manifest_s3_uri"], if_exists="skip"
     )
     use.execute(context("another"))
     assert told(use) == ([TEST], [])
@@ -122,7 +122,7 @@ def test_from_images_to_verdicts(conn_id: str, backends: Backends, monkeypatch: 
 
     def train() -> LookoutVisionCreateModelOperator:
         location = f"s3://{RESULTS}/evaluation/"
-        return LookoutVisionCreateModelOperator(**named, **SOON, output_location=location, deferrable=True)
+        return LookoutVisionCreateModelOperator(**named, **SOON, output_s3_prefix=location, deferrable=True)
 
     resumed = train()
     description = finish(train(), resumed)
@@ -143,9 +143,9 @@ def test_from_images_to_verdicts(conn_id: str, backends: Backends, monkeypatch: 
     look = LookoutVisionDetectAnomaliesOperator(
         **named,
         model_version="latest",
-        prefix=f"s3://{IMAGES}/line/",
-        results=f"s3://{RESULTS}/verdicts.jsonl",
-        store_masks=f"s3://{RESULTS}/masks/",
+        images_s3_prefix=f"s3://{IMAGES}/line/",
+        results_s3_uri=f"s3://{RESULTS}/verdicts.jsonl",
+        masks_s3_prefix=f"s3://{RESULTS}/masks/",
     )
     look.execute(context())
     results = [(f"s3://{RESULTS}", "verdicts.jsonl"), (f"s3://{RESULTS}", "masks/")]
@@ -153,7 +153,7 @@ def test_from_images_to_verdicts(conn_id: str, backends: Backends, monkeypatch: 
     assert lineage(look).outputs[0].outputFacets["outputStatistics"].rowCount == 40
 
     one = LookoutVisionDetectAnomaliesOperator(
-        **named, model_version="1", image=f"s3://{IMAGES}/line/normal/1.png"
+        **named, model_version="1", image_s3_uri=f"s3://{IMAGES}/line/normal/1.png"
     )
     one.execute(context())
     assert told(one) == ([(f"s3://{IMAGES}", "line/normal/1.png"), MODEL], [])
@@ -222,9 +222,9 @@ def test_a_task_that_fails_has_written_nothing(conn_id: str) -> None:
         aws_conn_id=conn_id,
         project_name="none",
         model_version="1",
-        prefix="s3://images/line/",
-        results="s3://results/r",
-        store_masks="s3://results/masks/",
+        images_s3_prefix="s3://images/line/",
+        results_s3_uri="s3://results/r",
+        masks_s3_prefix="s3://results/masks/",
     )
     with pytest.raises(AirflowFailException):
         task.execute(context())
@@ -239,6 +239,6 @@ def test_an_asset_has_the_name_that_operators_tell() -> None:
 @pytest.mark.parametrize("uri", ["s3://images", "s3://images/"])
 def test_a_whole_bucket_has_a_name(conn_id: str, uri: str) -> None:
     task = LookoutVisionBuildManifestOperator(
-        task_id="t", aws_conn_id=conn_id, images=uri, destination="s3://images/m/"
+        task_id="t", aws_conn_id=conn_id, images_s3_prefix=uri, manifests_s3_prefix="s3://images/m/"
     )
     assert told(task) == ([("s3://images", "/")], [])

@@ -165,7 +165,7 @@ def test_what_waits_does_so_in_the_task_and_deferred(mapped: Mapped) -> None:
 
 def test_each_instance_works_on_what_it_was_given(mapped: Mapped) -> None:
     results = mapped.results
-    places = [each["train"] for each in results["build_manifest"]]
+    places = [each["train_manifest_s3_uri"] for each in results["build_manifest"]]
     assert places == [
         f"s3://manifests/{project}/{kind}/train.manifest"
         for project in PROJECTS

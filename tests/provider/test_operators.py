@@ -14,11 +14,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_lookoutvision.idempotency import client_token
-from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.model import register_service_model
 from airflow_provider_lookoutvision.operators import lookoutvision
 from airflow_provider_lookoutvision.operators.base import (
     LookoutVisionBaseOperator,
-    for_xcom,
+    to_json,
 )
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionBuildManifestOperator,
@@ -50,7 +50,7 @@ STATIC = {
     "cancel_on_kill",
     "deferrable",
     "fail_if_empty",
-    "max_refs",
+    "max_anomalous_s3_uris",
     "max_workers",
     "stop_if_hosted",
     "wait_for_completion",
@@ -64,7 +64,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "LookoutVisionCreateDatasetOperator": {"dataset_type": "train"},
     "LookoutVisionUpdateDatasetEntriesOperator": {"dataset_type": "train", "changes": "{}"},
     "LookoutVisionDeleteDatasetOperator": {"dataset_type": "train"},
-    "LookoutVisionCreateModelOperator": {"output_location": "s3://models/"},
+    "LookoutVisionCreateModelOperator": {"output_s3_prefix": "s3://models/"},
     "LookoutVisionStartModelOperator": {"model_version": "1"},
     "LookoutVisionStopModelOperator": {"model_version": "1"},
     "LookoutVisionDeleteModelOperator": {"model_version": "1"},
@@ -99,7 +99,7 @@ def conn_id(service: Service, connect: Any) -> str:
 @pytest.fixture
 def client(service: Service) -> Any:
     session = boto3.Session(service.access_key_id, service.secret_access_key, region_name="eu-central-1")
-    return teach(session).client("lookoutvision", endpoint_url=service.endpoint_url)
+    return register_service_model(session).client("lookoutvision", endpoint_url=service.endpoint_url)
 
 
 def context(run_id: str, *, max_tries: int = 1, retries: int = 1, try_number: int = 1) -> Any:
@@ -160,7 +160,7 @@ def test_every_parameter_is_a_template_but_for_switches_and_limits(operator: Any
         ("StartModelOperator", {"model_version": "1", "max_inference_units": "None"}),
         ("DetectAnomaliesOperator", {"on_invalid_image": "None"}),
         ("DeleteProjectOperator", {"cascade": "perhaps"}),
-        ("BuildManifestOperator", {"test_share": "half"}),
+        ("BuildManifestOperator", {"test_size": "half"}),
         ("BuildManifestOperator", {"seed": "None"}),
         ("BuildManifestOperator", {"mask_colors": "{'scratch': '#FF0000'}"}),
         ("StartModelPackagingJobOperator", {"configuration": "{'Greengrass': {}}"}),
@@ -190,7 +190,7 @@ def test_parameters_are_given_by_name(operator: Any) -> None:
 def test_a_wrong_if_exists_is_found_when_the_dag_is_parsed() -> None:
     with pytest.raises(AirflowFailException, match=r"'take'.*fail, use"):
         create("c", "p", if_exists="take")
-    create("c", "p", if_exists="use")
+    create("c", "p", if_exists="skip")
     create("c", "p", if_exists="{{ params.if_exists }}")
 
 
@@ -212,7 +212,7 @@ def names(client: Any) -> list[str]:
 def test_an_explicit_token_is_used_as_it_is(conn_id: str, client: Any) -> None:
     made = client.create_project(ProjectName="mine", ClientToken="by-hand")["ProjectMetadata"]
     found = create(conn_id, "mine", client_token="by-hand").execute(context("explicit"))
-    assert found == for_xcom(made)
+    assert found == to_json(made)
 
 
 def test_an_explicit_token_that_made_another_project_is_refused(conn_id: str, client: Any) -> None:

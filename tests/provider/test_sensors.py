@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.model import register_service_model
 from airflow_provider_lookoutvision.sensors.lookoutvision import (
     LookoutVisionDatasetSensor,
     LookoutVisionModelPackagingJobSensor,
@@ -33,7 +33,7 @@ def service() -> Iterator[Service]:
     dataset that is never imported."""
     with running_service(flags=["--no-worker"]) as service:
         session = boto3.Session(service.access_key_id, service.secret_access_key, region_name="eu-central-1")
-        client = teach(session).client("lookoutvision", endpoint_url=service.endpoint_url)
+        client = register_service_model(session).client("lookoutvision", endpoint_url=service.endpoint_url)
         client.create_project(ProjectName="p")
         client.create_dataset(ProjectName="p", DatasetType="train")
         client.create_model(ProjectName="p", OutputConfig={"S3Location": {"Bucket": "some-bucket"}})
@@ -81,14 +81,14 @@ def test_goes_on_waiting_for_what_may_still_come(conn_id: str) -> None:
 
 def test_its_time_does_not_begin_anew(conn_id: str) -> None:
     """When what the trigger has seen is over: the latest model is another one by then."""
-    ends_at = time.time() + 30
+    end_time = time.time() + 30
     with pytest.raises(TaskDeferred) as deferred:
         model_sensor(conn_id, deferrable=True, timeout=70).execute_complete(
-            {}, {"status": "success", "return_value": {"ends_at": ends_at}}
+            {}, {"status": "success", "return_value": {"end_time": end_time}}
         )
     fields = deferred.value.trigger.serialize()[1]
-    assert fields["ends_at"] == ends_at
-    assert fields["return_value"] == {"ends_at": ends_at}
+    assert fields["end_time"] == end_time
+    assert fields["return_value"] == {"end_time": end_time}
     assert deferred.value.timeout.total_seconds() == pytest.approx(30 + 5 * 60, abs=1)
 
 
@@ -161,7 +161,7 @@ def test_a_state_that_is_none_is_named(conn_id: str) -> None:
 
 def test_the_event_decides_who_is_at_fault(conn_id: str) -> None:
     sensor = dataset_sensor(conn_id, "train")
-    success = {"status": "success", "return_value": {"ends_at": time.time()}}
+    success = {"status": "success", "return_value": {"end_time": time.time()}}
     assert sensor.execute_complete({}, success)["Status"] == "CREATE_COMPLETE"
     with pytest.raises(AirflowFailException, match="the manifest"):
         sensor.execute_complete({}, {"status": "input", "message": "the manifest"})

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
-from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.model import register_service_model
 from airflow_provider_lookoutvision.testing.service import (
     Service,
     ServiceFailed,
@@ -131,7 +131,7 @@ def test_waits_no_longer_than_it_says_for_what_never_ends(tmp_path: Path) -> Non
 
 def projects(service: Service) -> set[str]:
     session = boto3.Session(service.access_key_id, service.secret_access_key, region_name="us-east-1")
-    client: Any = teach(session).client("lookoutvision", endpoint_url=service.endpoint_url)
+    client: Any = register_service_model(session).client("lookoutvision", endpoint_url=service.endpoint_url)
     return {project["ProjectName"] for project in client.list_projects()["Projects"]}
 
 

@@ -8,7 +8,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from botocore.exceptions import ClientError, EndpointConnectionError, ParamValidationError
 
-from airflow_provider_lookoutvision.operators.base import for_xcom, no_retry_for_faults_of_the_input
+from airflow_provider_lookoutvision.operators.base import to_json, fail_fast_on_client_errors
 
 
 def refusal(code: str) -> ClientError:
@@ -29,7 +29,7 @@ def refusal(code: str) -> ClientError:
     ids=repr,
 )
 def test_what_a_retry_meets_again_is_not_retried(error: Exception) -> None:
-    with pytest.raises(AirflowFailException, match="because"), no_retry_for_faults_of_the_input():
+    with pytest.raises(AirflowFailException, match="because"), fail_fast_on_client_errors():
         raise error
 
 
@@ -45,7 +45,7 @@ def test_what_a_retry_meets_again_is_not_retried(error: Exception) -> None:
     ids=repr,
 )
 def test_what_may_pass_is_left_to_airflows_retries(error: Exception) -> None:
-    with pytest.raises(type(error)) as raised, no_retry_for_faults_of_the_input():
+    with pytest.raises(type(error)) as raised, fail_fast_on_client_errors():
         raise error
     assert raised.value is error
 
@@ -59,7 +59,7 @@ def test_results_are_plain_and_in_utc() -> None:
         "Number": 1.5,
         "None": None,
     }
-    assert for_xcom(answer) == {
+    assert to_json(answer) == {
         "At": "2026-01-05T00:00:00.123000+00:00",
         "List": [{"At": "2026-01-05T00:00:00.123000+00:00"}],
         "Text": "t",

@@ -131,7 +131,7 @@ def test_a_training_waits_for_the_dataset_and_ends_with_the_task(
 ) -> None:
     update(account, project)
     train = LookoutVisionCreateModelOperator(
-        task_id="task", aws_conn_id=conn_id, project_name=project, output_location="s3://out", waiter_delay=60
+        task_id="task", aws_conn_id=conn_id, project_name=project, output_s3_prefix="s3://out", waiter_delay=60
     )
     train.on_kill()
     left_to_retries(train, "DatasetCreated of .*/train is not waited for any more, since the task is killed")

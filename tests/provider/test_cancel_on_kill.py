@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.triggers.base import BaseTrigger
-from airflow_and_service import World
+from airflow_and_service import Deployment
 from airflow_instance import Run, wait_for
 from airflow_rest import REST
 from trained_models import Account, plate
@@ -60,8 +60,8 @@ def slowly(exchange: Exchange) -> bool:
 
 
 @pytest.fixture(scope="module")
-def killed(world: World, s3: Any) -> Iterator[Killed]:
-    hosting = Account.of(world.service)
+def killed(deployment: Deployment, s3: Any) -> Iterator[Killed]:
+    hosting = Account.of(deployment.service)
     hosting.project()
     hosting.train()
     hosting.start("plates", hosting.train())
@@ -69,19 +69,19 @@ def killed(world: World, s3: Any) -> Iterator[Killed]:
         running_service(flags=["--no-worker", "--max-trainings", "9"]) as service,
         LossyProxy(service.endpoint_url, lambda _: False) as idling,
         # Never tells that the model is hosted.
-        LossyProxy(world.service.endpoint_url, lambda exchange: exchange.method == "GET") as deaf,
-        LossyProxy(world.service.endpoint_url, slowly) as slow,
+        LossyProxy(deployment.service.endpoint_url, lambda exchange: exchange.method == "GET") as deaf,
+        LossyProxy(deployment.service.endpoint_url, slowly) as slow,
     ):
         idle = Account.of(service)
         for name in ("train", "train_and_cancel", "train_and_cancel_deferred", "train_and_retry"):
             idle.client.create_project(ProjectName=name)
             idle.client.create_dataset(ProjectName=name, DatasetType="train")
         services = {"lookoutvision": slow.endpoint_url, "s3": s3.meta.endpoint_url}
-        run = world.airflow.run(
+        run = deployment.airflow.run(
             "be_killed",
-            idle=world.airflow.connection(idling.endpoint_url, idle.key),
-            deaf=world.airflow.connection(deaf.endpoint_url, hosting.key),
-            slow=world.airflow.connection(
+            idle=deployment.airflow.connection(idling.endpoint_url, idle.key),
+            deaf=deployment.airflow.connection(deaf.endpoint_url, hosting.key),
+            slow=deployment.airflow.connection(
                 slow.endpoint_url,
                 hosting.key,
                 service_config={name: {"endpoint_url": url} for name, url in services.items()},

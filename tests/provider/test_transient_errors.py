@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recording_server import Answer, Request, Wire, certificate, wire
+from recording_server import Answer, Request, RecordingServer, certificate, wire
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 from airflow_provider_lookoutvision.triggers import lookoutvision as triggers
 from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
 from airflow_provider_lookoutvision.waiters import polling, waiter
-from airflow_provider_lookoutvision.waiters.transient import is_trouble, retry_after
-from airflow_provider_lookoutvision.waiters.waiter import Wait, WaitFailed
+from airflow_provider_lookoutvision.waiters.transient import is_transient, retry_after
+from airflow_provider_lookoutvision.waiters.waiter import Wait, WaiterFailed
 
 DATASET = {"ProjectName": "p", "DatasetType": "train"}
 LOG = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def from_a_proxy(status: int) -> Answer:
 
 
 @pytest.fixture
-def service() -> Iterator[Wire]:
+def service() -> Iterator[RecordingServer]:
     with wire() as service:
         yield service
 
@@ -55,7 +55,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-def answers(service: Wire, *first: Answer, then: Answer = CREATED) -> None:
+def answers(service: RecordingServer, *first: Answer, then: Answer = CREATED) -> None:
     """Let the service answer like this, one request after another."""
     left = iter(first)
     service.answer = lambda _: next(left, then)
@@ -82,7 +82,7 @@ async def event_of(waits: LookoutVisionWaiterTrigger) -> Any:
 @pytest.mark.parametrize(
     "answer", [*map(from_a_proxy, (429, 500, 502, 503, 504)), refused(429, "ThrottlingException")]
 )
-def test_trouble_ends_no_wait(service: Wire, connect: Any, answer: Answer) -> None:
+def test_trouble_ends_no_wait(service: RecordingServer, connect: Any, answer: Answer) -> None:
     answers(service, answer)
     conn_id = connect(endpoint_url=service.url, config_kwargs=ONCE)
     Wait("DatasetCreated", DATASET, 0.1, 9).run(LookoutVisionHook(conn_id), LOG)
@@ -94,11 +94,11 @@ def test_trouble_ends_no_wait(service: Wire, connect: Any, answer: Answer) -> No
 
 
 @pytest.mark.parametrize("answer", [from_a_proxy(404), refused(402, "ServiceQuotaExceededException")])
-def test_other_refusals_end_it(service: Wire, connect: Any, answer: Answer) -> None:
+def test_other_refusals_end_it(service: RecordingServer, connect: Any, answer: Answer) -> None:
     answers(service, then=answer)
     conn_id = connect(endpoint_url=service.url)
     assert asyncio.run(event_of(trigger(conn_id)))["status"] == "error"
-    with pytest.raises(WaitFailed):
+    with pytest.raises(WaiterFailed):
         Wait("DatasetCreated", DATASET, 0.1, 9).run(LookoutVisionHook(conn_id), LOG)
     assert len(service.requests) == 2
 
@@ -109,8 +109,8 @@ def test_other_refusals_end_it(service: Wire, connect: Any, answer: Answer) -> N
 )
 def test_what_trouble_is(status: int, code: str, trouble: bool) -> None:
     response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    assert is_trouble(response) == trouble
-    assert not is_trouble({"DatasetDescription": {}})
+    assert is_transient(response) == trouble
+    assert not is_transient({"DatasetDescription": {}})
 
 
 # -- the pace --------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_how_long_the_service_wants_to_be_left_alone(told: str, seconds: float) 
     assert retry_after({}) == 0
 
 
-def test_nobody_asks_before_the_service_wants_it(service: Wire, connect: Any) -> None:
+def test_nobody_asks_before_the_service_wants_it(service: RecordingServer, connect: Any) -> None:
     answers(service, refused(429, "ThrottlingException", **{"Retry-After": "2"}), from_a_proxy(503))
     conn_id = connect(endpoint_url=service.url, requests_per_second=2)
 
@@ -143,7 +143,7 @@ def test_nobody_asks_before_the_service_wants_it(service: Wire, connect: Any) ->
 
 
 def test_waits_end_at_their_time_however_slow_the_pace(
-    service: Wire, connect: Any, monkeypatch: pytest.MonkeyPatch
+    service: RecordingServer, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiter, "_LAST_SECONDS", 0.5)
     answers(service, then=IMPORTING)
@@ -151,7 +151,7 @@ def test_waits_end_at_their_time_however_slow_the_pace(
 
     async def run() -> tuple[list[Any], float]:
         began = time.monotonic()
-        waits = [trigger(conn_id, ends_at=time.time() + 5) for _ in range(20)]
+        waits = [trigger(conn_id, end_time=time.time() + 5) for _ in range(20)]
         return await asyncio.gather(*map(event_of, waits)), time.monotonic() - began
 
     events, seconds = asyncio.run(run())
@@ -164,7 +164,7 @@ def test_waits_end_at_their_time_however_slow_the_pace(
 
 
 @pytest.fixture
-def silent(service: Wire) -> Iterator[threading.Event]:
+def silent(service: RecordingServer) -> Iterator[threading.Event]:
     """Lets the service answer, which it doesn't before."""
     speak = threading.Event()
 
@@ -178,14 +178,14 @@ def silent(service: Wire) -> Iterator[threading.Event]:
 
 
 def test_waits_end_at_their_time_though_the_service_is_silent(
-    service: Wire, silent: threading.Event, connect: Any, monkeypatch: pytest.MonkeyPatch
+    service: RecordingServer, silent: threading.Event, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiter, "_LAST_SECONDS", 0.5)
     conn_id = connect(endpoint_url=service.url, requests_per_second=100)
 
     async def run() -> tuple[list[Any], float]:
         began = time.monotonic()
-        waits = [trigger(conn_id, ends_at=time.time() + 1) for _ in range(20)]
+        waits = [trigger(conn_id, end_time=time.time() + 1) for _ in range(20)]
         events = await asyncio.gather(*map(event_of, waits))
         seconds = time.monotonic() - began
         silent.set()  # a thread that asks can't be ended otherwise
@@ -197,7 +197,7 @@ def test_waits_end_at_their_time_though_the_service_is_silent(
 
 
 def test_a_wait_that_is_cancelled_ends_at_once_and_alone(
-    service: Wire, silent: threading.Event, connect: Any
+    service: RecordingServer, silent: threading.Event, connect: Any
 ) -> None:
     conn_id = connect(endpoint_url=service.url, requests_per_second=1)
 
@@ -219,7 +219,7 @@ def test_a_wait_that_is_cancelled_ends_at_once_and_alone(
 # -- the connection --------------------------------------------------------------------------------------
 
 
-def test_a_key_that_is_edited_meanwhile_is_used(service: Wire, connect: Any) -> None:
+def test_a_key_that_is_edited_meanwhile_is_used(service: RecordingServer, connect: Any) -> None:
     """The old one is taken back while three waits use it; then it is replaced in the connection."""
     counted = iter(range(100))
 
@@ -240,7 +240,7 @@ def test_a_key_that_is_edited_meanwhile_is_used(service: Wire, connect: Any) -> 
     assert asyncio.run(run()) == [SUCCESS] * 3
 
 
-def test_a_key_that_is_refused_still_ends_the_wait(service: Wire, connect: Any) -> None:
+def test_a_key_that_is_refused_still_ends_the_wait(service: RecordingServer, connect: Any) -> None:
     answers(service, then=refused(403, "InvalidSignatureException"))
     event = asyncio.run(event_of(trigger(connect(endpoint_url=service.url))))
     assert event["status"] == "error"
@@ -249,7 +249,7 @@ def test_a_key_that_is_refused_still_ends_the_wait(service: Wire, connect: Any) 
 
 
 def test_an_endpoint_that_is_edited_meanwhile_is_asked(
-    service: Wire, connect: Any, monkeypatch: pytest.MonkeyPatch
+    service: RecordingServer, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(polling, "_STALE_SECONDS", 1.0)
     answers(service)
@@ -278,14 +278,14 @@ def test_a_certificate_that_is_not_trusted_ends_the_wait(connect: Any, tmp_path:
         event = asyncio.run(event_of(trigger(conn_id)))
         assert event["status"] == "error"
         assert "CertificateNotTrusted" in event["message"]
-        with pytest.raises(WaitFailed, match="CertificateNotTrusted"):
+        with pytest.raises(WaiterFailed, match="CertificateNotTrusted"):
             Wait("DatasetCreated", DATASET, 0.1, 9).run(LookoutVisionHook(conn_id), LOG)
 
 
 def test_the_log_says_which_name_is_not_known(connect: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     conn_id = connect(endpoint_url="http://nowhere.invalid")
-    event = asyncio.run(event_of(trigger(conn_id, ends_at=time.time() + 1)))
+    event = asyncio.run(event_of(trigger(conn_id, end_time=time.time() + 1)))
     assert event["status"] == "timeout"
     for told in (event["message"], caplog.text):
         assert re.search(r"Unanswered \(.*http://nowhere\.invalid/.*\[Errno -\d+\] .*(?i:name)", told)

@@ -46,7 +46,7 @@ with DAG(
             task_id=task_id,
             aws_conn_id="{{ params.idle }}",
             project_name=task_id,
-            output_location="s3://models/",
+            output_s3_prefix="s3://models/",
             waiter_delay=1,
             cancel_on_kill=cancel_on_kill,
             deferrable=deferrable,
@@ -65,7 +65,7 @@ with DAG(
         aws_conn_id="{{ params.slow }}",
         project_name="plates",
         model_version="2",
-        prefix="s3://images/",
-        results="s3://reports/killed.jsonl",
+        images_s3_prefix="s3://images/",
+        results_s3_uri="s3://reports/killed.jsonl",
         max_workers=2,
     )

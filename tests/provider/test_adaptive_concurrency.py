@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from botocore.exceptions import ClientError, ConnectTimeoutError
 
 from airflow_provider_lookoutvision.operators import pacing
-from airflow_provider_lookoutvision.operators.pacing import Pace
+from airflow_provider_lookoutvision.operators.adaptive_concurrency import AdaptiveConcurrency
 
 
 def refusal(code: str, status: int, **headers: str) -> ClientError:
@@ -25,7 +25,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         monkeypatch.setattr(pacing, "time", SimpleNamespace(monotonic=lambda: self.now))
-        self.pace = Pace(8)
+        self.pace = AdaptiveConcurrency(8)
         monkeypatch.setattr(self.pace._turns, "wait", self._wait)
 
     def _wait(self, timeout: float) -> None:

@@ -24,8 +24,8 @@ from airflow_provider_lookoutvision.testing.service import Service, running_serv
 from airflow_provider_lookoutvision.triggers import lookoutvision as triggers
 from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
 from airflow_provider_lookoutvision.waiters import polling, waiter
-from airflow_provider_lookoutvision.waiters.polling import Cadence, asker
-from airflow_provider_lookoutvision.waiters.waiter import Progress, Wait, WaitFailed
+from airflow_provider_lookoutvision.waiters.polling import RateLimiter, shared_polling_client
+from airflow_provider_lookoutvision.waiters.waiter import WaiterRun, Wait, WaiterFailed
 
 DATASET = {"ProjectName": "p", "DatasetType": "train"}
 LOG = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def throttled(**headers: str) -> dict[str, Any]:
 
 def test_turns_come_in_order_and_no_faster_than_the_rate() -> None:
     async def run() -> tuple[list[int], float]:
-        cadence, order = Cadence(), []
+        cadence, order = RateLimiter(), []
 
         async def one(number: int) -> None:
             await cadence.turn(rate=50)
@@ -95,7 +95,7 @@ def test_turns_come_in_order_and_no_faster_than_the_rate() -> None:
 )
 def test_trouble_makes_everybody_pause(headers: Mapping[str, str], least: float) -> None:
     async def run() -> float:
-        cadence = Cadence()
+        cadence = RateLimiter()
         await cadence.turn(rate=1000)
         cadence.heed(throttled(**headers))
         began = asyncio.get_running_loop().time()
@@ -107,7 +107,7 @@ def test_trouble_makes_everybody_pause(headers: Mapping[str, str], least: float)
 
 def test_an_answer_ends_the_trouble() -> None:
     async def run() -> list[float]:
-        cadence, pauses = Cadence(), []
+        cadence, pauses = RateLimiter(), []
         for answer in (throttled(), throttled(), {"ok": 1}, throttled()):
             cadence.heed(answer)
             pauses.append(cadence._pause)
@@ -121,13 +121,13 @@ def test_waits_on_one_connection_share(conn_id: str) -> None:
         return LookoutVisionHook(aws_conn_id=conn_id)
 
     async def run() -> None:
-        async with asker(hook, "one") as first:
-            async with asker(hook, "one") as second, asker(hook, "another") as other:
+        async with shared_polling_client(hook, "one") as first:
+            async with shared_polling_client(hook, "one") as second, shared_polling_client(hook, "another") as other:
                 assert first is second
                 assert other is not first
-            async with asker(hook, "another") as later:
+            async with shared_polling_client(hook, "another") as later:
                 assert later is not other
-        async with asker(hook, "one") as new:
+        async with shared_polling_client(hook, "one") as new:
             assert new is not first
 
     asyncio.run(run())
@@ -159,8 +159,8 @@ def test_many_waits_keep_the_pace_together(way: str, conn_id: str) -> None:
 
 def test_a_wait_whose_time_is_up_asks_once(conn_id: str) -> None:
     wait = Wait("DatasetUpdated", DATASET, delay=0.2, max_attempts=10_000)
-    with pytest.raises(WaitFailed, match="asked 1 times"):
-        asyncio.run(wait.run_async(lambda: LookoutVisionHook(conn_id), LOG, "key", ends_at=time.time() - 1))
+    with pytest.raises(WaiterFailed, match="asked 1 times"):
+        asyncio.run(wait.run_async(lambda: LookoutVisionHook(conn_id), LOG, "key", end_time=time.time() - 1))
 
 
 def test_a_trigger_that_is_made_again_ends_when_it_would_have(conn_id: str) -> None:
@@ -172,7 +172,7 @@ def test_a_trigger_that_is_made_again_ends_when_it_would_have(conn_id: str) -> N
         "aws_conn_id": conn_id,
     }
     path, made = LookoutVisionWaiterTrigger(**fields).serialize()
-    assert time.time() + 3500 < made["ends_at"] < time.time() + 3601
+    assert time.time() + 3500 < made["end_time"] < time.time() + 3601
     assert LookoutVisionWaiterTrigger(**made).serialize() == (path, made)
     assert Path(path).suffix == ".LookoutVisionWaiterTrigger"
 
@@ -197,7 +197,7 @@ def test_the_log_tells_what_is_waited_for_now_and_then(
 ) -> None:
     caplog.set_level(logging.INFO)
     wait = Wait("ModelHosted", {"ProjectName": "p", "ModelVersion": "1"}, delay=10, max_attempts=360)
-    progress = Progress(wait, LOG)
+    progress = WaiterRun(wait, LOG)
     for _ in range(61):  # ten minutes
         assert not progress.see(seen("STARTING_HOSTING"))
         clock.now += 10
@@ -214,7 +214,7 @@ def test_the_log_tells_what_is_waited_for_now_and_then(
 
 def test_what_is_there_already_has_not_been_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    assert Progress(Wait("ModelHosted", {"ProjectName": "p", "ModelVersion": "1"}, 10, 360), LOG).see(
+    assert WaiterRun(Wait("ModelHosted", {"ProjectName": "p", "ModelVersion": "1"}, 10, 360), LOG).see(
         seen("HOSTED")
     )
     assert caplog.messages == ["ModelHosted of p/1: HOSTED"]
@@ -259,7 +259,7 @@ def test_the_event_hands_back_what_the_operator_needs(conn_id: str) -> None:
 def test_the_event_says_whose_fault_it_is(
     way: str, conn_id: str, waiter: str, arguments: dict[str, str], status: str, told: str
 ) -> None:
-    ((event,)) = asyncio.run(events_of(trigger(conn_id, waiter, arguments, ends_at=time.time())))
+    ((event,)) = asyncio.run(events_of(trigger(conn_id, waiter, arguments, end_time=time.time())))
     assert event["status"] == status
     assert told in event["message"]
 
@@ -293,7 +293,7 @@ def test_a_killed_task_waits_no_longer(model: dict[str, str], conn_id: str) -> N
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1))
     timer.start()
     try:
-        with pytest.raises(WaitFailed, match="not waited for any more, since the task is killed: asked 1 "):
+        with pytest.raises(WaiterFailed, match="not waited for any more, since the task is killed: asked 1 "):
             wait.run(LookoutVisionHook(aws_conn_id=conn_id), LOG, killed.is_set)
     finally:
         timer.join()
