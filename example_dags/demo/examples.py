@@ -147,9 +147,10 @@ class Examples:
             (f"s3://{IMAGES}", "train.manifest"),
         }, upstream
         upstream = self._upstream((account, "dataset/folders/test"))
-        assert upstream == {(f"s3://{IMAGES}", "manifests/line/test.manifest"), (f"s3://{IMAGES}", FOLDERS)}, (
-            upstream
-        )
+        assert upstream == {
+            (f"s3://{IMAGES}", "manifests/line/test.manifest"),
+            (f"s3://{IMAGES}", FOLDERS),
+        }, upstream
         return "a verdict leads back to the model, to its datasets and to the images"
 
     @property

@@ -1,4 +1,4 @@
-"""A taught session whose environment nobody else shapes, and a tiny service that answers what it is told."""
+"""A session that knows the service, in an environment of its own, and a tiny service with set answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from airflow_provider_lookoutvision.model import API_VERSION, MODEL_PATH, SERVICE_NAME, teach
+from airflow_provider_lookoutvision.model import (
+    API_VERSION,
+    MODEL_PATH,
+    SERVICE_NAME,
+    register_service_model,
+)
 
 REGION = "eu-central-1"
 

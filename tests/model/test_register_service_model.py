@@ -1,4 +1,4 @@
-"""A session that was taught knows the service, and everything else that it knew before."""
+"""A session that the model is registered with knows the service, and all that it knew before."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from aiobotocore.session import AioSession
 from aiobotocore.session import get_session as get_async_session
 from botocore.loaders import Loader
 
-from airflow_provider_lookoutvision.model import API_VERSION, MODEL_PATH, SERVICE_NAME, teach
+from airflow_provider_lookoutvision.model import (
+    API_VERSION,
+    MODEL_PATH,
+    SERVICE_NAME,
+    register_service_model,
+    teach,
+)
 
 
 class AsyncWrapper:
@@ -88,19 +94,23 @@ def write_model(folder: Path, name: str, operations: list[str], version: str = A
     return str(folder)
 
 
-def test_a_session_learns_the_service_and_forgets_nothing(any_session: Any) -> None:
+def test_a_session_knows_the_service_and_all_others(any_session: Any) -> None:
     before = services(any_session)
     assert register_service_model(any_session) is any_session
     assert services(any_session) == sorted({*before, SERVICE_NAME})
     assert len(operations_of(any_session)) == 22
 
 
-def test_teaching_twice_is_teaching_once(any_session: Any) -> None:
+def test_registering_twice_is_registering_once(any_session: Any) -> None:
     loader = core(register_service_model(any_session)).get_component("data_loader")
     paths = list(loader.search_paths)
     assert core(register_service_model(any_session)).get_component("data_loader") is loader
     assert loader.search_paths == paths
     assert len(operations_of(any_session)) == 22
+
+
+def test_teach_is_the_short_name() -> None:
+    assert teach is register_service_model
 
 
 @pytest.mark.parametrize("other", ["s3", "sts"])
@@ -230,7 +240,9 @@ def test_threads_may_teach_their_sessions_at_once() -> None:
 
 def test_an_asynchronous_client_calls_pages_and_waits(service: Any) -> None:
     async def use() -> tuple[Any, Any]:
-        async with register_service_model(get_async_session()).create_client(SERVICE_NAME, endpoint_url=service.url) as client:
+        async with register_service_model(get_async_session()).create_client(
+            SERVICE_NAME, endpoint_url=service.url
+        ) as client:
             service.answer({"Projects": [{"ProjectName": "a"}], "NextToken": "t"})
             service.answer({"Projects": [{"ProjectName": "b"}]})
             pages = await client.get_paginator("list_projects").paginate().build_full_result()

@@ -31,7 +31,9 @@ class Deployment:
         return [p for page in pages for p in page["Projects"] if p["ProjectName"].startswith(prefix)]
 
     @contextmanager
-    def losing(self, drop: Callable[[Exchange], bool], service: Service | None = None) -> Iterator[LossyConnection]:
+    def losing(
+        self, drop: Callable[[Exchange], bool], service: Service | None = None
+    ) -> Iterator[LossyConnection]:
         """A connection through a proxy that loses answers."""
         service = service or self.service
         with LossyProxy(service.endpoint_url, drop) as proxy:

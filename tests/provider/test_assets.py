@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import Asset
 from airflow_and_service import Deployment
 from airflow_instance import Run
 
-from airflow_provider_lookoutvision.assets import emit_asset_event, asset_uri
+from airflow_provider_lookoutvision.assets import asset_uri, emit_asset_event
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -90,7 +90,10 @@ def test_the_operator_reads_a_table(bucket: Any, build: Any) -> None:
     ("arguments", "match"),
     [
         ({"images_s3_prefix": "s3://{bucket}/nothing/"}, "has no images"),
-        ({"images_s3_prefix": "/tmp/images"}, "images_s3_prefix is '/tmp/images'; it must be s3://bucket/prefix/"),
+        (
+            {"images_s3_prefix": "/tmp/images"},
+            "images_s3_prefix is '/tmp/images'; it must be s3://bucket/prefix/",
+        ),
         ({"test_size": 1}, "test_size is 1"),
         ({"test_size": "{{ half }}"}, "test_size is '{{ half }}'"),
         ({"seed": "seven"}, "seed is 'seven'"),
@@ -102,7 +105,10 @@ def test_the_operator_reads_a_table(bucket: Any, build: Any) -> None:
             {"manifests_s3_prefix": "s3://nowhere-at-all/out/"},
             "^s3://nowhere-at-all/out/train.manifest: .*NoSuchBucket",
         ),
-        ({"table_s3_uri": "s3://{bucket}/latin-1.csv"}, "latin-1.csv is not UTF-8 in line 3: .*Save it as UTF-8"),
+        (
+            {"table_s3_uri": "s3://{bucket}/latin-1.csv"},
+            "latin-1.csv is not UTF-8 in line 3: .*Save it as UTF-8",
+        ),
         ({"table_s3_uri": "list.csv"}, "table_s3_uri is 'list.csv'; it must be s3://bucket/key"),
         ({"table_s3_uri": "s3://{bucket}/endless.csv"}, "endless.csv is not a CSV file: .*limit"),
     ],

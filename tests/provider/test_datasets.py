@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_and_service import ATTEMPTS_OF_A_TRY, LossyConnection, Deployment, client_of, the_first
+from airflow_and_service import ATTEMPTS_OF_A_TRY, Deployment, LossyConnection, client_of, the_first
 from airflow_instance import Run
 
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange
@@ -64,7 +64,11 @@ def test_waits_and_returns_the_description(run_in_the_task: Run) -> None:
 @pytest.fixture(scope="module")
 def run_deferred(deployment: Deployment, manifest: str) -> Run:
     return deployment.airflow.run(
-        "create_dataset", conn_id=deployment.conn_id, project_name="deferred", manifest_s3_uri=manifest, deferrable=True
+        "create_dataset",
+        conn_id=deployment.conn_id,
+        project_name="deferred",
+        manifest_s3_uri=manifest,
+        deferrable=True,
     )
 
 
@@ -92,7 +96,11 @@ def test_a_triggerer_does_without_aiobotocore_and_takes_over(
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['aiobotocore'] = None\n")
     with deployment.losing(drop) as lossy:
         run = deployment.airflow.run(
-            "create_dataset", conn_id=lossy.conn_id, project_name="moved", manifest_s3_uri=manifest, deferrable=True
+            "create_dataset",
+            conn_id=lossy.conn_id,
+            project_name="moved",
+            manifest_s3_uri=manifest,
+            deferrable=True,
         )
         assert asked.wait(180)
         deployment.airflow.restart("triggerer", {"PYTHONPATH": str(tmp_path)})
@@ -136,11 +144,17 @@ def test_a_lost_answer_makes_one_dataset(run_with_lost_answers: tuple[Run, Lossy
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["in the task", "deferred"])
-def test_a_bad_manifest_fails_at_once_and_then_its_mend_works(deployment: Deployment, deferrable: bool) -> None:
+def test_a_bad_manifest_fails_at_once_and_then_its_mend_works(
+    deployment: Deployment, deferrable: bool
+) -> None:
     name = f"mended-{deferrable}".lower()
     manifest = write_manifest(deployment, f"{name}.manifest", line("1.png") + "{}\n")
     run = deployment.airflow.run(
-        "create_dataset", conn_id=deployment.conn_id, project_name=name, manifest_s3_uri=manifest, deferrable=deferrable
+        "create_dataset",
+        conn_id=deployment.conn_id,
+        project_name=name,
+        manifest_s3_uri=manifest,
+        deferrable=deferrable,
     )
     task_id = "create_deferred" if deferrable else "create"
     assert run.wait() == "failed"
@@ -196,7 +210,11 @@ def test_somebody_elses_dataset(deployment: Deployment, manifest: str, if_exists
     client.create_project(ProjectName=name)
     client.create_dataset(ProjectName=name, DatasetType="train")
     run = deployment.airflow.run(
-        "create_dataset", conn_id=deployment.conn_id, project_name=name, manifest_s3_uri=manifest, if_exists=if_exists
+        "create_dataset",
+        conn_id=deployment.conn_id,
+        project_name=name,
+        manifest_s3_uri=manifest,
+        if_exists=if_exists,
     )
     assert run.wait() == state
     assert run.task("create").try_number == 1
@@ -218,7 +236,10 @@ def s3(deployment: Deployment) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def run_of_a_whole_life(deployment: Deployment, manifest: str, s3: str) -> Run:
-    services = {"lookoutvision": {"endpoint_url": deployment.service.endpoint_url}, "s3": {"endpoint_url": s3}}
+    services = {
+        "lookoutvision": {"endpoint_url": deployment.service.endpoint_url},
+        "s3": {"endpoint_url": s3},
+    }
     conn_id = deployment.airflow.connection("", deployment.service, service_config=services)
     changes = [json.loads(line("new.png")), json.loads(line("1.png", "anomaly"))]
     return deployment.airflow.run(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from airflow_and_service import ATTEMPTS_OF_A_TRY, LossyConnection, Deployment, client_of, the_first
+from airflow_and_service import ATTEMPTS_OF_A_TRY, Deployment, LossyConnection, client_of, the_first
 from airflow_instance import Run
 
 from airflow_provider_lookoutvision.idempotency import client_token, previous_tokens
@@ -30,7 +30,9 @@ def run_with_lost_answers(deployment: Deployment) -> Iterator[tuple[Run, LossyCo
         yield deployment.airflow.run("create", conn_id=lossy.conn_id, project_name="answer-lost"), lossy
 
 
-def test_a_lost_answer_makes_one_project(deployment: Deployment, run_with_lost_answers: tuple[Run, LossyConnection]) -> None:
+def test_a_lost_answer_makes_one_project(
+    deployment: Deployment, run_with_lost_answers: tuple[Run, LossyConnection]
+) -> None:
     run, lossy = run_with_lost_answers
     assert run.wait() == "success"
 
@@ -105,7 +107,9 @@ def test_a_service_killed_after_its_commit_remembers(
 
 @pytest.fixture(scope="module")
 def run_killed(deployment: Deployment) -> Run:
-    return deployment.airflow.run("create_and_be_killed", conn_id=deployment.conn_id, project_name="task-killed")
+    return deployment.airflow.run(
+        "create_and_be_killed", conn_id=deployment.conn_id, project_name="task-killed"
+    )
 
 
 def test_a_killed_task_finds_its_project(deployment: Deployment, run_killed: Run) -> None:
@@ -162,7 +166,9 @@ def run_to_clear(deployment: Deployment) -> Iterator[tuple[Run, LossyConnection]
         yield deployment.airflow.run("create", conn_id=lossy.conn_id, project_name="task-cleared"), lossy
 
 
-def test_a_cleared_task_finds_its_project(deployment: Deployment, run_to_clear: tuple[Run, LossyConnection]) -> None:
+def test_a_cleared_task_finds_its_project(
+    deployment: Deployment, run_to_clear: tuple[Run, LossyConnection]
+) -> None:
     run, lossy = run_to_clear
     assert run.wait() == "success"
     before = run.xcom("create")
@@ -190,7 +196,9 @@ def run_of_a_whole_life(deployment: Deployment) -> Iterator[tuple[Run, LossyConn
         )
 
 
-def test_a_project_that_is_gone_is_deleted(deployment: Deployment, run_of_a_whole_life: tuple[Run, LossyConnection]) -> None:
+def test_a_project_that_is_gone_is_deleted(
+    deployment: Deployment, run_of_a_whole_life: tuple[Run, LossyConnection]
+) -> None:
     run, lossy = run_of_a_whole_life
     assert run.wait() == "success"
 
@@ -211,7 +219,9 @@ def test_a_project_that_is_gone_is_deleted(deployment: Deployment, run_of_a_whol
 
 @pytest.fixture(scope="module")
 def run_mapped(deployment: Deployment) -> Run:
-    return deployment.airflow.run("create_mapped", conn_id=deployment.conn_id, names=["map-a", "map-b", "map-c"])
+    return deployment.airflow.run(
+        "create_mapped", conn_id=deployment.conn_id, names=["map-a", "map-b", "map-c"]
+    )
 
 
 def test_mapped_tasks_make_a_project_each(deployment: Deployment, run_mapped: Run) -> None:
@@ -254,7 +264,9 @@ def run_in_groups(deployment: Deployment) -> Iterator[tuple[Run, LossyConnection
         yield deployment.airflow.run("create_in_groups", conn_id=lossy.conn_id, project_name="group"), lossy
 
 
-def test_a_group_is_part_of_the_identity(deployment: Deployment, run_in_groups: tuple[Run, LossyConnection]) -> None:
+def test_a_group_is_part_of_the_identity(
+    deployment: Deployment, run_in_groups: tuple[Run, LossyConnection]
+) -> None:
     run, lossy = run_in_groups
     assert run.wait() == "success"
 
@@ -270,7 +282,9 @@ def test_a_group_is_part_of_the_identity(deployment: Deployment, run_in_groups: 
 @pytest.fixture(scope="module")
 def run_using_anothers(deployment: Deployment) -> Run:
     client_of(deployment.service).create_project(ProjectName="theirs-to-use")
-    return deployment.airflow.run("create", conn_id=deployment.conn_id, project_name="theirs-to-use", if_exists="skip")
+    return deployment.airflow.run(
+        "create", conn_id=deployment.conn_id, project_name="theirs-to-use", if_exists="skip"
+    )
 
 
 def test_takes_somebody_elses_project_when_told_to(deployment: Deployment, run_using_anothers: Run) -> None:
@@ -333,7 +347,9 @@ def run_with_an_invalid_name(deployment: Deployment) -> Iterator[tuple[Run, Loss
         yield deployment.airflow.run("create", conn_id=lossy.conn_id, project_name="-line 4"), lossy
 
 
-def test_an_invalid_name_is_refused_before_any_call(run_with_an_invalid_name: tuple[Run, LossyConnection]) -> None:
+def test_an_invalid_name_is_refused_before_any_call(
+    run_with_an_invalid_name: tuple[Run, LossyConnection],
+) -> None:
     run, lossy = run_with_an_invalid_name
     assert run.wait() == "failed"
 

@@ -95,7 +95,12 @@ ENDPOINTS: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
 @both
 @pytest.mark.parametrize("place", ENDPOINTS)
 def test_finds_the_endpoint_wherever_it_is_configured(
-    place: str, deferrable: bool, service: RecordingServer, connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    place: str,
+    deferrable: bool,
+    service: RecordingServer,
+    connect: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     extra, environment, config_file = ENDPOINTS[place]
 
@@ -193,7 +198,9 @@ def test_assumes_a_role(deferrable: bool, sts: str, service: RecordingServer, co
 
 
 @both
-def test_refreshes_an_assumed_role(deferrable: bool, sts: str, service: RecordingServer, connect: Any) -> None:
+def test_refreshes_an_assumed_role(
+    deferrable: bool, sts: str, service: RecordingServer, connect: Any
+) -> None:
     # The shortest that STS gives, and the moment that botocore begins to look for new credentials.
     shortest = {"DurationSeconds": 900}
     hook = LookoutVisionHook(
@@ -209,7 +216,12 @@ def test_refreshes_an_assumed_role(deferrable: bool, sts: str, service: Recordin
 
 @both
 def test_assumes_a_role_with_a_web_identity(
-    deferrable: bool, sts: str, service: RecordingServer, connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    deferrable: bool,
+    sts: str,
+    service: RecordingServer,
+    connect: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "token").write_text("a.web.identity")
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts)
@@ -243,7 +255,9 @@ def test_reads_a_profile(deferrable: bool, service: RecordingServer, connect: An
 
 
 @both
-def test_works_without_a_connection(deferrable: bool, service: RecordingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_works_without_a_connection(
+    deferrable: bool, service: RecordingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDENVIRON")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL_LOOKOUTVISION", service.url)
@@ -254,7 +268,9 @@ def test_works_without_a_connection(deferrable: bool, service: RecordingServer, 
     assert service.requests[0].credential[0] == "AKIDENVIRON"
 
 
-def test_its_own_region_and_configuration_come_before_the_connections(service: RecordingServer, connect: Any) -> None:
+def test_its_own_region_and_configuration_come_before_the_connections(
+    service: RecordingServer, connect: Any
+) -> None:
     conn_id = connect(endpoint_url=service.url, config_kwargs={"retries": {"total_max_attempts": 9}})
     hook = LookoutVisionHook(
         conn_id,

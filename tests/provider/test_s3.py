@@ -52,7 +52,7 @@ def test_a_prefix_may_be_empty_and_a_folder_ends_with_a_slash() -> None:
 @pytest.mark.parametrize("uri", ["", "bucket/key", "/tmp/key", "s3:/bucket/key", "s3:///key", "https://b/k"])
 @pytest.mark.parametrize("parse", [parse_s3_uri, parse_s3_prefix, parse_s3_folder])
 def test_the_error_names_the_parameter(parse: Any, uri: str) -> None:
-    with pytest.raises(AirflowFailException, match="^manifest_s3_uri is .* it must be s3://bucket/"):
+    with pytest.raises(AirflowFailException, match=r"^manifest_s3_uri is .* it must be s3://bucket/"):
         parse("manifest_s3_uri", uri)
 
 
