@@ -152,6 +152,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         """Stop soon, and save the results so far."""
         if self._concurrency:
             self._concurrency.stopped = True
+            self.log.info("The task is killed: saving the results so far")
 
     @cached_property
     def _service(self) -> Any:

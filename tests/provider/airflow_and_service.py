@@ -1,4 +1,4 @@
-"""Airflow, a service and a client of it, and connections between them that lose answers."""
+"""An Airflow with a service, and connections between them that lose answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ATTEMPTS_OF_A_TRY = 2  # see AirflowInstance.connection
 
 @dataclass
 class Deployment:
-    """Airflow, a service, and a client of the service for looking on."""
+    """Airflow, a service, and an Airflow connection to the service."""
 
     airflow: AirflowInstance
     service: Service

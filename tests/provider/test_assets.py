@@ -12,7 +12,7 @@ from airflow_instance import Run
 
 from airflow_provider_lookoutvision.assets import asset_uri, emit_asset_event
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(3600)
 
 ARN = "arn:aws:lookoutvision:us-east-1:123456789012:model/circuit-boards/1"
 URI = "lookoutvision://us-east-1/123456789012/model/circuit-boards/1"

@@ -25,7 +25,7 @@ from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyPr
 from airflow_provider_lookoutvision.testing.s3 import running_s3
 from airflow_provider_lookoutvision.testing.service import running_service
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_trigger_all")]
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("_trigger_all")]
 
 BUCKETS = ("images", "reports")
 

@@ -17,7 +17,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 )
 from airflow_provider_lookoutvision.testing.service import running_service
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 from airflow_provider_lookoutvision.triggers import lookoutvision as triggers
 from example_dags.demo.backends import IMAGES, RESULTS, Backends, running_backends
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(3600)
 
 ACCOUNT = "lookoutvision://us-east-1/123456789012"
 TRAIN, TEST, MODEL = ((ACCOUNT, name) for name in ("dataset/p/train", "dataset/p/test", "model/p/1"))

@@ -31,7 +31,7 @@ from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyPr
 from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
 from airflow_provider_lookoutvision.testing.service import Service
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(3600)
 
 HERE = Path(__file__).parent
 PROJECTS = ("left", "right")

@@ -22,7 +22,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 )
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_trigger_all")]
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("_trigger_all")]
 
 
 # -- in Airflow ------------------------------------------------------------------------------------------

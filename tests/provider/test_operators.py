@@ -60,7 +60,10 @@ STATIC = {
 
 # What an operator needs besides a project's name.
 REQUIRED: dict[str, dict[str, Any]] = {
-    "LookoutVisionBuildManifestOperator": {"images": "s3://images/", "destination": "s3://images/"},
+    "LookoutVisionBuildManifestOperator": {
+        "images_s3_prefix": "s3://images/",
+        "manifests_s3_prefix": "s3://images/",
+    },
     "LookoutVisionCreateDatasetOperator": {"dataset_type": "train"},
     "LookoutVisionUpdateDatasetEntriesOperator": {"dataset_type": "train", "changes": "{}"},
     "LookoutVisionDeleteDatasetOperator": {"dataset_type": "train"},
@@ -69,7 +72,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "LookoutVisionStopModelOperator": {"model_version": "1"},
     "LookoutVisionDeleteModelOperator": {"model_version": "1"},
     "LookoutVisionStartModelPackagingJobOperator": {"model_version": "1", "configuration": {}},
-    "LookoutVisionDetectAnomaliesOperator": {"model_version": "1", "image": "s3://images/1.png"},
+    "LookoutVisionDetectAnomaliesOperator": {"model_version": "1", "image_s3_uri": "s3://images/1.png"},
     "LookoutVisionDatasetSensor": {"dataset_type": "train"},
     "LookoutVisionModelPackagingJobSensor": {"job_name": "j"},
 }
@@ -153,7 +156,7 @@ def test_every_parameter_is_a_template_but_for_switches_and_limits(operator: Any
 @pytest.mark.parametrize(
     ("name", "rendered"),
     [
-        ("CreateDatasetOperator", {"manifest": "{'s3': 'b'}"}),
+        ("CreateDatasetOperator", {"manifest_s3_uri": "{'s3': 'b'}"}),
         ("CreateModelOperator", {"min_f1": "good"}),
         ("CreateModelOperator", {"tags": "{'line': '7'}"}),
         ("StartModelOperator", {"min_inference_units": "two"}),
@@ -188,16 +191,17 @@ def test_parameters_are_given_by_name(operator: Any) -> None:
 
 
 def test_a_wrong_if_exists_is_found_when_the_dag_is_parsed() -> None:
-    with pytest.raises(AirflowFailException, match=r"'take'.*fail, use"):
+    with pytest.raises(AirflowFailException, match=r"'take'.*fail or skip"):
         create("c", "p", if_exists="take")
     create("c", "p", if_exists="skip")
+    create("c", "p", if_exists="use")
     create("c", "p", if_exists="{{ params.if_exists }}")
 
 
 def test_a_wrong_if_exists_is_found_after_rendering_too(conn_id: str, client: Any) -> None:
     task = create(conn_id, "rendered", if_exists="{{ params.if_exists }}")
     task.if_exists = "take"  # type: ignore[assignment]  # as rendering does
-    with pytest.raises(AirflowFailException, match=r"'take'.*fail, use"):
+    with pytest.raises(AirflowFailException, match=r"'take'.*fail or skip"):
         task.execute(context("rendered"))
     assert "rendered" not in names(client)
 
@@ -217,14 +221,14 @@ def test_an_explicit_token_is_used_as_it_is(conn_id: str, client: Any) -> None:
 
 def test_an_explicit_token_that_made_another_project_is_refused(conn_id: str, client: Any) -> None:
     client.create_project(ProjectName="old", ClientToken="spent")
-    with pytest.raises(AirflowFailException, match=r"'spent' has made project 'old'.*'new'"):
+    with pytest.raises(AirflowFailException, match=r"'spent' created project 'old'.*'new'"):
         create(conn_id, "new", client_token="spent").execute(context("spent"))
     assert "new" not in names(client)
 
 
 def test_with_an_explicit_token_nothing_else_is_proof(conn_id: str, client: Any) -> None:
     create(conn_id, "derived").execute(context("derived"))
-    with pytest.raises(AirflowFailException, match="did not make it"):
+    with pytest.raises(AirflowFailException, match="did not create it"):
         create(conn_id, "derived", client_token="another").execute(context("derived", try_number=2))
 
 

@@ -87,7 +87,7 @@ def test_arguments_reach_the_tasks_that_have_them(dag: DAG) -> None:
     assert build.s3_conn_id == "s3"
     assert [dataset.dataset_type for dataset in datasets] == ["train", "test"]
     for dataset in datasets:
-        assert (dataset.project_name, dataset.if_exists, dataset.waiter_delay) == ("p", "use", 2)
+        assert (dataset.project_name, dataset.if_exists, dataset.waiter_delay) == ("p", "skip", 2)
         assert dataset.deferrable
     for each in (build, *datasets):
         assert (each.aws_conn_id, each.region_name, each.retries) == ("from-the-dag", "eu-central-1", 1)

@@ -76,7 +76,7 @@ async def event_of(waits: LookoutVisionWaiterTrigger) -> Any:
     return event.payload
 
 
-# -- transient errors --------------------------------------------------------------------------------------
+# -- transient errors ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_which_errors_are_transient(status: int, code: str, transient: bool) -> 
     assert not is_transient({"DatasetDescription": {}})
 
 
-# -- how often it polls ---------------------------------------------------------------------------------------
+# -- how often it polls ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_a_resource_that_is_missing_ends_it(hook: LookoutVisionHook) -> None:
     [
         ("TRAINING_FAILED", "Invalid input: line 3 has no source-ref", False),
         ("TRAINING_FAILED", "Service fault: the process was killed", True),
-        ("DELETING", "", True),
+        ("DELETING", "going", True),
     ],
 )
 def test_the_status_message_decides_about_a_retry(status: str, message: str, retryable: bool) -> None:
