@@ -2,7 +2,7 @@
 
 The project and its two datasets are made from Ground Truth manifests when they aren't there yet. The model is
 tried on the test dataset, which it isn't trained on; a worse one than ``min_f1`` fails the task, with its
-figures, and is kept for a look at its evaluation.
+metrics, and is kept for a look at its evaluation.
 """
 
 from __future__ import annotations

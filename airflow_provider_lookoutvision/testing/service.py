@@ -127,7 +127,7 @@ class Service:
         watchdog = threading.Timer(_START_SECONDS, self._process.kill)
         watchdog.start()
         try:
-            assert self._process.stdout is not None  # noqa: S101 (a pipe was asked for)
+            assert self._process.stdout is not None  # noqa: S101 (stdout is a pipe)
             for line in self._process.stdout:
                 if match := re.search(r"listening on \w+://.*:(\d+)", line):
                     self.port = int(match[1])

@@ -1,15 +1,14 @@
 """Which errors pass: the one rule for operators, sensors and triggers.
 
-=================  =====================================================  ==================================
-an error is        when                                                   who repeats the request
-=================  =====================================================  ==================================
-transient          the service throttles, has failed, or can't be reached  the caller, after a
-:class:`Backoff` busy               it conflicts with a state that ends by itself           a wait in the
-task, or a retry of it retryable          it is none of those that a retry meets again            Airflow's
-retry =================  =====================================================
-==================================
+=========  =======================================================  ================================
+an error   when                                                     what repeats the request
+=========  =======================================================  ================================
+transient  the service throttles, is at fault, or can't be reached  the caller, after a ``Backoff``
+busy       the request conflicts with a state that ends by itself   a wait in the task, or its retry
+retryable  its code isn't one that a retry of the task meets again  Airflow's retry
+=========  =======================================================  ================================
 
-An answer of a proxy in front of the service counts as the service's own.
+A response of a proxy in front of the service counts as the service's own.
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ def retry_after(response: Mapping[str, Any]) -> float:
 
 
 class Backoff:
-    """When requests may go on after transient errors, for all who share it.
+    """When requests may go on after transient errors, for all requests that share it.
 
     A pause is as long as ``Retry-After`` says, and at least 1 s, 2 s, 4 s and so on; a random part of up to
     half as much is added, so that clients don't come back together. Errors of requests that were under way

@@ -2,7 +2,7 @@
 
 ``make examples`` does it, or ``python -m example_dags.demo.examples`` in the repository's folder: make
 datasets of folders, train a model, promote one that is as good, turn down one that isn't better, and look at
-a night's images with the one in use. Then what OpenLineage was told of it must lead from a verdict back to
+a night's images with the one in use. Then the lineage in OpenLineage must lead from a verdict back to
 the images. The exit status is 0 when each did what it says.
 """
 
@@ -47,8 +47,8 @@ class Examples:
             *(self.turn_down, self.packaging, self.batch, self.lineage),
         ):
             begin = time.monotonic()
-            told = example()
-            say(f"  {example.__name__:<10}  {told} ({time.monotonic() - begin:.0f} s)")
+            summary = example()
+            say(f"  {example.__name__:<10}  {summary} ({time.monotonic() - begin:.0f} s)")
 
     def taskflow(self) -> str:
         """Folders become two datasets, a quarter of each kind in the test dataset."""

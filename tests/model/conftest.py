@@ -69,7 +69,7 @@ class Service:
         self._answers.append((status, headers, json.dumps(body).encode()))
 
     def fail(self, code: str, status: int, body: dict[str, Any] | None = None, **headers: str) -> None:
-        self.answer({"Message": "told to", **(body or {})}, status, **{"x-amzn-errortype": code, **headers})
+        self.answer({"Message": "refused", **(body or {})}, status, **{"x-amzn-errortype": code, **headers})
 
     def reset(self) -> None:
         self.requests.clear()

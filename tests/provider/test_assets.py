@@ -1,4 +1,4 @@
-"""What the events of a task's outlets tell of the project or model that it made."""
+"""The events of a task's outlets: the project or model that it made."""
 
 from __future__ import annotations
 

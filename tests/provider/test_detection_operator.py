@@ -84,8 +84,8 @@ def test_mapped_tasks_and_one_that_is_killed(run_mapped: tuple[Run, LossyProxy],
 
     assert run.xcom("collect") == [12, 12, 0]
     assert [run.task("detect", index).try_number for index in range(3)] == [2, 1, 1]
-    asked = sum(map(detecting, proxy.exchanges))
-    assert asked <= 12 + 4 + 12  # eight of the first twelve were kept when it was killed
+    detections = sum(map(detecting, proxy.exchanges))
+    assert detections <= 12 + 4 + 12  # eight of the first twelve were saved when it was killed
     for index, folder in enumerate(("mapped-a/", "mapped-b/")):
         summary = run.xcom("detect", map_index=index)
         spotted = [f"s3://images/{folder}{number:02}.png" for number in (0, 3, 6, 9)]

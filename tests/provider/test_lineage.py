@@ -144,8 +144,8 @@ def test_from_images_to_verdicts(conn_id: str, backends: Backends, monkeypatch: 
     ]
     facets = lineage(resumed).outputs[0].facets
     assert facets["datasetType"].datasetType == "MODEL"
-    figures = facets["lookoutvision_performance"]
-    assert {name: getattr(figures, name) for name in ("F1Score", "Precision", "Recall")} == description[
+    metrics = facets["lookoutvision_performance"]
+    assert {name: getattr(metrics, name) for name in ("F1Score", "Precision", "Recall")} == description[
         "Performance"
     ]
 
@@ -200,7 +200,7 @@ def test_a_packaged_model(connect: Any) -> None:
     version = {"ProjectName": "p", "ModelVersion": "3"}
     with Stubber(task.hook.conn) as service:
         service.add_response(
-            "start_model_packaging_job", {"JobName": "j"}, {**asked(task), "ClientToken": ANY}
+            "start_model_packaging_job", {"JobName": "j"}, {**job_of(task), "ClientToken": ANY}
         )
         for _ in range(2):
             service.add_response("describe_model_packaging_job", described, job)
@@ -209,7 +209,7 @@ def test_a_packaged_model(connect: Any) -> None:
         assert lineage_of(task) == ([(ACCOUNT, "model/p/3")], [("s3://components", "edge/")])
 
 
-def asked(task: LookoutVisionStartModelPackagingJobOperator) -> dict[str, Any]:
+def job_of(task: LookoutVisionStartModelPackagingJobOperator) -> dict[str, Any]:
     version = {"ProjectName": task.project_name, "ModelVersion": task.model_version}
     return {**version, "Configuration": task.configuration}
 

@@ -170,8 +170,8 @@ def test_a_model_that_is_not_good_enough_fails_the_task_and_is_kept(
 ) -> None:
     with pytest.raises(AirflowFailException) as raised:
         creating(conn_id, project, min_f1=0.95).execute(context(project))
-    figures = f"F1Score {QUICK_F1:.4f}, Precision 1.0000, Recall 0.8000; min_f1 is 0.95"
-    assert str(raised.value) == f"Model {project}/1 is not good enough: {figures}. The model is kept"
+    metrics = f"F1Score {QUICK_F1:.4f}, Precision 1.0000, Recall 0.8000; min_f1 is 0.95"
+    assert str(raised.value) == f"Model {project}/1 is not good enough: {metrics}. The model is kept"
     assert account.statuses(project) == {"1": "TRAINED"}
 
 
@@ -218,7 +218,7 @@ def test_trainings_over_the_quota_are_left_to_airflows_retries(connect: Any, dep
     account.project()
     for _ in range(2):
         account.begin_training()
-    with pytest.raises(AirflowException, match=r"max_trainings.*A retry of this task asks again") as raised:
+    with pytest.raises(AirflowException, match=r"max_trainings.*Let the task retry") as raised:
         creating(connected(connect, account), "plates").execute(context("quota"))
     assert not isinstance(raised.value, AirflowFailException)
     for version in account.statuses():

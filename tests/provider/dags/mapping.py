@@ -56,7 +56,7 @@ def refused() -> None:
 
 
 @task
-def tell(place: str, results: dict[str, Any]) -> None:
+def report(place: str, results: dict[str, Any]) -> None:
     Path(place).write_text(json.dumps({name: list(of_each) for name, of_each in results.items()}))
 
 
@@ -131,7 +131,7 @@ with DAG(
     manifest >> project >> dataset >> dataset_sensor >> entries >> model
     model >> [package, package_sensor] >> refused() >> start
     start >> model_sensor >> detect >> stop >> delete_dataset >> delete_model >> delete_project
-    delete_project >> tell(
+    delete_project >> report(
         "{{ params.report }}",
         {
             "build_manifest": manifest.output,

@@ -1,4 +1,4 @@
-"""DAGs that train, host and ask models."""
+"""DAGs that train, host and use models."""
 
 from __future__ import annotations
 
