@@ -70,7 +70,7 @@ def main() -> None:
     print(f"each wait polls every {options.delay:g} s; {options.minutes:g} minutes for each row\n")
     print("| way | waits | longest time between two requests | median | requests/s | resident |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    with tempfile.TemporaryDirectory(images_s3_prefix="lookoutvision-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="lookoutvision-bench-") as folder:
         data_dir = Path(folder)
         _prepare(data_dir, max(options.waits))
         with running_service(data_dir, ["--no-worker"]) as service:
