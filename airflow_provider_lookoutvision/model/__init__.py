@@ -2,9 +2,9 @@
 
 botocore dropped the service after 1.40.60. The JSON files in this folder describe it in botocore's own data
 layout: operations and shapes, paginators, waiters for every asynchronous operation, endpoint rules.
-:func:`register_service_model`, or :func:`teach` for short, makes one session know them; setting
-    ``AWS_DATA_PATH`` to :data:`MODEL_PATH` does the same for every boto3 program of an environment. Importing
-    this module imports only Python's standard library.
+One call of :func:`register_service_model` (:func:`teach` for short) makes a session know them; setting
+``AWS_DATA_PATH`` to :data:`MODEL_PATH` does the same for every boto3 program of an environment. Importing
+this module imports only Python's standard library.
 """
 
 from __future__ import annotations
