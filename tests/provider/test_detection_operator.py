@@ -135,7 +135,7 @@ def test_one_image(runs: DetectionRuns, folder: str, s3: Any) -> None:
 )
 def test_an_image_that_is_not_there(runs: DetectionRuns, image: str, message: str) -> None:
     with pytest.raises(AirflowFailException, match=message):
-        runs.operator(image=image).execute(context("missing"))
+        runs.operator(image_s3_uri=image).execute(context("missing"))
 
 
 # -- a prefix --------------------------------------------------------------------------------------------
