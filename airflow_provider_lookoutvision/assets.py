@@ -1,8 +1,8 @@
-"""Projects and models as Airflow's assets: their URIs, and what an event of them tells.
+"""Projects and models as Airflow assets: their URIs, and the events of tasks that make them.
 
-A task that declares ``outlets=[AssetAlias("models")]`` announces under that alias the asset of what it made;
-one that declares the asset itself gives its event the same extra. The URI is made of the ARN:
-``lookoutvision://us-east-1/123456789012/model/circuit-boards/1``.
+A task with ``outlets=[AssetAlias("models")]`` emits an event of the asset that it made, under that alias; a
+task with an ``Asset`` among its outlets adds the same extra to that asset's event. The URI is derived from
+the ARN: ``lookoutvision://us-east-1/123456789012/model/circuit-boards/1``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def asset_uri(arn: str) -> str:
     return f"{SCHEME}://{region}/{account}/{resource}"
 
 
-def announce(context: Context, arn: str, extra: Mapping[str, Any]) -> None:
-    """Give the events of the running task's outlets what it made; without outlets nothing happens.
+def emit_asset_event(context: Context, arn: str, extra: Mapping[str, Any]) -> None:
+    """Add what the running task made to the events of its outlets; without outlets nothing happens.
 
     :param arn: of the project or model.
-    :param extra: plain data that the events are to carry, such as a model's figures.
+    :param extra: JSON data for the events, such as a model's metrics.
     """
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
 

@@ -1,13 +1,14 @@
-"""What tasks read and write, in the terms of OpenLineage.
+"""What tasks read and write, as OpenLineage datasets.
 
-An object or a prefix in S3 has the namespace ``s3://<bucket>`` and its key as the name, as OpenLineage's
-naming rules say. What the service keeps has the namespace ``lookoutvision://<region>/<account>`` and the name
-``project/<project>``, ``dataset/<project>/train`` or ``model/<project>/<version>``: together they are the
-URIs of :mod:`airflow_provider_lookoutvision.assets`, and Airflow's assets of that scheme are told alike.
+An S3 object or prefix has the namespace ``s3://<bucket>`` and its key as the name, as OpenLineage's naming
+rules say. The service's resources have the namespace ``lookoutvision://<region>/<account>`` and the name
+``project/<project>``, ``dataset/<project>/train`` or ``model/<project>/<version>``: together these are the
+URIs of
+:mod:`airflow_provider_lookoutvision.assets`, and Airflow's assets of that scheme get the same names.
 
-Airflow's OpenLineage provider asks the operators when a task has ended. Where it isn't installed nobody asks,
-and nothing of it is imported. What is told comes from the operator's parameters, from what the task has
-returned, and from the service; a service that doesn't answer costs its part of the lineage, and no more.
+Airflow's OpenLineage provider calls the operators when a task has ended. Without that provider nothing calls
+them, and nothing of it is imported. The lineage comes from the operator's parameters, from the task's result,
+and from the service; if the service doesn't respond, its part is missing, and nothing else.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
 
 
-_SLASHES = 4  # of a URI up to what it names: lookoutvision://region/account/name
+_SLASHES = 4  # in a URI before the name: lookoutvision://region/account/name
 
 
-def of(inputs: Iterable[Dataset | None], outputs: Iterable[Dataset | None]) -> OperatorLineage[Any, Any]:
-    """Return the lineage of a task; None stands for what isn't there."""
+def operator_lineage(
+    inputs: Iterable[Dataset | None], outputs: Iterable[Dataset | None]
+) -> OperatorLineage[Any, Any]:
+    """Return the lineage of a task, without the Nones."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     return OperatorLineage(
@@ -37,8 +40,8 @@ def of(inputs: Iterable[Dataset | None], outputs: Iterable[Dataset | None]) -> O
     )
 
 
-def s3(uri: str | None, rows: int | None = None) -> Dataset | None:
-    """Return the dataset of an object or a prefix, ``s3://bucket/key``.
+def s3_dataset(uri: str | None, rows: int | None = None) -> Dataset | None:
+    """Return the dataset of an S3 object or prefix, ``s3://bucket/key``; None without a URI.
 
     :param rows: how many lines were written to it.
     """
@@ -48,9 +51,11 @@ def s3(uri: str | None, rows: int | None = None) -> Dataset | None:
         OutputStatisticsOutputDatasetFacet,
     )
 
+    from airflow_provider_lookoutvision.operators.s3 import parse_s3_prefix
+
     if not uri:
         return None
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    bucket, key = parse_s3_prefix("the dataset's URI", uri)
     namespace, name = f"s3://{bucket}", key or "/"
     if rows is None:
         return Dataset(namespace, name)
@@ -58,8 +63,8 @@ def s3(uri: str | None, rows: int | None = None) -> Dataset | None:
     return OutputDataset(namespace, name, outputFacets={"outputStatistics": statistics})
 
 
-def model(description: Mapping[str, Any] | None) -> Dataset | None:
-    """Return the dataset of a model, with the figures of its evaluation when it has them.
+def model_dataset(description: Mapping[str, Any] | None) -> Dataset | None:
+    """Return the dataset of a model, with the metrics of its evaluation if it has been evaluated.
 
     :param description: its ModelDescription or ModelMetadata.
     """
@@ -69,29 +74,38 @@ def model(description: Mapping[str, Any] | None) -> Dataset | None:
     if not description:
         return None
     facets: dict[str, Any] = {"datasetType": dataset_type_dataset.DatasetTypeDatasetFacet("MODEL")}
-    if figures := description.get("Performance"):
-        facets["lookoutvision_performance"] = DatasetFacet().with_additional_properties(**figures)
+    if metrics := description.get("Performance"):
+        facets["lookoutvision_performance"] = DatasetFacet().with_additional_properties(**metrics)
     return _resource(asset_uri(description["ModelArn"]), facets)
 
 
-def datasets(operator: LookoutVisionBaseOperator, project_name: str, *types: str) -> list[Dataset]:
-    """Return the datasets that a project has, or those of these types among them."""
-    project = ask(operator, "DescribeProject", ProjectName=project_name).get("ProjectDescription")
+def project_datasets(
+    operator: LookoutVisionBaseOperator, project_name: str, *dataset_types: str
+) -> list[Dataset]:
+    """Return a project's datasets.
+
+    :param dataset_types: only datasets of these types; by default all.
+    """
+    project = call_if_available(operator, "DescribeProject", ProjectName=project_name).get(
+        "ProjectDescription"
+    )
     if not project:
         return []
     arn = project["ProjectArn"].replace(":project/", ":dataset/")
-    there = [each["DatasetType"] for each in project["Datasets"]]
-    return [_resource(f"{asset_uri(arn)}/{each}") for each in there if not types or each in types]
+    types = [each["DatasetType"] for each in project["Datasets"]]
+    return [_resource(f"{asset_uri(arn)}/{each}") for each in types if each in (dataset_types or types)]
 
 
-def ask(operator: LookoutVisionBaseOperator, operation: str, **parameters: Any) -> dict[str, Any]:
-    """Ask the service, and return its answer; or nothing when it refuses or is away."""
+def call_if_available(
+    operator: LookoutVisionBaseOperator, operation: str, **parameters: Any
+) -> dict[str, Any]:
+    """Call the service and return its output, or an empty dict when it refuses or doesn't respond."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         return operator.call(operation, **parameters)
     except (BotoCoreError, ClientError) as error:
-        operator.log.warning("OpenLineage is told less than there is: %s", error)
+        operator.log.warning("The lineage is incomplete: %s", error)
         return {}
 
 

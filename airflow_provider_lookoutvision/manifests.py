@@ -1,7 +1,7 @@
-"""Ground Truth manifests from what people have: folders named after the labels, or a table.
+"""Ground Truth manifests from folders named after the labels, or from a table.
 
-An image is a line. The same images, labels and seed give the same bytes, so that a task that is retried
-writes what it wrote before.
+A manifest has a line for each image. The same images, labels and seed give the same bytes, so a retry of a
+task writes the same manifest again.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _MASKS_ARE = "the mask of anomaly/<name>.jpg is masks/<class>/<name>.png"
 
 
 class InvalidLayout(ValueError):
-    """Folders or a table that no manifest can be made of; the message says what to change."""
+    """No manifest can be built from these folders or this table; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image that is ``normal`` or an ``anomaly``, and its mask, of one class of defects."""
+    """An image labelled ``normal`` or ``anomaly``, and its mask, of one class of defects."""
 
     source_ref: str
     label: str
@@ -40,11 +40,11 @@ class LabelledImage:
 def from_folders(root: str, objects: Mapping[str, datetime]) -> list[LabelledImage]:
     """The images below ``normal/`` and ``anomaly/``, with the masks below ``masks/<class>/``.
 
-    A mask has the name of its image, with ``.png`` in the place of the image's ending.
+    A mask has the name of its image, with the suffix ``.png``.
 
     :param root: ``s3://bucket/prefix/``.
     :param objects: when each object below it was last changed, by its key after ``root``.
-    :raises InvalidLayout: when there are no images, or masks and images don't belong together one to one.
+    :raises InvalidLayout: when there are no images, or masks and images don't match one to one.
     """
     masks: dict[str, tuple[str, str]] = {}
     masked: dict[str, str] = {}
@@ -76,9 +76,9 @@ def from_folders(root: str, objects: Mapping[str, datetime]) -> list[LabelledIma
                 )
             mask_ref = root + mask if mask else None
             images.append(LabelledImage(root + name, label, objects[name], mask_ref, mask_class or None))
-    if lonely := [mask for stem, (_, mask) in masks.items() if stem not in masked]:
+    if unmatched := [mask for stem, (_, mask) in masks.items() if stem not in masked]:
         raise InvalidLayout(
-            f"{root}: these masks have no image in anomaly/: {_some(sorted(lonely))}; {_MASKS_ARE}"
+            f"{root}: these masks have no image in anomaly/: {_some(sorted(unmatched))}; {_MASKS_ARE}"
         )
     if not images:
         raise InvalidLayout(f"{root} has no images in normal/ or anomaly/, only {_some(sorted(objects))}")
@@ -88,7 +88,7 @@ def from_folders(root: str, objects: Mapping[str, datetime]) -> list[LabelledIma
 def from_table(lines: Iterable[str], root: str, created: datetime) -> list[LabelledImage]:
     """The images that a CSV file lists: columns ``image`` and ``label``, perhaps ``mask`` and ``class``.
 
-    :param root: what a name without ``s3://`` is below of: ``s3://bucket/prefix/``.
+    :param root: where names without ``s3://`` are: ``s3://bucket/prefix/``.
     :param created: when the table was last changed.
     :raises InvalidLayout: naming the line.
     """
@@ -122,15 +122,15 @@ def from_table(lines: Iterable[str], root: str, created: datetime) -> list[Label
 
 
 def split(
-    images: Sequence[LabelledImage], test_share: float, seed: int
+    images: Sequence[LabelledImage], test_size: float, seed: int
 ) -> tuple[list[LabelledImage], list[LabelledImage]]:
-    """Divide images into those to train with and those to test with, of each label and class alike.
+    """Split images into train and test, stratified by label and class.
 
-    Which side an image is on depends on its own name and the seed, and little on what else there is: images
-    that are added later hardly move the others.
+    The side of an image depends on its own name and the seed, and little on the other images: images that are
+    added later hardly move the others.
 
-    :param test_share: of each label and class, 0 to 1; rounded.
-    :raises InvalidLayout: when a share above 0 leaves no images on a side.
+    :param test_size: the fraction of each label and class for the test side, 0 to 1; rounded.
+    :raises InvalidLayout: when a size above 0 leaves no images on a side.
     """
     groups: dict[tuple[str, str | None], list[LabelledImage]] = {}
     for image in images:
@@ -138,14 +138,14 @@ def split(
     test: set[str] = set()
     for members in groups.values():
         ordered = sorted(members, key=lambda image: _rank(seed, image.source_ref))
-        test.update(image.source_ref for image in ordered[: round(test_share * len(members))])
-    if test_share and len(test) in (0, len(images)):
+        test.update(image.source_ref for image in ordered[: round(test_size * len(members))])
+    if test_size and len(test) in (0, len(images)):
         counts = Counter(image.label for image in images)
         side, other = ("train", "smaller") if test else ("test", "larger")
         raise InvalidLayout(
-            f"test_share {test_share:g} of {counts['normal']} normal and {counts['anomaly']} anomaly images, "
+            f"test_size {test_size:g} of {counts['normal']} normal and {counts['anomaly']} anomaly images, "
             f"rounded for each label and class, leaves none to {side} with: add images, or set a {other} "
-            "test_share, or 0 for no test manifest"
+            "test_size, or 0 for no test manifest"
         )
     return (
         [image for image in images if image.source_ref not in test],
@@ -154,17 +154,17 @@ def split(
 
 
 def manifest(images: Iterable[LabelledImage], colors: Mapping[str, str]) -> str:
-    """The images as JSON Lines in Ground Truth's form.
+    """The images as JSON Lines in the Ground Truth format.
 
     :param colors: of the classes in their masks, ``#RRGGBB``.
     """
     return "".join(json.dumps(_line(image, colors), separators=(",", ":")) + "\n" for image in images)
 
 
-def colors_of(images: Iterable[LabelledImage], given: Mapping[str, str]) -> dict[str, str]:
-    """The colour of each class in its masks: as given; of a class alone, white by default.
+def mask_colors(images: Iterable[LabelledImage], given: Mapping[str, str]) -> dict[str, str]:
+    """The colour of each class in its masks: as given, or white if there is only one class.
 
-    :raises InvalidLayout: when a class has none, or two have the same.
+    :raises InvalidLayout: when a class has no colour, or two have the same.
     """
     classes = sorted({image.mask_class for image in images if image.mask_class})
     colors = {name: given.get(name, WHITE if len(classes) == 1 else "").upper() for name in classes}
@@ -194,10 +194,10 @@ def _line(image: LabelledImage, colors: Mapping[str, str]) -> dict[str, object]:
         },
     }
     if image.mask_ref and image.mask_class:
-        painted = {"class-name": image.mask_class, "hex-color": colors[image.mask_class], "confidence": 1}
+        color = {"class-name": image.mask_class, "hex-color": colors[image.mask_class], "confidence": 1}
         line[_MASK] = image.mask_ref
         line[f"{_MASK}-metadata"] = {
-            "internal-color-map": {"1": painted},
+            "internal-color-map": {"1": color},
             "type": "groundtruth/semantic-segmentation",
             **common,
         }

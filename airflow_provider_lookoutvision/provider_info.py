@@ -1,4 +1,4 @@
-"""What Airflow's provider manager wants to know of this package."""
+"""The provider's description for Airflow's provider manager."""
 
 from __future__ import annotations
 

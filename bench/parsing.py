@@ -1,8 +1,8 @@
 """What the imports of a DAG file cost beyond BaseOperator: ours, and those of peers in the Amazon provider.
 
 ``python -m bench.parsing [--rounds N]``. Each import is timed in a process of its own, which has imported
-BaseOperator before; the modules take turns, round by round, and a ratio is taken within a round before its
-median is. Beside the time is how many modules it loads.
+BaseOperator before; the modules take turns, round by round. A ratio is taken within a round, and its median
+over the rounds. Beside the time is how many modules are loaded.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A thousand waits in one event loop, as a triggerer has them: how often each asks, and what they take.
+"""A thousand waits in one event loop, as a triggerer has them: how often each polls, and what they cost.
 
 ``python -m bench.triggers [--waits N ...] [--minutes M]``. For each count of waits a process of its own runs
-as many triggers on one connection, each asking every ``--delay`` seconds about a dataset that is never
-imported, while the service's log tells when it was asked about which. Printed are the longest time between
-two questions of one wait, the rate of all, and the process's resident memory, also of one with no waits.
+as many triggers on one connection, each polling a dataset that is never imported every
+``--delay`` seconds; the service's log has the time of each request. Printed are the longest time between two
+requests of one wait, the rate of all, and the process's resident memory, also of one with no waits.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _TRIGGERER = """
 import asyncio, logging, pathlib, sys, time
 from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
-import airflow_provider_lookoutvision.waiters.polling as asking
+import airflow_provider_lookoutvision.waiters.polling as polling
 count, delay, seconds, ways = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 if ways == "threads":
-    asking.has_aiobotocore = lambda: False
+    polling.has_aiobotocore = lambda: False
 LookoutVisionHook(aws_conn_id="bench").conn.list_projects(MaxResults=1)
 async def one(number):
     trigger = LookoutVisionWaiterTrigger(
-        waiter="DatasetCreated", arguments={"ProjectName": f"p-{number}", "DatasetType": "train"},
+        waiter_name="DatasetCreated", waiter_args={"ProjectName": f"p-{number}", "DatasetType": "train"},
         waiter_delay=delay, waiter_max_attempts=100_000, aws_conn_id="bench")
     async for event in trigger.run():
         print("ended", event, file=sys.stderr)
@@ -67,8 +67,8 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=["aiobotocore", "threads"])
     options = parser.parse_args()
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, Python {platform.python_version()}")
-    print(f"each wait asks every {options.delay:g} s; {options.minutes:g} minutes for each row\n")
-    print("| way | waits | longest time between two questions | median | questions/s | resident |")
+    print(f"each wait polls every {options.delay:g} s; {options.minutes:g} minutes for each row\n")
+    print("| way | waits | longest time between two requests | median | requests/s | resident |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory(prefix="lookoutvision-bench-") as folder:
         data_dir = Path(folder)
@@ -86,20 +86,20 @@ def _measure(service: Service, way: str, waits: int, delay: float, seconds: floa
     done = subprocess.run(
         command, env=_environ(service), capture_output=True, text=True, check=True, timeout=seconds + 300
     )
-    asked: dict[str, list[float]] = defaultdict(list)
+    polled: dict[str, list[float]] = defaultdict(list)
     for line in service.log_file.read_text().splitlines():
         entry: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
         if entry.get("operation") == "DescribeDataset":
             when = datetime.fromisoformat(entry["time"]).timestamp()
             if when > began:
-                asked[entry["project"]].append(when)
-    gaps = [after - before for times in asked.values() for before, after in pairwise(times)]
-    total = sum(map(len, asked.values()))
+                polled[entry["project"]].append(when)
+    gaps = [after - before for times in polled.values() for before, after in pairwise(times)]
+    total = sum(map(len, polled.values()))
     longest, middle = (f"{max(gaps):.1f} s", f"{statistics.median(gaps):.1f} s") if gaps else ("", "")
     memory = done.stdout.split()[-1]
     print(f"| {way} | {waits} | {longest} | {middle} | {total / seconds:.2f} | {memory} MB |", flush=True)
-    if len(asked) < waits:
-        print(f"only {len(asked)} of {waits} waits have asked: {done.stderr[-500:]}")
+    if len(polled) < waits:
+        print(f"only {len(polled)} of {waits} waits have polled: {done.stderr[-500:]}")
 
 
 def _prepare(data_dir: Path, count: int) -> None:

@@ -71,8 +71,8 @@ with DAG(
         names = [folder.rstrip("/").rpartition("/")[2] for folder in folders]
         return [
             {
-                "prefix": f"{params['images']}{name}/",
-                "results": f"{params['results']}{context['run_id']}/{name}.jsonl",
+                "images_s3_prefix": f"{params['images']}{name}/",
+                "results_s3_uri": f"{params['results']}{context['run_id']}/{name}.jsonl",
             }
             for name in names
         ]
@@ -89,7 +89,7 @@ with DAG(
         task_id="detect_anomalies",
         project_name="{{ params.project_name }}",
         model_version=start.output["ModelVersion"],
-        store_masks="{{ params.masks }}",
+        masks_s3_prefix="{{ params.masks }}",
         max_active_tis_per_dagrun=2,
     ).expand_kwargs(stations())
     # [END howto_operator_lookoutvision_detect_anomalies_mapped]
@@ -103,9 +103,9 @@ with DAG(
 
     @task
     def report(summaries: list[dict[str, Any]]) -> dict[str, int]:
-        """Tell what was found, station by station, and in all."""
+        """Report the counts of each station, and in all."""
         for summary in summaries:
-            print(f"{summary['results']}: {summary['anomalous']} of {summary['total']} anomalous")
+            print(f"{summary['results_s3_uri']}: {summary['anomalous']} of {summary['total']} anomalous")
         counts = ("total", "anomalous", "normal", "failed")
         return {name: sum(summary[name] for summary in summaries) for name in counts}
 

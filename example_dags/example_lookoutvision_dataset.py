@@ -42,7 +42,7 @@ with DAG(
         task_id="create_train_dataset",
         project_name=create.output["ProjectName"],
         dataset_type="train",
-        manifest="{{ params.train_manifest }}",
+        manifest_s3_uri="{{ params.train_manifest }}",
         waiter_delay=1,
     )
     # [END howto_operator_lookoutvision_create_dataset]
@@ -50,7 +50,7 @@ with DAG(
         task_id="create_test_dataset",
         project_name=create.output["ProjectName"],
         dataset_type="test",
-        manifest="{{ params.test_manifest }}",
+        manifest_s3_uri="{{ params.test_manifest }}",
         waiter_delay=1,
     )
 

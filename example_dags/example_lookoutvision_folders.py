@@ -46,9 +46,9 @@ with DAG(
     # [START howto_operator_lookoutvision_build_manifest]
     manifests = LookoutVisionBuildManifestOperator(
         task_id="build_manifests",
-        images="{{ params.images }}",
-        destination="{{ params.manifests }}",
-        test_share=0.3,
+        images_s3_prefix="{{ params.images }}",
+        manifests_s3_prefix="{{ params.manifests }}",
+        test_size=0.3,
     )
     # [END howto_operator_lookoutvision_build_manifest]
 
@@ -56,14 +56,14 @@ with DAG(
         task_id="create_train_dataset",
         project_name=create_project.output["ProjectName"],
         dataset_type="train",
-        manifest=manifests.output["train"],
+        manifest_s3_uri=manifests.output["train_manifest_s3_uri"],
         wait_for_completion=False,
     )
     create_test = LookoutVisionCreateDatasetOperator(
         task_id="create_test_dataset",
         project_name=create_project.output["ProjectName"],
         dataset_type="test",
-        manifest=manifests.output["test"],
+        manifest_s3_uri=manifests.output["test_manifest_s3_uri"],
         waiter_delay=1,
     )
 

@@ -52,20 +52,20 @@ with DAG(
         task_id="create_train_dataset",
         project_name="{{ params.project_name }}",
         dataset_type="train",
-        manifest="{{ params.train_manifest }}",
+        manifest_s3_uri="{{ params.train_manifest }}",
         waiter_delay=1,
     )
     test_dataset = LookoutVisionCreateDatasetOperator(
         task_id="create_test_dataset",
         project_name="{{ params.project_name }}",
         dataset_type="test",
-        manifest="{{ params.test_manifest }}",
+        manifest_s3_uri="{{ params.test_manifest }}",
         waiter_delay=1,
     )
     create_model = LookoutVisionCreateModelOperator(
         task_id="create_model",
         project_name="{{ params.project_name }}",
-        output_location="{{ params.evaluation }}",
+        output_s3_prefix="{{ params.evaluation }}",
         waiter_delay=1,
     )
     # [START howto_operator_lookoutvision_start_model]
@@ -81,9 +81,9 @@ with DAG(
         task_id="detect_anomalies",
         project_name="{{ params.project_name }}",
         model_version=start_model.output["ModelVersion"],
-        prefix="{{ params.images }}",
-        results="{{ params.verdicts }}",
-        store_masks="{{ params.masks }}",
+        images_s3_prefix="{{ params.images }}",
+        results_s3_uri="{{ params.verdicts }}",
+        masks_s3_prefix="{{ params.masks }}",
         fail_if_empty=True,
     )
     # [END howto_operator_lookoutvision_detect_anomalies]

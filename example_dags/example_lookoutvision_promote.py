@@ -39,7 +39,7 @@ with DAG(
     create_model = LookoutVisionCreateModelOperator(
         task_id="create_model",
         project_name="{{ params.project_name }}",
-        output_location="{{ params.evaluation }}",
+        output_s3_prefix="{{ params.evaluation }}",
         tags={"stage": "candidate"},
         waiter_delay=5,
     )

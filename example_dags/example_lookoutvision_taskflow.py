@@ -36,14 +36,14 @@ def example_lookoutvision_taskflow() -> None:
     project = LookoutVisionCreateProjectOperator(
         task_id="create_project",
         project_name="{{ params.project_name }}",
-        if_exists="use",
+        if_exists="skip",
     )
     # [START howto_image_dataset]
     dataset = image_dataset(
         project.output["ProjectName"],
-        images="{{ params.images }}",
-        destination="{{ params.manifests }}",
-        test_share=0.25,
+        images_s3_prefix="{{ params.images }}",
+        manifests_s3_prefix="{{ params.manifests }}",
+        test_size=0.25,
         mask_colors={"scratch": "{{ params.scratch }}"},
         waiter_delay=1,
     )
@@ -53,7 +53,8 @@ def example_lookoutvision_taskflow() -> None:
     def report(dataset: dict[str, Any]) -> dict[str, Any]:
         counts = {name: dataset[name]["ImageStats"] for name in ("train", "test")}
         for name, stats in counts.items():
-            print(f"{dataset['manifests'][name]}: {stats['Normal']} normal, {stats['Anomaly']} anomalous")
+            manifest = dataset["manifests"][f"{name}_manifest_s3_uri"]
+            print(f"{manifest}: {stats['Normal']} normal, {stats['Anomaly']} anomalous")
         return counts
 
     report(dataset)

@@ -2,7 +2,7 @@
 
 The project and its two datasets are made from Ground Truth manifests when they aren't there yet. The model is
 tried on the test dataset, which it isn't trained on; a worse one than ``min_f1`` fails the task, with its
-figures, and is kept for a look at its evaluation.
+metrics, and is kept for a look at its evaluation.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ with DAG(
     create_project = LookoutVisionCreateProjectOperator(
         task_id="create_project",
         project_name="{{ params.project_name }}",
-        if_exists="use",
+        if_exists="skip",
     )
     # Datasets that are there are used as they are: a project's labels outlive any one training.
     datasets = [
@@ -49,8 +49,8 @@ with DAG(
             task_id=f"create_{dataset_type}_dataset",
             project_name=create_project.output["ProjectName"],
             dataset_type=dataset_type,
-            manifest=f"{{{{ params.{dataset_type}_manifest }}}}",
-            if_exists="use",
+            manifest_s3_uri=f"{{{{ params.{dataset_type}_manifest }}}}",
+            if_exists="skip",
             waiter_delay=2,
         )
         for dataset_type in ("train", "test")
@@ -59,7 +59,7 @@ with DAG(
     create_model = LookoutVisionCreateModelOperator(
         task_id="create_model",
         project_name=create_project.output["ProjectName"],
-        output_location="{{ params.evaluation }}",
+        output_s3_prefix="{{ params.evaluation }}",
         min_f1="{{ params.min_f1 }}",
         tags={"stage": "{{ params.stage }}"},
         waiter_delay=5,

@@ -61,11 +61,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "a whole Airflow" if needs_world(file) else file
+            return "a whole Airflow" if needs_deployment(file) else file
 
     @cache
-    def needs_world(file: str) -> bool:
-        return "(world: World" in (config.rootpath / file).read_text(encoding="utf-8")
+    def needs_deployment(file: str) -> bool:
+        return "(deployment: Deployment" in (config.rootpath / file).read_text(encoding="utf-8")
 
     return BySuite(config, log)
 

@@ -237,7 +237,7 @@ def test_theirs_can_be_mapped_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("operator", "told", "delay", "attempts"),
+    ("operator", "text", "delay", "attempts"),
     [
         (sagemaker.SageMakerTrainingOperator, "30 min (60 times 30 s) when deferred", 30, 60),
         (bedrock.BedrockCustomizeModelOperator, "2.5 h", 120, 75),
@@ -247,7 +247,7 @@ def test_theirs_can_be_mapped_too() -> None:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_how_long_theirs_wait(operator: type, told: str, delay: int, attempts: int) -> None:
+def test_how_long_theirs_wait(operator: type, text: str, delay: int, attempts: int) -> None:
     parameters = inspect.signature(operator).parameters
     if operator is sagemaker.SageMakerTrainingOperator:
         task = sagemaker.SageMakerTrainingOperator(task_id="train", config={})
@@ -255,7 +255,7 @@ def test_how_long_theirs_wait(operator: type, told: str, delay: int, attempts: i
     else:
         assert parameters["waiter_delay"].default == delay
         assert parameters["waiter_max_attempts"].default == attempts
-    assert re.search(rf"`{operator.__name__}`:? [^`|]*{re.escape(told)}", DOCUMENT)
+    assert re.search(rf"`{operator.__name__}`:? [^`|]*{re.escape(text)}", DOCUMENT)
 
 
 def test_what_is_named_is_there() -> None:
@@ -274,7 +274,7 @@ def test_what_is_named_is_there() -> None:
     assert named <= known
 
 
-def test_who_tells_openlineage_and_who_can_be_killed() -> None:
+def test_which_operators_have_lineage_and_on_kill() -> None:
     theirs = [
         each
         for module in (sagemaker, bedrock, comprehend)

@@ -1,8 +1,8 @@
 """The hook: boto3's Lookout for Vision client, as an Amazon connection configures it.
 
-The client is the API; see the model's operations for what ``hook.conn`` can do, and its waiters for what
-``hook.get_waiter`` can wait for. The hook adds the two things that today's boto3 lacks: the API model, and
-the refusal to send anyone to the AWS service, which has ended.
+The client is the API: ``hook.conn`` has the model's operations, and ``hook.get_waiter`` its waiters. The hook
+adds what today's boto3 lacks: the API model, and an error instead of a request to the AWS service, which has
+ended.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from botocore.config import Config
 from botocore.loaders import Loader
 
-from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.model import register_service_model
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator, Mapping
@@ -28,14 +28,14 @@ SERVICE = "lookoutvision"
 
 
 class LookoutVisionEndpointError(AirflowException):
-    """No endpoint is configured, and the AWS service that the default one belonged to has ended."""
+    """No endpoint is configured, and the AWS service at the default endpoint has ended."""
 
 
 class LookoutVisionHook(AwsBaseHook):
     """Interact with a Lookout for Vision service through the Amazon connection.
 
     Everything that the connection type ``aws`` offers works: keys, assumed roles, profiles, web identity,
-    region, proxies, ``verify``, ``config_kwargs`` and endpoints. Two extras are our own:
+    region, proxies, ``verify``, ``config_kwargs`` and endpoints. Two extras are this provider's own:
     ``client_token_namespace`` and ``requests_per_second``.
 
     :param aws_conn_id: the Airflow connection; ``None`` for boto3's own configuration.
@@ -55,14 +55,14 @@ class LookoutVisionHook(AwsBaseHook):
 
     @property
     def client_token_namespace(self) -> str:
-        """The connection's ``client_token_namespace``; empty when it has none."""
+        """The extra ``client_token_namespace`` of the connection; empty without one."""
         return str(self.conn_config.extra_config.get("client_token_namespace") or "")
 
     @property
     def requests_per_second(self) -> float:
-        """How often, for each operation, the waits of a triggerer ask: the connection's extra of that name.
+        """How often a triggerer's waits together poll each operation: the connection's extra of that name.
 
-        By default 5, as the AWS service allowed.
+        By default 5, which the AWS service allowed.
 
         :raises AirflowFailException: when it isn't a number above 0.
         """
@@ -104,11 +104,11 @@ class LookoutVisionHook(AwsBaseHook):
             yield from page["Models"]
 
     def latest_model(self, project_name: str, status: str | Collection[str] = ()) -> dict[str, Any] | None:
-        """Return the ModelMetadata of a project's newest model, or None when it has none.
+        """Return the ModelMetadata of a project's newest model, or None if it has none.
 
-        The API's own ``latest`` is the highest version whatever has become of it.
+        The API's own ``latest`` is the highest version in any state.
 
-        :param status: count only models in this state, such as ``TRAINED``, or in one of these.
+        :param status: only models with this status, such as ``TRAINED``, or with one of these.
         """
         wanted = (status,) if isinstance(status, str) else status
         models = (each for each in self.iter_models(project_name) if not wanted or each["Status"] in wanted)
@@ -129,24 +129,24 @@ class LookoutVisionHook(AwsBaseHook):
         return {tag["Key"]: tag["Value"] for tag in tags}
 
     def tag(self, arn: str, tags: Mapping[str, str]) -> None:
-        """Give a model tags; one that it has gets the new value, and the others stay."""
+        """Add tags to a model; an existing tag gets the new value, and the others stay."""
         listed = [{"Key": key, "Value": value} for key, value in tags.items()]
         self.conn.tag_resource(ResourceArn=arn, Tags=listed)
 
     def untag(self, arn: str, *keys: str) -> None:
-        """Take tags from a model; those that it hasn't are no error."""
+        """Remove tags from a model; a missing tag is no error."""
         self.conn.untag_resource(ResourceArn=arn, TagKeys=list(keys))
 
     def get_session(self, region_name: str | None = None, deferrable: bool = False) -> Any:
         """Return a boto3 session, or an aiobotocore session, that knows the service."""
         session = super().get_session(region_name=region_name, deferrable=deferrable)
-        teach(session)
+        register_service_model(session)
         return session
 
     def get_client_type(
         self, region_name: str | None = None, config: Any = None, deferrable: bool = False
     ) -> Any:
-        """Return a client, or, deferrable, what makes an aiobotocore client on ``async with``."""
+        """Return a client; with ``deferrable``, an async context manager of an aiobotocore client."""
         client = super().get_client_type(region_name=region_name, config=config, deferrable=deferrable)
         if deferrable:
             return self._checked(client)
@@ -154,16 +154,16 @@ class LookoutVisionHook(AwsBaseHook):
         return client
 
     def client_without_retries(self, deferrable: bool = False, **config: Any) -> Any:
-        """Return a client that makes each request once, for who repeats it himself.
+        """Return a client that sends each request once, for callers with retries of their own.
 
-        :param deferrable: return what makes an aiobotocore client on ``async with``.
-        :param config: more arguments of ``botocore.config.Config``.
+        :param deferrable: return an async context manager of an aiobotocore client.
+        :param config: further arguments of ``botocore.config.Config``.
         """
         once = self.config.merge(Config(retries={"total_max_attempts": 1}, **config))
         return self.get_client_type(self.region_name, once, deferrable)
 
     def test_connection(self) -> tuple[bool, str]:
-        """List one project. The stock test asks STS, which says nothing about this service."""
+        """List one project. The inherited test calls STS, which says nothing about this service."""
         try:
             self.conn.list_projects(MaxResults=1)
         except Exception as error:
@@ -177,8 +177,8 @@ class LookoutVisionHook(AwsBaseHook):
             yield client
 
     def _refuse_aws(self, client: Any) -> None:
-        # An endpoint can be configured in many places, and switches turn some of them off: botocore has
-        # weighed them all by now, so look at its result.
+        # An endpoint can be configured in many places, and settings turn some of them off: the client has
+        # the endpoint that botocore chose.
         url = client.meta.endpoint_url
         host = urlsplit(url).hostname or ""
         if host.endswith(_aws_domains()) and not {SERVICE, f"{SERVICE}-fips"}.isdisjoint(host.split(".")):

@@ -1,9 +1,10 @@
-"""The API model of Amazon Lookout for Vision, once, for every client and for the server.
+"""The API model of Amazon Lookout for Vision, once, for every client and for the service.
 
-botocore dropped the service after 1.40.60. The JSON files below this folder are the service in botocore's
-own data layout: operations and shapes, paginators, waiters for every asynchronous operation, endpoint rules.
-:func:`teach` makes one session know them; setting ``AWS_DATA_PATH`` to :data:`MODEL_PATH` does the same for
-every boto3 program of an environment. Importing this module imports nothing that isn't in Python.
+botocore dropped the service after 1.40.60. The JSON files in this folder describe it in botocore's own data
+layout: operations and shapes, paginators, waiters for every asynchronous operation, endpoint rules.
+One call of :func:`register_service_model` (:func:`teach` for short) makes a session know them; setting
+``AWS_DATA_PATH`` to :data:`MODEL_PATH` does the same for every boto3 program of an environment. Importing
+this module imports only Python's standard library.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ MODEL_PATH: Final = str(Path(__file__).resolve().parent)
 
 Session = TypeVar("Session")
 
-_teaching = threading.Lock()
+_registering = threading.Lock()
 
 
-def teach(session: Session) -> Session:
-    """Make a session know the service, and return it.
+def register_service_model(session: Session) -> Session:
+    """Make a session know the service, and return the session.
 
-    Only where the session looks for service models changes: it looks here first, and then wherever it did
-    before. All other services, boto3's resources, and the clients that exist already stay as they are.
-    Teaching a session twice does what teaching it once does. Threads may teach at the same time.
+    Only the places change where the session looks for service models: it looks here first, and then where it
+    looked before. All other services, boto3's resources and existing clients stay as they are. A second call
+    for a session changes nothing. Threads may call this at the same time.
 
     For the same API version our model wins over one in the session's own ``AWS_DATA_PATH``, in
     ``~/.aws/models`` or in an old botocore: botocore looks for each file separately, and would otherwise mix
@@ -40,7 +41,7 @@ def teach(session: Session) -> Session:
 
     wrapper: Any = session
     core = getattr(wrapper, "_session", wrapper)
-    with _teaching:
+    with _registering:
         loader = core.get_component("data_loader")
         if not isinstance(loader, SharedLoader):
             loader = SharedLoader([MODEL_PATH, *loader.search_paths])
@@ -48,3 +49,7 @@ def teach(session: Session) -> Session:
         if hasattr(wrapper, "_loader"):
             wrapper._loader = loader
     return session
+
+
+teach = register_service_model
+"""The short name of :func:`register_service_model`."""

@@ -1,10 +1,10 @@
-"""A botocore loader for each session, over what the process has read already.
+"""A botocore loader for each session, over what the process has already read.
 
-botocore gives every session a loader of its own, which reads and keeps its own copy of the endpoint and
-service data: about 9 MB and 70 ms a session, and a triggerer has thousands of sessions. :class:`SharedLoader`
-reads a file once for all sessions that have the same search paths. It can't be one object for all of them:
-boto3 and others append to the search paths of the loader that they find in a session, and that must neither
-change other sessions nor be answered from a listing that is older than what they added.
+botocore gives every session its own loader, which reads and keeps its own copy of the endpoint and service
+data: about 9 MB and 70 ms for each session, and a triggerer has thousands of sessions. :class:`SharedLoader`
+reads a file once for all sessions with the same search paths. One object for all sessions wouldn't do: boto3
+and others append to the search paths of a session's loader, and that must neither change other sessions nor
+be answered from an older listing.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def _reader(search_paths: tuple[str, ...]) -> Loader:
 
 
 class SharedLoader(Loader):  # type: ignore[misc]  # botocore is untyped
-    """Find data along the search paths of one session, reading each file once a process.
+    """Find data along the search paths of one session, reading each file once in a process.
 
-    :param search_paths: folders in botocore's data layout, the first one that has a file wins. The list
+    :param search_paths: folders in botocore's data layout; the first one with the file wins. The list
         ``search_paths`` may be changed at any time.
     """
 

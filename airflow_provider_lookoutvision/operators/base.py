@@ -1,4 +1,4 @@
-"""What the operators share: the connection's parameters, checked calls, faults told apart, plain results.
+"""What the operators share: the connection's parameters, checked calls, retryable errors, results as JSON.
 
 Importing an operator imports neither boto3 nor the hook: a DAG file is parsed far more often than its tasks
 run.
@@ -17,32 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator
 
 from airflow_provider_lookoutvision.idempotency import client_token
+from airflow_provider_lookoutvision.waiters.transient import is_busy, is_retryable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-    from botocore.exceptions import ClientError
 
     from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
-
-# A retry meets these again; the others (throttling, quotas, 5xx, lost connections) may have passed by then.
-FAULTS_OF_THE_INPUT = frozenset(
-    {
-        "AccessDeniedException",
-        "AuthorizationHeaderMalformed",
-        "ConflictException",
-        "InvalidSignatureException",
-        "NotImplementedException",
-        "ResourceNotFoundException",
-        "UnrecognizedClientException",
-        "ValidationException",
-    }
-)
-
-# The refusal of a conflict names the state that it met. These pass by themselves; and whoever looked at the
-# state only then might find that it has passed, and take the refusal for another.
-_PASSING_STATE = re.compile(
-    r" is (\w+_IN_PROGRESS|TRAINING|STARTING_HOSTING|STOPPING_HOSTING|SYSTEM_UPDATING|DELETING)\b"
-)
 
 
 class LookoutVisionBaseOperator(BaseOperator):
@@ -57,7 +37,7 @@ class LookoutVisionBaseOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("aws_conn_id", "region_name", "verify", "botocore_config")
-    # Of an operator that has them.
+    # For the operators that have these fields.
     template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
         ("botocore_config", "changes", "configuration", "mask_colors", "tags"), "json"
     )
@@ -95,11 +75,11 @@ class LookoutVisionBaseOperator(BaseOperator):
         return client_token(context, *purpose, namespace=self.hook.client_token_namespace)
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
-        """Call an operation of the service, and return the members of its answer.
+        """Call an operation of the service, and return the members of its output.
 
         :param operation: the operation's name in the API, such as ``CreateProject``.
         :param parameters: the members of its input.
-        :raises AirflowFailException: before the call, when a text breaks the API's rule for it.
+        :raises AirflowFailException: before the call, when a string breaks the API's constraint.
         :raises botocore.exceptions.ClientError: when the service refuses.
         """
         from botocore import xform_name
@@ -113,11 +93,11 @@ class LookoutVisionBaseOperator(BaseOperator):
 
 
 @contextmanager
-def no_retry_for_faults_of_the_input() -> Iterator[None]:
-    """Tell a retry's chances by the exception.
+def fail_fast_on_client_errors() -> Iterator[None]:
+    """Raise AirflowFailException for errors that a retry of the task would meet again.
 
-    :raises AirflowFailException: for the errors that a retry would meet again.
-    :raises AirflowException: for a conflict with a state that passes. Other errors are left alone.
+    :raises AirflowFailException: for these.
+    :raises AirflowException: for a conflict with a state that ends by itself. Other errors are left alone.
     """
     from botocore.exceptions import ClientError, ParamValidationError
 
@@ -126,21 +106,15 @@ def no_retry_for_faults_of_the_input() -> Iterator[None]:
     except ParamValidationError as error:
         raise AirflowFailException(str(error)) from error
     except ClientError as error:
-        if is_busy(error):
-            raise AirflowException(f"{error}. That passes: a retry of this task asks again") from error
-        if error.response["Error"]["Code"] in FAULTS_OF_THE_INPUT:
+        if is_busy(error.response):
+            raise AirflowException(f"{error}. This state ends by itself: let the task retry") from error
+        if not is_retryable(error.response):
             raise AirflowFailException(str(error)) from error
         raise
 
 
-def is_busy(error: ClientError) -> bool:
-    """Whether the service refuses something because of a state that passes by itself."""
-    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-    return code == "ConflictException" and bool(_PASSING_STATE.search(message))
-
-
-def for_xcom(value: Any) -> Any:
-    """Return an answer of the service as plain data: its times as ISO 8601 text in UTC.
+def to_json(value: Any) -> Any:
+    """Return a response of the service as plain data: times as ISO 8601 in UTC.
 
     Airflow can't read botocore's times back from an XCom unless the worker's time zone is UTC.
     """
@@ -148,15 +122,15 @@ def for_xcom(value: Any) -> Any:
         case datetime():
             return value.astimezone(UTC).isoformat()
         case dict():
-            return {key: for_xcom(member) for key, member in value.items()}
+            return {key: to_json(member) for key, member in value.items()}
         case list():
-            return [for_xcom(member) for member in value]
+            return [to_json(member) for member in value]
         case _:
             return value
 
 
 def _check(name: str, value: Any, rule: Mapping[str, Any]) -> None:
-    # botocore checks types and least lengths only. The rest would cost a call to find out.
+    # botocore checks types and minimum lengths only. To find out the rest would cost a call.
     if not isinstance(value, str):
         return
     shortest, longest, pattern = rule.get("min", 0), rule.get("max", math.inf), rule.get("pattern", "(?s:.*)")

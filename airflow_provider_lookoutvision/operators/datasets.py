@@ -1,4 +1,4 @@
-"""The operators of datasets: create, update, delete."""
+"""The operators of datasets: create a dataset, update its entries, delete it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_lookoutvision.operators.async_operation import AsyncOperationMixin
 from airflow_provider_lookoutvision.operators.base import (
     LookoutVisionBaseOperator,
-    for_xcom,
-    no_retry_for_faults_of_the_input,
+    fail_fast_on_client_errors,
+    to_json,
 )
-from airflow_provider_lookoutvision.operators.clearing import when_datasets_are_free
-from airflow_provider_lookoutvision.operators.creating import LookoutVisionCreateBaseOperator
-from airflow_provider_lookoutvision.operators.s3 import no_retry_for_faults_of_s3, s3_hook, split_s3_uri
-from airflow_provider_lookoutvision.operators.tokens import TokenMixin
-from airflow_provider_lookoutvision.operators.waiting import WaitingMixin
+from airflow_provider_lookoutvision.operators.client_token import ClientTokenMixin
+from airflow_provider_lookoutvision.operators.create_base import LookoutVisionCreateBaseOperator
+from airflow_provider_lookoutvision.operators.dataset_lock import retry_while_dataset_is_busy
+from airflow_provider_lookoutvision.operators.s3 import fail_fast_on_s3_errors, parse_s3_uri, s3_hook
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -28,43 +28,45 @@ DatasetType = Literal["train", "test"]
 LARGEST_CHANGES = 10 * 1024 * 1024
 
 
-class LookoutVisionCreateDatasetOperator(WaitingMixin, LookoutVisionCreateBaseOperator):
+class LookoutVisionCreateDatasetOperator(AsyncOperationMixin, LookoutVisionCreateBaseOperator):
     """Create a dataset, once for this task instance, wait until it is imported, and return its description.
 
     The result is the DatasetDescription: ``ProjectName``, ``DatasetType``, ``Status``, ``StatusMessage``,
     ``ImageStats`` (``Total``, ``Labeled``, ``Normal``, ``Anomaly``) and times as ISO 8601 in UTC, each an
     XCom of its own too. Without waiting it is the DatasetMetadata, which has no ``ImageStats``.
 
-    A retry finds the dataset that an earlier try made; one whose import failed is imported anew.
+    A retry finds the dataset that an earlier try created; one whose import failed is imported anew.
 
     :param project_name: the project.
     :param dataset_type: ``train`` or ``test``.
-    :param manifest: the Ground Truth manifest, ``s3://bucket/key``; None for an empty dataset.
-    :param manifest_version_id: the version of the manifest's object.
+    :param manifest_s3_uri: the Ground Truth manifest, ``s3://bucket/key``; None for an empty dataset.
+    :param manifest_version_id: the version of the manifest's S3 object.
     :param client_token: a token of your own, used as it is; by default the task instance's.
-    :param if_exists: what to do about a dataset that somebody else has made: ``fail`` or ``use``.
-    :raises AirflowFailException: when the manifest is at fault, with the service's StatusMessage.
-    :raises AirflowException: when the service is, so that a retry helps.
+    :param if_exists: what to do about a dataset that this task instance did not create: ``fail``, or ``skip``
+        the creation and use it. ``use`` is an alias of ``skip``.
+    :raises AirflowFailException: when the manifest is invalid, with the service's StatusMessage.
+    :raises AirflowException: when the service fails; a retry may succeed.
     """
 
     template_fields: Sequence[str] = (
         *LookoutVisionCreateBaseOperator.template_fields,
         "project_name",
         "dataset_type",
-        "manifest",
+        "manifest_s3_uri",
         "manifest_version_id",
     )
     noun: ClassVar[str] = "dataset"
-    waiter: ClassVar[str] = "DatasetCreated"
+    waiter_name: ClassVar[str] = "DatasetCreated"
 
-    _imports: bool | None = None  # until it is known whether this task makes the dataset, or takes another's
+    # Whether this task imports the dataset, or uses another's; None until that is known.
+    _imports: bool | None = None
 
     def __init__(
         self,
         *,
         project_name: str,
         dataset_type: DatasetType,
-        manifest: str | None = None,
+        manifest_s3_uri: str | None = None,
         manifest_version_id: str | None = None,
         waiter_delay: float = 5,
         waiter_max_attempts: int = 720,
@@ -73,7 +75,7 @@ class LookoutVisionCreateDatasetOperator(WaitingMixin, LookoutVisionCreateBaseOp
         super().__init__(waiter_delay=waiter_delay, waiter_max_attempts=waiter_max_attempts, **kwargs)
         self.project_name = project_name
         self.dataset_type = dataset_type
-        self.manifest = manifest
+        self.manifest_s3_uri = manifest_s3_uri
         self.manifest_version_id = manifest_version_id
 
     @property
@@ -82,40 +84,40 @@ class LookoutVisionCreateDatasetOperator(WaitingMixin, LookoutVisionCreateBaseOp
         return f"{self.project_name}/{self.dataset_type}"
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Create the dataset, or find the one that this task instance made before, and wait for it."""
-        with no_retry_for_faults_of_the_input():
+        """Create the dataset, or find the one that this task instance created before, and wait for it."""
+        with fail_fast_on_client_errors():
             metadata = self.create_or_find(context)
-        result: dict[str, Any] = for_xcom(metadata)
+        result: dict[str, Any] = to_json(metadata)
         self._imports = bool(self._imports)
-        return self.wait_then(context, result, imports=self._imports)
+        return self.wait_or_defer(context, result, imports=self._imports)
 
-    def waiter_arguments(self) -> dict[str, Any]:
-        """Which dataset to ask about."""
+    def waiter_args(self) -> dict[str, Any]:
+        """The dataset to poll."""
         return {"ProjectName": self.project_name, "DatasetType": self.dataset_type}
 
     def result(self, context: Context, **state: Any) -> dict[str, Any]:
-        """Return the description of what has been made."""
+        """Return the description of the dataset."""
         self._imports = state.get("imports", True)
-        description: dict[str, Any] = for_xcom(self.describe())
+        description: dict[str, Any] = to_json(self.describe())
         self.log.info("Dataset %s: %s", self.resource_id, description["ImageStats"])
         return description
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Return what OpenLineage is told: the manifest in, the dataset out; or another's dataset in."""
+        """Return the lineage: the manifest in, the dataset out; or another task's dataset in."""
         from airflow_provider_lookoutvision import lineage
 
         if self._imports is None:
-            return lineage.of(inputs=[lineage.s3(self.manifest)], outputs=[])
-        there = lineage.datasets(self, self.project_name, self.dataset_type)
+            return lineage.operator_lineage(inputs=[lineage.s3_dataset(self.manifest_s3_uri)], outputs=[])
+        datasets = lineage.project_datasets(self, self.project_name, self.dataset_type)
         if not self._imports:
-            return lineage.of(inputs=there, outputs=[])
-        return lineage.of(inputs=[lineage.s3(self.manifest)], outputs=there)
+            return lineage.operator_lineage(inputs=datasets, outputs=[])
+        return lineage.operator_lineage(inputs=[lineage.s3_dataset(self.manifest_s3_uri)], outputs=datasets)
 
     def create(self, token: str) -> dict[str, Any]:
         """Call CreateDataset."""
-        parameters: dict[str, Any] = self.waiter_arguments()
-        if self.manifest:
-            bucket, key = split_s3_uri("manifest", self.manifest)
+        parameters: dict[str, Any] = self.waiter_args()
+        if self.manifest_s3_uri:
+            bucket, key = parse_s3_uri("manifest_s3_uri", self.manifest_s3_uri)
             version = {"VersionId": self.manifest_version_id} if self.manifest_version_id else {}
             location = {"Bucket": bucket, "Key": key, **version}
             parameters["DatasetSource"] = {"GroundTruthManifest": {"S3Object": location}}
@@ -127,24 +129,24 @@ class LookoutVisionCreateDatasetOperator(WaitingMixin, LookoutVisionCreateBaseOp
 
     def describe(self) -> dict[str, Any]:
         """Call DescribeDataset."""
-        answer = self.call("DescribeDataset", **self.waiter_arguments())
+        answer = self.call("DescribeDataset", **self.waiter_args())
         description: dict[str, Any] = answer["DatasetDescription"]
         return description
 
 
-class LookoutVisionUpdateDatasetEntriesOperator(WaitingMixin, LookoutVisionBaseOperator):
+class LookoutVisionUpdateDatasetEntriesOperator(AsyncOperationMixin, LookoutVisionBaseOperator):
     """Add entries to a dataset and replace others, wait until that is done, and return its description.
 
-    The service takes at most 10 MiB in one update, all of it or nothing. More is sent in parts, one after
-    another, each with a wait; a retry goes on at the part that failed. A dataset that is being made, or
-    changed by another task, is waited for, in the task: mapped tasks may change one.
+    The service takes at most 10 MiB in one update, and applies all of it or nothing. More is sent in parts,
+    one after another, each with a wait; a retry goes on at the part that failed. A dataset that is being
+    imported, or changed by another task, is waited for, in the task: mapped tasks may change one dataset.
 
     :param project_name: the project.
     :param dataset_type: ``train`` or ``test``.
-    :param changes: the entries: JSON Lines as one text, or a list of objects.
-    :param changes_s3_uri: the entries as an object of JSON Lines in S3, ``s3://bucket/key``, instead.
+    :param changes: the entries: JSON Lines in one string, or a list of objects.
+    :param changes_s3_uri: instead, an S3 object of JSON Lines, ``s3://bucket/key``.
     :param s3_conn_id: the connection for that; by default ``aws_conn_id``.
-    :raises AirflowFailException: when the entries are at fault; the dataset is as before.
+    :raises AirflowFailException: when the entries are invalid; the dataset is as before.
     """
 
     template_fields: Sequence[str] = (
@@ -155,7 +157,7 @@ class LookoutVisionUpdateDatasetEntriesOperator(WaitingMixin, LookoutVisionBaseO
         "changes_s3_uri",
         "s3_conn_id",
     )
-    waiter: ClassVar[str] = "DatasetUpdated"
+    waiter_name: ClassVar[str] = "DatasetUpdated"
 
     def __init__(
         self,
@@ -180,47 +182,47 @@ class LookoutVisionUpdateDatasetEntriesOperator(WaitingMixin, LookoutVisionBaseO
         """Send the first part, and wait."""
         return self._send(context, 0)
 
-    def waiter_arguments(self) -> dict[str, Any]:
-        """Which dataset to ask about."""
+    def waiter_args(self) -> dict[str, Any]:
+        """The dataset to poll."""
         return {"ProjectName": self.project_name, "DatasetType": self.dataset_type}
 
     def result(self, context: Context, **state: Any) -> dict[str, Any]:
-        """Send the next part, or return the description when all are done."""
+        """Send the next part, or return the description after the last."""
         part = state["part"] + 1
         if part < len(self._parts()):
             return self._send(context, part)
-        answer = self.call("DescribeDataset", **self.waiter_arguments())
-        description: dict[str, Any] = for_xcom(answer["DatasetDescription"])
+        answer = self.call("DescribeDataset", **self.waiter_args())
+        description: dict[str, Any] = to_json(answer["DatasetDescription"])
         return description
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Return what OpenLineage is told: the entries' object in, the dataset out."""
+        """Return the lineage: the object of the entries in, the dataset out."""
         from airflow_provider_lookoutvision import lineage
 
-        return lineage.of(
-            inputs=[lineage.s3(self.changes_s3_uri)],
-            outputs=lineage.datasets(self, self.project_name, self.dataset_type),
+        return lineage.operator_lineage(
+            inputs=[lineage.s3_dataset(self.changes_s3_uri)],
+            outputs=lineage.project_datasets(self, self.project_name, self.dataset_type),
         )
 
     def _send(self, context: Context, part: int) -> dict[str, Any]:
         parts = self._parts()
         self.log.info("Sending part %d of %d: %d bytes", part + 1, len(parts), len(parts[part]))
-        with no_retry_for_faults_of_the_input():
-            answer = when_datasets_are_free(
+        with fail_fast_on_client_errors():
+            answer = retry_while_dataset_is_busy(
                 self,
                 lambda: self.call(
                     "UpdateDatasetEntries",
-                    **self.waiter_arguments(),
+                    **self.waiter_args(),
                     Changes=parts[part],
                     ClientToken=self.derived_token(context, "UpdateDatasetEntries", str(part)),
                 ),
             )
         last = part + 1 == len(parts)
-        return self.wait_then(context, answer, always=not last, part=part)
+        return self.wait_or_defer(context, answer, must_wait=not last, part=part)
 
     def _parts(self) -> list[bytes]:
         if (self.changes is None) == (self.changes_s3_uri is None):
-            raise AirflowFailException("Set one of changes and changes_s3_uri")
+            raise AirflowFailException("Set either changes or changes_s3_uri")
         if self.changes_s3_uri is not None:
             text = self._read_s3(self.changes_s3_uri)
         elif isinstance(self.changes, str):
@@ -233,24 +235,24 @@ class LookoutVisionUpdateDatasetEntriesOperator(WaitingMixin, LookoutVisionBaseO
         return parts
 
     def _read_s3(self, uri: str) -> bytes:
-        bucket, key = split_s3_uri("changes_s3_uri", uri)
-        with no_retry_for_faults_of_s3(uri):
+        bucket, key = parse_s3_uri("changes_s3_uri", uri)
+        with fail_fast_on_s3_errors(uri):
             answer = s3_hook(self, self.s3_conn_id).conn.get_object(Bucket=bucket, Key=key)
             content: bytes = answer["Body"].read()
         return content
 
 
-class LookoutVisionDeleteDatasetOperator(TokenMixin):
-    """Delete a dataset. One that is already gone is success; its images stay where they are.
+class LookoutVisionDeleteDatasetOperator(ClientTokenMixin):
+    """Delete a dataset. A dataset that is already gone is a success. Its images stay in their bucket.
 
-    While the dataset is made or changed the service refuses, and the task is left to Airflow's retries.
+    While the dataset is being imported or changed the service refuses, and Airflow's retries try again.
 
     :param project_name: the project.
     :param dataset_type: ``train`` or ``test``.
     :param client_token: a token of your own, used as it is; by default the task instance's.
     """
 
-    template_fields: Sequence[str] = (*TokenMixin.template_fields, "project_name", "dataset_type")
+    template_fields: Sequence[str] = (*ClientTokenMixin.template_fields, "project_name", "dataset_type")
 
     def __init__(self, *, project_name: str, dataset_type: DatasetType, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -259,14 +261,14 @@ class LookoutVisionDeleteDatasetOperator(TokenMixin):
 
     def execute(self, context: Context) -> None:
         """Delete the dataset, unless it is gone."""
-        with no_retry_for_faults_of_the_input():
+        with fail_fast_on_client_errors():
             delete_dataset(self, self.project_name, self.dataset_type, self.token(context))
 
 
 def delete_dataset(
     operator: LookoutVisionBaseOperator, project_name: str, dataset_type: str, token: str
 ) -> None:
-    """Call DeleteDataset; a dataset that is gone is fine."""
+    """Call DeleteDataset, unless the dataset is gone."""
     try:
         operator.call("DeleteDataset", ProjectName=project_name, DatasetType=dataset_type, ClientToken=token)
     except operator.hook.conn.exceptions.ResourceNotFoundException:

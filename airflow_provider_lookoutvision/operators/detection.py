@@ -1,4 +1,4 @@
-"""The operator of detection: one image, or all of a prefix."""
+"""The operator of detection: one image, or all images below a prefix."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_lookoutvision.idempotency import tokens_of_other_epochs
-from airflow_provider_lookoutvision.operators.base import no_retry_for_faults_of_the_input
-from airflow_provider_lookoutvision.operators.batches import Checkpoint, Result, images, work_through
-from airflow_provider_lookoutvision.operators.inspection import Inspector
-from airflow_provider_lookoutvision.operators.pacing import Pace
+from airflow_provider_lookoutvision.idempotency import previous_tokens
+from airflow_provider_lookoutvision.operators.adaptive_concurrency import AdaptiveConcurrency
+from airflow_provider_lookoutvision.operators.base import fail_fast_on_client_errors
+from airflow_provider_lookoutvision.operators.batch import Checkpoint, Result, list_images, process_images
+from airflow_provider_lookoutvision.operators.image_detector import ImageDetector
+from airflow_provider_lookoutvision.operators.model_version import ModelVersion, ModelVersionMixin
 from airflow_provider_lookoutvision.operators.s3 import (
-    no_retry_for_faults_of_s3,
+    fail_fast_on_s3_errors,
+    parse_s3_prefix,
+    parse_s3_uri,
     s3_hook,
-    split_s3_prefix,
-    split_s3_uri,
 )
-from airflow_provider_lookoutvision.operators.versions import Model, ModelVersionMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -31,118 +31,128 @@ if TYPE_CHECKING:
 ON_INVALID_IMAGE = ("fail", "record")
 
 _TOKEN = "client-token"  # noqa: S105 (the name of an object's metadata)
-_MOST_FAILURES_TOLD = 10
+_MAX_FAILURES_SHOWN = 10
 
 
 class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
-    """Ask a hosted model about one image, or about all images of a prefix, in S3.
+    """Detect anomalies in one image, or in all images below a prefix, in S3, with a hosted model.
 
-    With ``image`` the result is the DetectAnomalyResult: ``IsAnomalous``, ``Confidence`` (of that verdict, 0
-    to 1), and from a model that was trained with masks ``Anomalies``, which are areas as fractions of the
-    image. Added are ``source-ref``, ``ModelVersion`` and, where a mask is stored, ``mask-ref``.
+    With ``image_s3_uri`` the result is the DetectAnomalyResult: ``IsAnomalous``, ``Confidence`` (of that
+    verdict, 0 to 1), and from a model that was trained with masks ``Anomalies``, whose areas are fractions of
+    the image. Added are ``source-ref``, ``ModelVersion`` and, where a mask is stored, ``mask-ref``.
 
-    With ``prefix`` and ``results`` all ``.jpg``, ``.jpeg`` and ``.png`` below the prefix are looked at, and
-    ``results`` becomes JSON Lines in the order of the keys, an object an image: ``source-ref`` and what
-    the result has of ``IsAnomalous``, ``Confidence``, ``Anomalies`` and ``mask-ref``; or ``source-ref`` and
-    ``error`` (``Code``, ``Message``) of an image that can't be used. The result is a summary: ``total``,
-    ``anomalous``, ``normal``, ``failed``, ``results``, ``anomalous_refs`` (the first ``max_refs``) and
-    ``ModelVersion``. Either result's members are XComs of their own too.
+    With ``images_s3_prefix`` and ``results_s3_uri`` every ``.jpg``, ``.jpeg`` and ``.png`` below the prefix
+    is processed. The object at ``results_s3_uri`` becomes JSON Lines in the order of the keys, one object for
+    each image: ``source-ref`` and ``IsAnomalous``, ``Confidence``, ``Anomalies`` and ``mask-ref`` as above;
+    or ``source-ref`` and ``error`` (``Code``, ``Message``) of an image that can't be used. The result is a
+    summary: ``total``, ``anomalous``, ``normal``, ``failed``, ``results_s3_uri``, ``anomalous_s3_uris`` (the
+    first ``max_anomalous_s3_uris``) and ``ModelVersion``. Each member of either result is an XCom of its own
+    too.
 
-    What is done is kept as it goes, below ``<results>.parts/``, and removed at the end: a retry, or a clear
-    of a failed task, goes on where the task ended, and asks again only about images that have changed.
-    Cleared after a success it does everything anew. Mapped tasks need an object each:
-    ``results="s3://results/{{ ds }}/{{ ti.map_index }}.jsonl"``.
+    Results are saved while they come in, below ``<results_s3_uri>.parts/``, and the parts are removed at the
+    end: a retry, or a clear of a failed task, goes on where the task ended, and sends only new or changed
+    images. A task that is cleared after a success starts anew. Mapped tasks need an object each:
+    ``results_s3_uri="s3://results/{{ ds }}/{{ ti.map_index }}.jsonl"``.
 
     :param project_name: the project.
     :param model_version: the version's number; or ``latest``, which is looked up once for all images.
-    :param image: an image, ``s3://bucket/key``.
-    :param prefix: all images whose keys begin like that, ``s3://bucket/prefix``; a folder ends with ``/``.
-    :param results: where the results go then, ``s3://bucket/key``.
-    :param store_masks: where masks go, ``s3://bucket/prefix``, as RGB PNGs of the image's size: that of
-        ``s3://images/a/b.jpg`` to ``s3://bucket/prefix`` + ``a/b.jpg.png``. Stored are those of anomalous
-        images, and those in which something is marked. Not below ``prefix``.
-    :param on_invalid_image: what to do about images of a prefix that can't be used: ``record`` them in the
-        results; or ``fail`` as well, when all others are done.
-    :param fail_if_empty: whether a prefix without images is an error; by default it is worth a warning.
-    :param max_workers: how many images to ask about at a time.
-    :param max_refs: how many anomalous images the summary names.
+    :param image_s3_uri: one image, ``s3://bucket/key``.
+    :param images_s3_prefix: all images whose keys begin like this, ``s3://bucket/prefix``; a folder ends with
+        ``/``.
+    :param results_s3_uri: where their results go, ``s3://bucket/key``.
+    :param masks_s3_prefix: where masks go, ``s3://bucket/prefix``, as RGB PNGs of the image's size: the mask
+        of ``s3://images/a/b.jpg`` at ``s3://bucket/prefix`` + ``a/b.jpg.png``. Masks are stored of anomalous
+        images, and of images with a marked defect. The prefix must not be below ``images_s3_prefix``.
+    :param on_invalid_image: what to do about images below a prefix that can't be used: ``record`` them in the
+        results; or also ``fail``, when all others are processed.
+    :param fail_if_empty: whether a prefix without images is an error; by default it is a warning.
+    :param max_workers: how many images to send at a time.
+    :param max_anomalous_s3_uris: how many anomalous images the summary names.
     :param s3_conn_id: the connection for S3; by default ``aws_conn_id``.
-    :raises AirflowFailException: when the model isn't hosted; when an input can't be read, or ``image``
+    :raises AirflowFailException: when the model isn't hosted; when an input can't be read, or the one image
         can't be used.
-    :raises AirflowException: when the model is being started; when the service takes nothing for five
-        minutes, or fails again and again.
+    :raises AirflowException: when the model is starting; when the service accepts nothing for five minutes,
+        or fails five times on one image.
     """
 
     template_fields: Sequence[str] = (
         *ModelVersionMixin.template_fields,
-        "image",
-        "prefix",
-        "results",
-        "store_masks",
+        "image_s3_uri",
+        "images_s3_prefix",
+        "results_s3_uri",
+        "masks_s3_prefix",
         "on_invalid_image",
         "s3_conn_id",
     )
 
-    _pace: Pace | None = None
+    _concurrency: AdaptiveConcurrency | None = None
     _model: Mapping[str, Any] | None = None
     _found: Mapping[str, Any] | None = None
 
     def __init__(
         self,
         *,
-        image: str | None = None,
-        prefix: str | None = None,
-        results: str | None = None,
-        store_masks: str | None = None,
+        image_s3_uri: str | None = None,
+        images_s3_prefix: str | None = None,
+        results_s3_uri: str | None = None,
+        masks_s3_prefix: str | None = None,
         on_invalid_image: Literal["fail", "record"] = "record",
         fail_if_empty: bool = False,
         max_workers: int = 8,
-        max_refs: int = 100,
+        max_anomalous_s3_uris: int = 100,
         s3_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"multiple_outputs": True, **kwargs})
-        self.image = image
-        self.prefix = prefix
-        self.results = results
-        self.store_masks = store_masks
+        self.image_s3_uri = image_s3_uri
+        self.images_s3_prefix = images_s3_prefix
+        self.results_s3_uri = results_s3_uri
+        self.masks_s3_prefix = masks_s3_prefix
         self.on_invalid_image = on_invalid_image
         self.fail_if_empty = fail_if_empty
         self.max_workers = max_workers
-        self.max_refs = max_refs
+        self.max_anomalous_s3_uris = max_anomalous_s3_uris
         self.s3_conn_id = s3_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Look at the image, or at all that aren't done yet."""
+        """Process the one image, or all images without a saved result."""
         self._check()
-        self._pace = Pace(self.max_workers)
-        with no_retry_for_faults_of_the_input(), no_retry_for_faults_of_s3():
-            self._model = description = Model(self, self.project_name, str(self.model_version)).describe()
-            model = {"ProjectName": self.project_name, "ModelVersion": description["ModelVersion"]}
-            masks = None if self.store_masks is None else split_s3_prefix("store_masks", self.store_masks)
-            inspector = Inspector(self._service, self._s3, model, self._pace, masks)
-            if self.image is not None:
-                found = self._look_at_one(inspector, self.image)
+        self._concurrency = AdaptiveConcurrency(self.max_workers)
+        with fail_fast_on_client_errors(), fail_fast_on_s3_errors():
+            model = ModelVersion(self, self.project_name, str(self.model_version))
+            self._model = description = model.describe()
+            version = description["ModelVersion"]
+            names = {"ProjectName": self.project_name, "ModelVersion": version}
+            prefix = self.masks_s3_prefix
+            masks = None if prefix is None else parse_s3_prefix("masks_s3_prefix", prefix)
+            detector = ImageDetector(self._service, self._s3, names, self._concurrency, masks)
+            if self.image_s3_uri is not None:
+                found = self._process_one(detector, self.image_s3_uri)
             else:
-                found = self._look_at_all(inspector, self._tokens(context, description))
+                found = self._process_all(detector, self._tokens(context, description))
             self._found = found
-            return {**found, "ModelVersion": description["ModelVersion"]}
+            return {**found, "ModelVersion": version}
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Return what OpenLineage is told: the images and the model in, the results and masks out."""
+        """Return the lineage: the images and the model in, the results and masks out."""
         from airflow_provider_lookoutvision import lineage
 
         found = self._found or {}
-        masks = found.get("mask-ref") if self.image else found and self.store_masks
-        return lineage.of(
-            inputs=[lineage.s3(self.image or self.prefix), lineage.model(self._model)],
-            outputs=[lineage.s3(found.get("results"), rows=found.get("total")), lineage.s3(masks or None)],
+        masks = found.get("mask-ref") if self.image_s3_uri else found and self.masks_s3_prefix
+        results = lineage.s3_dataset(found.get("results_s3_uri"), rows=found.get("total"))
+        return lineage.operator_lineage(
+            inputs=[
+                lineage.s3_dataset(self.image_s3_uri or self.images_s3_prefix),
+                lineage.model_dataset(self._model),
+            ],
+            outputs=[results, lineage.s3_dataset(masks or None)],
         )
 
     def on_kill(self) -> None:
-        """End soon, and keep what is done."""
-        if self._pace:
-            self._pace.stopped = True
+        """Stop soon, and save the results so far."""
+        if self._concurrency:
+            self._concurrency.stopped = True
+            self.log.info("The task is killed: saving the results so far")
 
     @cached_property
     def _service(self) -> Any:
@@ -164,101 +174,109 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
             )
         if self.max_workers < 1:
             raise AirflowFailException(f"max_workers is {self.max_workers}; it must be at least 1")
-        given = (self.image is not None, self.prefix is not None, self.results is not None)
+        given = tuple(
+            each is not None for each in (self.image_s3_uri, self.images_s3_prefix, self.results_s3_uri)
+        )
         if given not in ((True, False, False), (False, True, True)):
-            raise AirflowFailException("Set either image, or prefix and results")
-        if self.prefix is None or self.store_masks is None:
+            raise AirflowFailException("Set either image_s3_uri, or images_s3_prefix and results_s3_uri")
+        if self.images_s3_prefix is None or self.masks_s3_prefix is None:
             return
-        bucket, prefix = split_s3_prefix("prefix", self.prefix)
-        masks_bucket, masks = split_s3_prefix("store_masks", self.store_masks)
+        bucket, prefix = parse_s3_prefix("images_s3_prefix", self.images_s3_prefix)
+        masks_bucket, masks = parse_s3_prefix("masks_s3_prefix", self.masks_s3_prefix)
         if bucket == masks_bucket and f"{masks}{prefix}".startswith(prefix):
             raise AirflowFailException(
-                f"The masks in {self.store_masks} would be images below {self.prefix} the next time: store "
-                "them elsewhere"
+                f"masks_s3_prefix {self.masks_s3_prefix} is below images_s3_prefix {self.images_s3_prefix}: "
+                "the masks would be images the next time. Store them elsewhere"
             )
 
     def _tokens(self, context: Context, description: Mapping[str, Any]) -> list[str]:
-        """What this try's work is known by, and then what that of the tries before a clear is."""
-        born = description["CreationTimestamp"].isoformat()
-        purpose = (description["ModelArn"], born, str(self.prefix), str(self.store_masks))
-        others = tokens_of_other_epochs(context, *purpose, namespace=self.hook.client_token_namespace)
+        """The token of this try's parts, and then those of the tries before a clear."""
+        created = description["CreationTimestamp"].isoformat()
+        purpose = (
+            description["ModelArn"],
+            created,
+            str(self.images_s3_prefix),
+            str(self.masks_s3_prefix),
+        )
+        others = previous_tokens(context, *purpose, namespace=self.hook.client_token_namespace)
         return [self.derived_token(context, *purpose), *others]
 
-    def _look_at_one(self, inspector: Inspector, image: str) -> dict[str, Any]:
-        line = inspector.look(*split_s3_uri("image", image)).line
+    def _process_one(self, detector: ImageDetector, uri: str) -> dict[str, Any]:
+        line = detector.detect(*parse_s3_uri("image_s3_uri", uri)).line
         if error := line.get("error"):
-            raise AirflowFailException(f"{image} can't be used: {error['Message']} ({error['Code']})")
+            raise AirflowFailException(f"{uri} can't be used: {error['Message']} ({error['Code']})")
         return line
 
-    def _look_at_all(self, inspector: Inspector, tokens: Sequence[str]) -> dict[str, Any]:
-        bucket, prefix = split_s3_prefix("prefix", str(self.prefix))
-        place = dict(zip(("Bucket", "Key"), split_s3_uri("results", str(self.results)), strict=True))
-        checkpoint = Checkpoint(self._s3, place["Bucket"], f"{place['Key']}.parts/", tokens)
-        summary = _Summary(str(self.results), self.max_refs)
-        if self._written_by(tokens[0], place):
-            self.log.info("An earlier try has written %s", self.results)
-            for text in self._s3.get_object(**place)["Body"].iter_lines():
+    def _process_all(self, detector: ImageDetector, tokens: Sequence[str]) -> dict[str, Any]:
+        bucket, prefix = parse_s3_prefix("images_s3_prefix", str(self.images_s3_prefix))
+        results_bucket, results_key = parse_s3_uri("results_s3_uri", str(self.results_s3_uri))
+        results = {"Bucket": results_bucket, "Key": results_key}
+        checkpoint = Checkpoint(self._s3, results_bucket, f"{results_key}.parts/", tokens)
+        summary = _Summary(str(self.results_s3_uri), self.max_anomalous_s3_uris)
+        if self._is_written_by(tokens[0], results):
+            self.log.info("An earlier try has written %s", self.results_s3_uri)
+            for text in self._s3.get_object(**results)["Body"].iter_lines():
                 summary.add(json.loads(text))
         else:
             with tempfile.TemporaryFile() as file:
 
-                def take(result: Result) -> None:
+                def handle(result: Result) -> None:
                     file.write(json.dumps(result.line, ensure_ascii=False).encode() + b"\n")
                     summary.add(result.line)
 
-                work_through(
-                    images(self._s3, bucket, prefix),
+                process_images(
+                    list_images(self._s3, bucket, prefix),
                     checkpoint,
-                    lambda image: inspector.look(bucket, image.key),
+                    lambda image: detector.detect(bucket, image.key),
                     self.max_workers,
-                    take,
-                    inspector.pace,
+                    handle,
+                    detector.concurrency,
                 )
                 file.seek(0)
                 extra = {"ContentType": "application/x-ndjson", "Metadata": {_TOKEN: tokens[0]}}
-                self._s3.upload_fileobj(file, **place, ExtraArgs=extra)
-        self._judge(summary)
+                self._s3.upload_fileobj(file, **results, ExtraArgs=extra)
+        self._report(summary)
         checkpoint.remove()
         return summary.result
 
-    def _written_by(self, token: str, place: Mapping[str, str]) -> bool:
+    def _is_written_by(self, token: str, results: Mapping[str, str]) -> bool:
         from botocore.exceptions import ClientError
 
         try:
-            found = self._s3.head_object(**place)
+            found = self._s3.head_object(**results)
         except ClientError as error:
             if error.response["Error"]["Code"] == "404":
                 return False
             raise
         return bool(found["Metadata"].get(_TOKEN) == token)
 
-    def _judge(self, summary: _Summary) -> None:
-        """Fail, or warn, as is wanted. What is done stays kept for a clear."""
+    def _report(self, summary: _Summary) -> None:
+        """Log the summary; fail or warn, as the parameters say. After a failure the parts are kept."""
         if not summary.total:
             if self.fail_if_empty:
-                raise AirflowFailException(f"There are no images below {self.prefix}")
-            self.log.warning("There are no images below %s", self.prefix)
-        self.log.info("%s: %s", self.prefix, summary.told)
+                raise AirflowFailException(f"There are no images below {self.images_s3_prefix}")
+            self.log.warning("There are no images below %s", self.images_s3_prefix)
+        self.log.info("%s: %s", self.images_s3_prefix, summary.text)
         if summary.failed:
-            told = f"{summary.told}. The first that can't be used: {'; '.join(summary.failures)}"
+            text = f"{summary.text}. The first that can't be used: {'; '.join(summary.failures)}"
             if self.on_invalid_image == "fail":
                 raise AirflowFailException(
-                    f"{told}. The results are in {self.results}; once these images are mended or gone, clear "
-                    "this task: then it asks about them only"
+                    f"{text}. The results are in {self.results_s3_uri}. Repair or remove these images, and "
+                    "clear this task: it then sends only them"
                 )
-            self.log.warning("%s", told)
+            self.log.warning("%s", text)
 
 
 @dataclass
 class _Summary:
-    """What the lines of the results add up to."""
+    """The counts over the lines of the results."""
 
-    results: str
-    most_refs: int
+    results_s3_uri: str
+    max_anomalous_s3_uris: int
     total: int = 0
     anomalous: int = 0
     failed: int = 0
-    anomalous_refs: list[str] = field(default_factory=list)
+    anomalous_s3_uris: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def add(self, line: Mapping[str, Any]) -> None:
@@ -266,12 +284,12 @@ class _Summary:
         self.total += 1
         if error := line.get("error"):
             self.failed += 1
-            if len(self.failures) < _MOST_FAILURES_TOLD:
+            if len(self.failures) < _MAX_FAILURES_SHOWN:
                 self.failures.append(f"{line['source-ref']}: {error['Message']}")
         elif line["IsAnomalous"]:
             self.anomalous += 1
-            if len(self.anomalous_refs) < self.most_refs:
-                self.anomalous_refs.append(line["source-ref"])
+            if len(self.anomalous_s3_uris) < self.max_anomalous_s3_uris:
+                self.anomalous_s3_uris.append(line["source-ref"])
 
     @property
     def normal(self) -> int:
@@ -279,8 +297,8 @@ class _Summary:
         return self.total - self.anomalous - self.failed
 
     @property
-    def told(self) -> str:
-        """The counts, for people."""
+    def text(self) -> str:
+        """The counts as a sentence."""
         return (
             f"{self.total} images, {self.anomalous} anomalous, {self.normal} normal, "
             f"{self.failed} that can't be used"
@@ -289,5 +307,5 @@ class _Summary:
     @property
     def result(self) -> dict[str, Any]:
         """The counts, for an XCom."""
-        names = ("total", "anomalous", "normal", "failed", "results", "anomalous_refs")
+        names = ("total", "anomalous", "normal", "failed", "results_s3_uri", "anomalous_s3_uris")
         return {name: getattr(self, name) for name in names}

@@ -1,8 +1,8 @@
-"""The operators: one for each verb that a DAG needs. Import them from here.
+"""The operators. Import them from here.
 
 Each makes its change exactly once for a task instance, however often Airflow retries it: its calls carry the
-client token of :mod:`airflow_provider_lookoutvision.idempotency`. A refusal that a retry would meet again
-fails the task at once; anything else is left to Airflow's retries.
+client token of :mod:`airflow_provider_lookoutvision.idempotency`. An error that a retry would meet again
+fails the task at once; any other is left to Airflow's retries.
 """
 
 from __future__ import annotations

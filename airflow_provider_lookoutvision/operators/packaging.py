@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_lookoutvision.operators.base import for_xcom, no_retry_for_faults_of_the_input
-from airflow_provider_lookoutvision.operators.tokens import TokenMixin
-from airflow_provider_lookoutvision.operators.versions import ModelVersionMixin
-from airflow_provider_lookoutvision.operators.waiting import WaitingMixin
+from airflow_provider_lookoutvision.operators.async_operation import AsyncOperationMixin
+from airflow_provider_lookoutvision.operators.base import fail_fast_on_client_errors, to_json
+from airflow_provider_lookoutvision.operators.client_token import ClientTokenMixin
+from airflow_provider_lookoutvision.operators.model_version import ModelVersionMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
 
-class LookoutVisionStartModelPackagingJobOperator(WaitingMixin, TokenMixin, ModelVersionMixin):
+class LookoutVisionStartModelPackagingJobOperator(AsyncOperationMixin, ClientTokenMixin, ModelVersionMixin):
     """Package a model for an edge device, once for this task instance, and return the job's description.
 
     The result is the ModelPackagingDescription, times as ISO 8601 in UTC, each member an XCom of its own too.
     Without waiting it is ``ProjectName`` and ``JobName``.
 
-    A retry asks with the same client token. Of a service that repeats its answer to that, instead of
-    beginning a job that has failed anew, only a clear starts another.
+    A retry uses the same client token. A service may answer it with the failed job instead of starting it
+    anew; then only a clear starts another job.
 
-    A service that has no packaging jobs, such as this package's own until it has them, refuses with
+    A service without packaging jobs, as this package's own is until it has them, refuses with
     ``NotImplementedException``.
 
     :param project_name: the project.
@@ -33,19 +33,19 @@ class LookoutVisionStartModelPackagingJobOperator(WaitingMixin, TokenMixin, Mode
     :param job_name: a name for the job; by default the service makes one.
     :param description: of the job.
     :param client_token: a token of your own, used as it is; by default the task instance's.
-    :raises AirflowFailException: when the request is at fault.
+    :raises AirflowFailException: when the request is invalid.
     :raises AirflowException: when the job fails, with its StatusMessage.
     """
 
     template_fields: Sequence[str] = (
-        *TokenMixin.template_fields,
+        *ClientTokenMixin.template_fields,
         "project_name",
         "model_version",
         "configuration",
         "job_name",
         "description",
     )
-    waiter: ClassVar[str] = "ModelPackagingJobSucceeded"
+    waiter_name: ClassVar[str] = "ModelPackagingJobSucceeded"
 
     _job: str
     _made: Mapping[str, Any] | None = None
@@ -72,7 +72,7 @@ class LookoutVisionStartModelPackagingJobOperator(WaitingMixin, TokenMixin, Mode
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the job, or find the one that this task instance started before, and wait for it."""
         optional = {"JobName": self.job_name, "Description": self.description}
-        with no_retry_for_faults_of_the_input():
+        with fail_fast_on_client_errors():
             answer = self.call(
                 "StartModelPackagingJob",
                 ProjectName=self.project_name,
@@ -82,11 +82,11 @@ class LookoutVisionStartModelPackagingJobOperator(WaitingMixin, TokenMixin, Mode
                 **{name: value for name, value in optional.items() if value},
             )
         self._job = answer["JobName"]
-        unwaited = {"ProjectName": self.project_name, "JobName": self._job}
-        return self.wait_then(context, unwaited, job_name=self._job)
+        unfinished = {"ProjectName": self.project_name, "JobName": self._job}
+        return self.wait_or_defer(context, unfinished, job_name=self._job)
 
-    def waiter_arguments(self) -> dict[str, Any]:
-        """Which job to ask about."""
+    def waiter_args(self) -> dict[str, Any]:
+        """The job to poll."""
         return {"ProjectName": self.project_name, "JobName": self._job}
 
     def result(self, context: Context, **state: Any) -> dict[str, Any]:
@@ -94,19 +94,21 @@ class LookoutVisionStartModelPackagingJobOperator(WaitingMixin, TokenMixin, Mode
         answer = self.call(
             "DescribeModelPackagingJob", ProjectName=self.project_name, JobName=state["job_name"]
         )
-        description: dict[str, Any] = for_xcom(answer["ModelPackagingDescription"])
+        description: dict[str, Any] = to_json(answer["ModelPackagingDescription"])
         self._made = description
         return description
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Return what OpenLineage is told: the model in, the place of the component out."""
+        """Return the lineage: the model in, the component out."""
         from airflow_provider_lookoutvision import lineage
 
-        # The job knows the number of a version that was asked for as the latest.
+        # The job has the number of a version that was named "latest".
         version = (self._made or {}).get("ModelVersion", str(self.model_version))
-        answer = lineage.ask(self, "DescribeModel", ProjectName=self.project_name, ModelVersion=version)
-        place = self.configuration["Greengrass"]["S3OutputLocation"]
-        return lineage.of(
-            inputs=[lineage.model(answer.get("ModelDescription"))],
-            outputs=[lineage.s3(f"s3://{place['Bucket']}/{place.get('Prefix', '')}")],
+        answer = lineage.call_if_available(
+            self, "DescribeModel", ProjectName=self.project_name, ModelVersion=version
+        )
+        location = self.configuration["Greengrass"]["S3OutputLocation"]
+        return lineage.operator_lineage(
+            inputs=[lineage.model_dataset(answer.get("ModelDescription"))],
+            outputs=[lineage.s3_dataset(f"s3://{location['Bucket']}/{location.get('Prefix', '')}")],
         )

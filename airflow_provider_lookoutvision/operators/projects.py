@@ -1,4 +1,4 @@
-"""The operators of projects: create, delete."""
+"""The operators of projects: create a project, delete a project."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_lookoutvision.assets import announce
+from airflow_provider_lookoutvision.assets import emit_asset_event
+from airflow_provider_lookoutvision.operators.async_operation import PollingMixin
 from airflow_provider_lookoutvision.operators.base import (
-    for_xcom,
-    no_retry_for_faults_of_the_input,
+    fail_fast_on_client_errors,
+    to_json,
 )
-from airflow_provider_lookoutvision.operators.creating import LookoutVisionCreateBaseOperator
+from airflow_provider_lookoutvision.operators.client_token import ClientTokenMixin
+from airflow_provider_lookoutvision.operators.create_base import LookoutVisionCreateBaseOperator
 from airflow_provider_lookoutvision.operators.datasets import delete_dataset
-from airflow_provider_lookoutvision.operators.tokens import TokenMixin
-from airflow_provider_lookoutvision.operators.versions import Model
-from airflow_provider_lookoutvision.operators.waiting import PatientMixin
+from airflow_provider_lookoutvision.operators.model_version import ModelVersion
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-_IN_SERVICE = {"STARTING_HOSTING", "HOSTED", "SYSTEM_UPDATING", "STOPPING_HOSTING"}
+_HOSTED = {"STARTING_HOSTING", "HOSTED", "SYSTEM_UPDATING", "STOPPING_HOSTING"}
 
 
 class LookoutVisionCreateProjectOperator(LookoutVisionCreateBaseOperator):
@@ -30,17 +30,17 @@ class LookoutVisionCreateProjectOperator(LookoutVisionCreateBaseOperator):
     The result is a dict of ``ProjectArn``, ``ProjectName`` and ``CreationTimestamp`` (ISO 8601, UTC), and
     each is an XCom of its own too, so that ``create.output["ProjectName"]`` feeds another task.
 
-    A retry, or a clear, of a task that made the project finds it again, by proof: the service keeps the
-    client token that made a project, and answers it with that project. A project that this task instance did
-    not make is somebody else's, and ``if_exists`` says what then.
+    A retry, or a clear, of the task that created the project finds it again: the service keeps the client
+    token that created a project, and answers it with that project. What happens to a project that this task
+    instance did not create is up to ``if_exists``.
 
     :param project_name: the project's name: 1 to 255 letters, digits, ``-`` and ``_``, the first no
         punctuation.
     :param client_token: a token of your own, used as it is; by default the task instance's. With your own,
-        finding the project after a clear is up to the token.
-    :param if_exists: what to do about somebody else's project of that name: ``fail``, without retries, or
-        ``use`` it.
-    :raises AirflowFailException: when the name is invalid, taken, or not the one an earlier try made a
+        the project is found after a clear only if the token is still the same.
+    :param if_exists: what to do about a project of that name that this task instance did not create:
+        ``fail``, without retries, or ``skip`` the creation and use it. ``use`` is an alias of ``skip``.
+    :raises AirflowFailException: when the name is invalid, taken, or another than an earlier try created a
         project with.
     """
 
@@ -57,12 +57,12 @@ class LookoutVisionCreateProjectOperator(LookoutVisionCreateBaseOperator):
         return self.project_name
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Create the project, or find the one that this task instance made before."""
-        with no_retry_for_faults_of_the_input():
+        """Create the project, or find the one that this task instance created before."""
+        with fail_fast_on_client_errors():
             project = self.create_or_find(context)
         self.log.info("Project %s: %s", self.project_name, project["ProjectArn"])
-        metadata: dict[str, Any] = for_xcom(project)
-        announce(context, metadata["ProjectArn"], metadata)
+        metadata: dict[str, Any] = to_json(project)
+        emit_asset_event(context, metadata["ProjectArn"], metadata)
         return metadata
 
     def create(self, token: str) -> dict[str, Any]:
@@ -77,19 +77,19 @@ class LookoutVisionCreateProjectOperator(LookoutVisionCreateBaseOperator):
         return {name: description[name] for name in ("ProjectArn", "ProjectName", "CreationTimestamp")}
 
 
-class LookoutVisionDeleteProjectOperator(PatientMixin, TokenMixin):
-    """Delete a project. One that is already gone is success.
+class LookoutVisionDeleteProjectOperator(PollingMixin, ClientTokenMixin):
+    """Delete a project. A project that is already gone is a success.
 
     :param project_name: the project's name.
-    :param cascade: delete its models and datasets too, first, as the service demands. Hosted models are
-        stopped, trainings cancelled, imports waited for, in the task. Images, and the evaluations of models,
-        stay where they are. A retry goes on where an earlier try ended.
+    :param cascade: first delete its models and datasets, since the service deletes only an empty project.
+        Hosted models are stopped, trainings cancelled, imports waited for, in the task. Images and the
+        evaluations of models stay in their buckets. A retry goes on where an earlier try ended.
     :param client_token: a token of your own for the project's deletion, used as it is; by default the task
         instance's.
     :raises AirflowFailException: when the project isn't empty, and ``cascade`` isn't set.
     """
 
-    template_fields: Sequence[str] = (*TokenMixin.template_fields, "project_name", "cascade")
+    template_fields: Sequence[str] = (*ClientTokenMixin.template_fields, "project_name", "cascade")
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class LookoutVisionDeleteProjectOperator(PatientMixin, TokenMixin):
     def execute(self, context: Context) -> None:
         """Delete the project, unless it is gone."""
         cascade = self._cascades()
-        with no_retry_for_faults_of_the_input():
+        with fail_fast_on_client_errors():
             try:
                 if cascade:
                     self._delete_models(context)
@@ -119,39 +119,40 @@ class LookoutVisionDeleteProjectOperator(PatientMixin, TokenMixin):
                 self.log.info("Project %s is deleted", self.project_name)
 
     def _cascades(self) -> bool:
-        # A template renders to text, and "False" would be true.
-        told = str(self.cascade).strip().lower()
-        if told not in ("true", "false"):
+        # A template renders to a string, and "False" would be true.
+        text = str(self.cascade).strip().lower()
+        if text not in ("true", "false"):
             raise AirflowFailException(f"cascade is {self.cascade!r}; it must be true or false")
-        return told == "true"
+        return text == "true"
 
     def _delete_models(self, context: Context) -> None:
         models = [
-            (Model(self, self.project_name, each["ModelVersion"]), each["Status"])
+            (ModelVersion(self, self.project_name, each["ModelVersion"]), each["Status"])
             for each in self.hook.iter_models(self.project_name)
         ]
         stopping = [
             model
             for model, status in models
-            if status in _IN_SERVICE and model.stop(self.derived_token(context, "StopModel", model.version))
+            if status in _HOSTED and model.stop(self.derived_token(context, "StopModel", model.version))
         ]
         for model in stopping:
-            self.wait_in_task("ModelStopped", model.arguments)
+            self.wait_in_task("ModelStopped", model.args)
         for model, _ in models:
             model.delete(self.derived_token(context, "DeleteModel", model.version))
         for model, _ in models:
-            self.wait_in_task("ModelDeleted", model.arguments)
+            self.wait_in_task("ModelDeleted", model.args)
 
     def _delete_datasets(self, context: Context) -> None:
         project = self.call("DescribeProject", ProjectName=self.project_name)["ProjectDescription"]
         for dataset in project["Datasets"]:
             dataset_type = dataset["DatasetType"]
-            arguments = {"ProjectName": self.project_name, "DatasetType": dataset_type}
             try:
-                self.wait_in_task("DatasetCreated", arguments)
+                self.wait_in_task(
+                    "DatasetCreated", {"ProjectName": self.project_name, "DatasetType": dataset_type}
+                )
             except AirflowException as failure:
                 if self._killed:
                     raise
-                self.log.info("Going on to delete it: %s", failure)  # such as one that could not be made
+                self.log.info("Deleting it nevertheless: %s", failure)  # its creation may have failed
             token = self.derived_token(context, "DeleteDataset", dataset_type)
             delete_dataset(self, self.project_name, dataset_type, token)

@@ -1,4 +1,4 @@
-"""S3 as the operators use it: places as parameters name them, its connection, faults told apart."""
+"""S3 as the operators use it: its connection, the places that parameters name, errors that no retry helps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
 
-# A retry meets these again; 403 and 404 are all that S3 says of them in answer to a HEAD.
-_FAULTS = frozenset(
+# A retry meets these again. To a HEAD request S3 says no more of them than 403 and 404.
+_NON_RETRYABLE = frozenset(
     {
         "403",
         "404",
@@ -33,25 +33,26 @@ _FAULTS = frozenset(
 
 
 @contextmanager
-def no_retry_for_faults_of_s3(place: str | None = None) -> Iterator[None]:
-    """Turn S3's refusals that a retry would meet again into AirflowFailException, and leave the others alone.
+def fail_fast_on_s3_errors(uri: str | None = None) -> Iterator[None]:
+    """Raise AirflowFailException for S3's errors that a retry would meet again, and leave the others alone.
 
-    :param place: what was to be read or written, since S3's own messages often don't say.
+    :param uri: what was to be read or written, since S3's own messages often don't say.
     """
     from botocore.exceptions import ClientError, ParamValidationError
 
     try:
         yield
     except (ClientError, ParamValidationError) as error:
-        if isinstance(error, ClientError) and error.response["Error"]["Code"] not in _FAULTS:
+        if isinstance(error, ClientError) and error.response["Error"]["Code"] not in _NON_RETRYABLE:
             raise
-        raise AirflowFailException(f"{place}: {error}" if place else str(error)) from error
+        raise AirflowFailException(f"{uri}: {error}" if uri else str(error)) from error
 
 
 def s3_hook(operator: LookoutVisionBaseOperator, s3_conn_id: str | None) -> S3Hook:
-    """Return the hook for S3: on a connection of its own, by that alone; or on the operator's, as it says.
+    """Return the hook for S3.
 
-    :param s3_conn_id: the connection for S3, if it isn't the operator's.
+    :param s3_conn_id: the connection for S3; by default the operator's, with the operator's region,
+        ``verify`` and configuration.
     """
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
@@ -65,33 +66,39 @@ def s3_hook(operator: LookoutVisionBaseOperator, s3_conn_id: str | None) -> S3Ho
     )
 
 
-def split_s3_uri(parameter: str, uri: str) -> tuple[str, str]:
+def parse_s3_uri(parameter: str, uri: str) -> tuple[str, str]:
     """Return the bucket and the key of ``s3://bucket/key``.
 
-    :raises AirflowFailException: when it is something else, naming the parameter.
+    :param parameter: names it in the error.
+    :raises AirflowFailException: when it is something else.
     """
-    return _split(parameter, uri, "s3://bucket/key", may_be_whole=False)
+    bucket, key = _parse(parameter, uri, "s3://bucket/key")
+    if not key:
+        raise AirflowFailException(f"{parameter} is {uri!r}; it must be s3://bucket/key")
+    return bucket, key
 
 
-def split_s3_prefix(parameter: str, uri: str) -> tuple[str, str]:
-    """Return the bucket and the prefix of ``s3://bucket/prefix``; the prefix is as it is, and may be empty.
+def parse_s3_prefix(parameter: str, uri: str) -> tuple[str, str]:
+    """Return the bucket and the prefix of ``s3://bucket/prefix``; the prefix is as given, and may be empty.
 
-    :raises AirflowFailException: when it is something else, naming the parameter.
+    :raises AirflowFailException: when it is something else.
     """
-    return _split(parameter, uri, "s3://bucket/prefix")
+    return _parse(parameter, uri, "s3://bucket/prefix")
 
 
-def split_s3_folder(parameter: str, uri: str) -> tuple[str, str]:
-    """Return the bucket and the prefix of ``s3://bucket/prefix/``, which ends with ``/`` unless it is empty.
+def parse_s3_folder(parameter: str, uri: str) -> tuple[str, str]:
+    """Return the bucket and the prefix of ``s3://bucket/prefix/``; a missing ``/`` is added.
 
-    :raises AirflowFailException: when it is something else, naming the parameter.
+    :raises AirflowFailException: when it is something else.
     """
-    bucket, prefix = _split(parameter, uri, "s3://bucket/prefix/")
+    bucket, prefix = _parse(parameter, uri, "s3://bucket/prefix/")
     return bucket, prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
 
 
-def _split(parameter: str, uri: str, form: str, *, may_be_whole: bool = True) -> tuple[str, str]:
+def _parse(parameter: str, uri: str, form: str) -> tuple[str, str]:
+    # S3Hook.parse_s3_url takes an S3 URI for a URL: it cuts a key off at "?", and drops slashes at its
+    # beginning.
     bucket, _, rest = uri.removeprefix("s3://").partition("/")
-    if not uri.startswith("s3://") or not bucket or not (rest or may_be_whole):
+    if not uri.startswith("s3://") or not bucket:
         raise AirflowFailException(f"{parameter} is {uri!r}; it must be {form}")
     return bucket, rest

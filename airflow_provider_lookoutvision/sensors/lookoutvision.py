@@ -1,6 +1,6 @@
-"""Sensors: wait for what something else does, in a task, between tasks, or in the triggerer.
+"""Sensors: they wait for work that something else began, by poking, rescheduling, or in the triggerer.
 
-Each returns the description of what it has waited for, with times as ISO 8601 in UTC.
+Each returns the description of what it waited for, with times as ISO 8601 in UTC.
 """
 
 from __future__ import annotations
@@ -20,23 +20,27 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_lookoutvision.operators.async_operation import (
+    validate_execute_complete_event,
+    waiter_failures_as_airflow_exceptions,
+    waiter_trigger,
+)
 from airflow_provider_lookoutvision.operators.base import (
     LookoutVisionBaseOperator,
-    for_xcom,
-    no_retry_for_faults_of_the_input,
+    fail_fast_on_client_errors,
+    to_json,
 )
-from airflow_provider_lookoutvision.operators.waiting import check_event, failures_of_waits, trigger
-from airflow_provider_lookoutvision.waiters.waiter import Progress, Wait
+from airflow_provider_lookoutvision.waiters.waiter import WaiterRun, WaiterSpec
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-ModelState = Literal["trained", "hosted", "stopped"]
+ModelState = Literal["trained", "hosted", "stopped", "TRAINED", "HOSTED", "STOPPED"]
 
 _GRACE = timedelta(minutes=5)
 _MODEL_WAITERS = {"trained": "ModelTrained", "hosted": "ModelHosted", "stopped": "ModelStopped"}
-# After a start these are its failure. A sensor may be there before the start that it waits for.
-_BEFORE_THE_START = ("TRAINING", "STOPPING_HOSTING")
+# For an operator that has called StartModel these are failures. A sensor may run before that call.
+_BEFORE_START = ("TRAINING", "STOPPING_HOSTING")
 
 
 class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
@@ -59,51 +63,55 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
 
     @property
     @abstractmethod
-    def wait(self) -> Wait:
+    def waiter_spec(self) -> WaiterSpec:
         """What it waits for."""
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Ask once; then defer, if that is wanted."""
-        answer = self._check(self._progress)
-        if answer is None and self.deferrable:
+        """Poll once; then defer, if the sensor is deferrable."""
+        response = self._check(self._waiter_run)
+        if response is None and self.deferrable:
             self._defer_until(time.time() + self.timeout)
-        return PokeReturnValue(is_done=answer is not None, xcom_value=self._result(answer))
+        return PokeReturnValue(is_done=response is not None, xcom_value=self._result(response))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Go on when the trigger has fired."""
         if event and event["status"] == "timeout":
             raise AirflowSensorTimeout(event["message"])
-        ends_at = check_event(event)["ends_at"]
-        answer = self._check(Progress(self.wait, self.log, ends_at))
-        if answer is None:
-            # The latest model is another one by now, to be waited for as long as there is time left.
-            self._defer_until(ends_at)
-        return self._result(answer)
+        end_time = validate_execute_complete_event(event)["end_time"]
+        response = self._check(WaiterRun(self.waiter_spec, self.log, end_time))
+        if response is None:
+            # "latest" is another model by now. It is waited for in the time that is left.
+            self._defer_until(end_time)
+        return self._result(response)
 
     @cached_property
-    def _progress(self) -> Progress:
-        return Progress(self.wait, self.log)
+    def _waiter_run(self) -> WaiterRun:
+        return WaiterRun(self.waiter_spec, self.log)
 
-    def _check(self, progress: Progress) -> Mapping[str, Any] | None:
-        with no_retry_for_faults_of_the_input(), failures_of_waits():
-            return progress.check(self.hook)
+    def _check(self, run: WaiterRun) -> Mapping[str, Any] | None:
+        with fail_fast_on_client_errors(), waiter_failures_as_airflow_exceptions():
+            return run.check(self.hook)
 
-    def _defer_until(self, ends_at: float) -> NoReturn:
-        # The trigger ends in time, and says what it has seen last. Airflow's own timeout is for one that
-        # isn't run.
-        left = timedelta(seconds=max(0.0, ends_at - time.time()))
+    def _defer_until(self, end_time: float) -> NoReturn:
+        # The trigger ends in time, and reports the last status. Airflow's own timeout is for a trigger that
+        # no triggerer runs.
+        left = timedelta(seconds=max(0.0, end_time - time.time()))
+        trigger = waiter_trigger(
+            self, self.waiter_spec, end_time=end_time, return_value={"end_time": end_time}
+        )
         self.defer(
-            trigger=trigger(self, self.wait, ends_at=ends_at, return_value={"ends_at": ends_at}),
+            trigger=trigger,
             method_name="execute_complete",
             timeout=min(filter(None, (left + _GRACE, self.execution_timeout))),
         )
 
-    def _result(self, answer: Mapping[str, Any] | None) -> Any:
-        return for_xcom(answer[self.description]) if answer else None
+    def _result(self, response: Mapping[str, Any] | None) -> Any:
+        return to_json(response[self.description]) if response else None
 
-    def _wait_for(self, waiter: str, passing: Sequence[str] = (), **arguments: str) -> Wait:
-        interval = max(self.poke_interval, 1.0)
-        return Wait(waiter, arguments, interval, max(1, round(self.timeout / interval)), passing)
+    def _spec(self, waiter_name: str, tolerated_states: Sequence[str] = (), **waiter_args: str) -> WaiterSpec:
+        delay = max(self.poke_interval, 1.0)
+        max_attempts = max(1, round(self.timeout / delay))
+        return WaiterSpec(waiter_name, waiter_args, delay, max_attempts, tolerated_states)
 
 
 class LookoutVisionDatasetSensor(LookoutVisionBaseSensor):
@@ -112,8 +120,8 @@ class LookoutVisionDatasetSensor(LookoutVisionBaseSensor):
     :param project_name: the project.
     :param dataset_type: ``train`` or ``test``.
     :raises AirflowFailException: when it could not be created because of its manifest, with the
-        StatusMessage.
-    :raises AirflowException: when it could not for another reason, or there is no such dataset.
+        StatusMessage; or when there is no such dataset.
+    :raises AirflowException: when it could not be created for another reason.
     """
 
     template_fields: Sequence[str] = (
@@ -129,20 +137,21 @@ class LookoutVisionDatasetSensor(LookoutVisionBaseSensor):
         self.dataset_type = dataset_type
 
     @property
-    def wait(self) -> Wait:
-        """Which dataset."""
-        return self._wait_for("DatasetCreated", ProjectName=self.project_name, DatasetType=self.dataset_type)
+    def waiter_spec(self) -> WaiterSpec:
+        """The dataset to wait for."""
+        return self._spec("DatasetCreated", ProjectName=self.project_name, DatasetType=self.dataset_type)
 
 
 class LookoutVisionModelSensor(LookoutVisionBaseSensor):
     """Wait until a model is trained, hosted, or no longer hosted.
 
     :param project_name: the project.
-    :param model_version: the version's number, or ``latest``: the highest that there is, at each question.
-    :param state: ``trained``, ``hosted`` or ``stopped``. What is in training, or being stopped, may still be
-        hosted.
-    :raises AirflowFailException: when the training failed because of its images, with the StatusMessage.
-    :raises AirflowException: when the state can't come any more, or there is no such model.
+    :param model_version: the version's number, or ``latest``: the highest number at each poll.
+    :param state: ``trained``, ``hosted`` or ``stopped``, in lower or upper case. For ``hosted``, a model that
+        is in training or stopping is waited for, since a start may follow.
+    :raises AirflowFailException: when the training failed because of its images, with the StatusMessage; or
+        when there is no such model.
+    :raises AirflowException: when the state can't come any more.
     """
 
     template_fields: Sequence[str] = (
@@ -167,15 +176,16 @@ class LookoutVisionModelSensor(LookoutVisionBaseSensor):
         self.state = state
 
     @property
-    def wait(self) -> Wait:
-        """Which model, and for which state."""
-        if self.state not in _MODEL_WAITERS:
+    def waiter_spec(self) -> WaiterSpec:
+        """The model and the state to wait for."""
+        state = str(self.state).lower()
+        if state not in _MODEL_WAITERS:
             raise AirflowFailException(
                 f"state is {self.state!r}; it must be one of {', '.join(_MODEL_WAITERS)}"
             )
-        return self._wait_for(
-            _MODEL_WAITERS[self.state],
-            _BEFORE_THE_START if self.state == "hosted" else (),
+        return self._spec(
+            _MODEL_WAITERS[state],
+            _BEFORE_START if state == "hosted" else (),
             ProjectName=self.project_name,
             ModelVersion=str(self.model_version),
         )
@@ -186,7 +196,8 @@ class LookoutVisionModelPackagingJobSensor(LookoutVisionBaseSensor):
 
     :param project_name: the project.
     :param job_name: the job.
-    :raises AirflowException: when it failed, with its StatusMessage, or there is no such job.
+    :raises AirflowFailException: when there is no such job.
+    :raises AirflowException: when it failed, with its StatusMessage.
     """
 
     template_fields: Sequence[str] = (*LookoutVisionBaseOperator.template_fields, "project_name", "job_name")
@@ -198,8 +209,6 @@ class LookoutVisionModelPackagingJobSensor(LookoutVisionBaseSensor):
         self.job_name = job_name
 
     @property
-    def wait(self) -> Wait:
-        """Which job."""
-        return self._wait_for(
-            "ModelPackagingJobSucceeded", ProjectName=self.project_name, JobName=self.job_name
-        )
+    def waiter_spec(self) -> WaiterSpec:
+        """The job to wait for."""
+        return self._spec("ModelPackagingJobSucceeded", ProjectName=self.project_name, JobName=self.job_name)

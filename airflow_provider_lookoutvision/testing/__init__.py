@@ -1,1 +1,1 @@
-"""What tests of DAGs and clients need: a real service, and faults on the way to it."""
+"""For tests of DAGs and clients: a real service, and network faults on the way to it."""

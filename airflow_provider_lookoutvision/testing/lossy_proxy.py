@@ -1,8 +1,7 @@
-"""A proxy that loses answers, to see what a client does when it can't know what happened.
+"""A proxy that loses responses, to test clients that can't know whether their request had an effect.
 
-It stands between a client and a service, hands each request on unchanged (the Host header too, so that
-signatures hold), and when ``drop`` says so closes the connection after the service has answered, without a
-byte of the answer::
+It forwards each request unchanged (the Host header too, so that signatures stay valid). When ``drop`` returns
+true it closes the client's connection after the service has responded, without a byte of the response::
 
     with LossyProxy(service.endpoint_url, drop=lambda exchange: exchange.method == "POST") as proxy:
         client = boto3.client("lookoutvision", endpoint_url=proxy.endpoint_url, ...)
@@ -25,7 +24,7 @@ _UPSTREAM_SECONDS = 120
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request, and what the service made of it. ``status`` is None when the service gave no answer."""
+    """One request and its response. ``status`` is None when the service didn't respond."""
 
     method: str
     path: str
@@ -37,7 +36,7 @@ class Exchange:
 
     @property
     def client_token(self) -> str | None:
-        """The token that the request carried."""
+        """The request's client token."""
         return self.headers.get(CLIENT_TOKEN_HEADER)
 
 
@@ -45,7 +44,7 @@ class LossyProxy:
     """The proxy; it runs inside a ``with`` block.
 
     :param upstream_url: where the service is, as ``http://127.0.0.1:8320``.
-    :param drop: called with each exchange after the service's answer; true loses the answer.
+    :param drop: called with each exchange after the service has responded; true loses the response.
     """
 
     def __init__(self, upstream_url: str, drop: Callable[[Exchange], bool]) -> None:
@@ -63,7 +62,7 @@ class LossyProxy:
                 if not self.raw_requestline or not self.parse_request():
                     self.close_connection = True
                     return
-                proxy._pass_on(self)
+                proxy._forward(self)
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -83,7 +82,7 @@ class LossyProxy:
         self._server.server_close()
         self._thread.join()
 
-    def _pass_on(self, client: BaseHTTPRequestHandler) -> None:
+    def _forward(self, client: BaseHTTPRequestHandler) -> None:
         body = client.rfile.read(int(client.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in client.headers.items()}
         exchange = Exchange(client.command, client.path, headers, body, None, b"")
@@ -100,7 +99,7 @@ class LossyProxy:
             finally:
                 connection.close()
         except (OSError, HTTPException):
-            pass  # no answer: the client sees a closed connection, as it would without the proxy
+            pass  # no response: the client sees a closed connection, as it would without the proxy
         exchange = replace(exchange, dropped=exchange.status is None or self._drop(exchange))
         with self._lock:
             self.exchanges.append(exchange)

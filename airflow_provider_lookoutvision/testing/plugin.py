@@ -1,4 +1,4 @@
-"""A pytest plugin for tests of DAGs and clients: a real service, a connection, a client, and cleaning up.
+"""A pytest plugin for tests of DAGs and clients: a real service, a connection, a client, and a clean-up.
 
 In a ``conftest.py``::
 
@@ -12,12 +12,12 @@ In a test::
         assert lookoutvision.client.describe_project(ProjectName="circuit-boards")
 
 ``lookoutvision_s3`` is the same for DAGs that use S3: the service's buckets are in an S3 of the test's own,
-which the connection leads to.
+and the connection has both endpoints.
 
-The service is a process of its own, and needs the extras ``server`` and ``engine`` in this environment. When
-it is to live in another one, because Airflow's libraries are too old for it here, or is running already, the
-environment variable ``LOOKOUTVISION_TEST_SERVICE`` says so: the command ``lookoutvision`` of the other
-environment, or the URL of a service, whose access key boto3 then finds as it finds any.
+The service is a process of its own, and needs the extras ``server`` and ``engine`` in this environment. If
+this environment's Airflow is too old for them, or a service is already running, set the environment variable
+``LOOKOUTVISION_TEST_SERVICE``: to the command ``lookoutvision`` of another environment, or to the URL of the
+service, whose access key boto3 then finds in its usual places.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from typing import Any
 import boto3
 import pytest
 
-from airflow_provider_lookoutvision.model import teach
-from airflow_provider_lookoutvision.testing import clearing
+from airflow_provider_lookoutvision.model import register_service_model
+from airflow_provider_lookoutvision.testing import cleanup
 from airflow_provider_lookoutvision.testing.service import (
     SERVICE_VARIABLE,
     Service,
@@ -48,13 +48,13 @@ REGION = "us-east-1"
 
 @dataclass
 class LookoutVision:
-    """What the fixtures ``lookoutvision`` and ``lookoutvision_s3`` hand out.
+    """What the fixtures ``lookoutvision`` and ``lookoutvision_s3`` return.
 
     :param endpoint_url: where the API is.
-    :param client: a boto3 client, of an account that no other test has; of yours, when the service was
-        running already.
+    :param client: a boto3 client, with an account that no other test uses; with yours, if the service was
+        already running.
     :param conn_id: the Airflow connection to it: ``aws_default``.
-    :param s3: a boto3 client of the S3 that has the buckets; of ``lookoutvision_s3`` alone.
+    :param s3: a boto3 client of the S3 with the buckets; ``lookoutvision_s3`` only.
     """
 
     endpoint_url: str
@@ -65,9 +65,9 @@ class LookoutVision:
     _connection: dict[str, Any] = field(repr=False, default_factory=dict)
 
     def bucket(self, name: str) -> Path:
-        """The folder that the service takes for the bucket ``name``, made if it isn't there.
+        """The folder that is the service's bucket ``name``; it is created if it doesn't exist.
 
-        :raises RuntimeError: when the buckets are in S3, or those of a service that was running already,
+        :raises RuntimeError: when the buckets are in S3, or belong to a service that was already running,
             whose folders aren't known here.
         """
         if self._buckets is None:
@@ -80,16 +80,16 @@ class LookoutVision:
     def connection(self, **extra: Any) -> str:
         """An Airflow connection as JSON, for ``AIRFLOW_CONN_...`` or ``airflow connections add --conn-json``.
 
-        :param extra: what else its extra is to hold; ``service_config={"s3": {...}}`` adds to what is there.
+        :param extra: additions to its extra; ``service_config={"s3": {...}}`` is merged with the endpoints.
         """
         return json.dumps(self._connection | {"extra": _merged(self._connection["extra"], extra)})
 
     def delete_project(self, name: str) -> None:
-        """Delete a project with all that is in it. One that is gone is no error.
+        """Delete a project with everything in it. A missing project is no error.
 
-        :raises TimeoutError: when something in it hasn't ended after two minutes.
+        :raises TimeoutError: when something in it is still busy after two minutes.
         """
-        clearing.delete_project(self.client, name)
+        cleanup.delete_project(self.client, name)
 
     def _projects(self) -> set[str]:
         pages = self.client.get_paginator("list_projects").paginate()
@@ -98,7 +98,7 @@ class LookoutVision:
 
 @pytest.fixture(scope="session")
 def lookoutvision_service() -> Iterator[Service | None]:
-    """The service of the session; None when ``LOOKOUTVISION_TEST_SERVICE`` names one that is running."""
+    """The service of the session; None when ``LOOKOUTVISION_TEST_SERVICE`` names a running one."""
     if service_url():
         yield None
         return
@@ -112,8 +112,8 @@ def lookoutvision(
 ) -> Iterator[LookoutVision]:
     """A service whose buckets are folders, a client, and the connection ``aws_default``.
 
-    What the test makes is deleted afterwards, but for a service that was running already: who made what in
-    its account isn't known here.
+    The projects of the test are deleted afterwards; but not on a service that was already running, where they
+    may be somebody else's.
     """
     service = lookoutvision_service
     if service is None:
@@ -131,8 +131,8 @@ def lookoutvision(
             found.delete_project(name)
     elif made:
         warnings.warn(
-            f"{found.endpoint_url} has projects that it hadn't before this test, which made them or somebody "
-            f"else did: {', '.join(made)}. Nothing is deleted there: lookoutvision.delete_project(name) does",
+            f"{found.endpoint_url} has new projects since this test began, created by it or by somebody "
+            f"else: {', '.join(made)}. They are not deleted: call lookoutvision.delete_project(name)",
             stacklevel=1,
         )
 
@@ -141,9 +141,9 @@ def lookoutvision(
 def lookoutvision_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[LookoutVision]:
     """A service whose buckets are in S3, clients of both, and the connection ``aws_default`` to both.
 
-    Service and S3 are the test's own, and nothing of them is left. It needs ``moto[server]``.
+    Service and S3 are the test's own, and are deleted afterwards. It needs ``moto[server]``.
     """
-    # Who has no use for it needn't have moto.
+    # Imported here, so that the other fixtures work without moto.
     from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
 
     with running_s3() as s3, running_service_on(s3) as service:
@@ -176,7 +176,7 @@ def _found(
             "service_config": {name: {"endpoint_url": url} for name, url in services.items()},
         },
     }
-    client = teach(session).client("lookoutvision", endpoint_url=endpoint_url)
+    client = register_service_model(session).client("lookoutvision", endpoint_url=endpoint_url)
     return LookoutVision(endpoint_url, client, "aws_default", s3, buckets, connection)
 
 

@@ -1,4 +1,4 @@
-"""An S3 for a test, which moto plays (``pip install 'moto[server]'``), and a service whose buckets are there.
+"""An S3 for a test, moto's (``pip install 'moto[server]'``), and a service with its buckets there.
 
 ::
 
@@ -33,9 +33,9 @@ _REGION = "us-east-1"
 def running_s3(*buckets: str) -> Iterator[Any]:
     """A client of an S3 that runs inside the block and has these buckets, which are empty.
 
-    It takes any access key. moto keeps what it has in this process, and forgets all of it after the block.
+    It accepts any access key. moto keeps the objects in this process, and deletes them all after the block.
     """
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else it tells of every request
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else it logs every request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
@@ -44,7 +44,7 @@ def running_s3(*buckets: str) -> Iterator[Any]:
             "s3",
             endpoint_url=url,
             aws_access_key_id="a",
-            aws_secret_access_key="b",  # noqa: S106 (nobody checks it)
+            aws_secret_access_key="b",  # noqa: S106 (moto doesn't check it)
             region_name=_REGION,
         )
         for bucket in buckets:
@@ -56,7 +56,7 @@ def running_s3(*buckets: str) -> Iterator[Any]:
 
 
 def running_service_on(s3: Any, data_dir: Path | None = None) -> AbstractContextManager[Service]:
-    """A service that runs inside the block, and has its buckets in that S3.
+    """A service that runs inside the block, with its buckets in that S3.
 
     :param s3: a client, as of ``running_s3``.
     :param data_dir: its data directory, as of ``running_service``.

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# Names the service of the tests, when it isn't this environment's: a command, or the URL of a running one.
+# Names the service of the tests, if it isn't this environment's: a command, or the URL of a running service.
 SERVICE_VARIABLE = "LOOKOUTVISION_TEST_SERVICE"
 
 _ELSEWHERE = (
@@ -44,13 +44,13 @@ class Key:
 
 
 class ServiceFailed(RuntimeError):
-    """The service did not start; the message holds what it said."""
+    """The service did not start; the message has its output."""
 
 
 class Service:
     """A ``lookoutvision serve`` process, and a key for it.
 
-    :param data_dir: where it keeps its data; what is there is used.
+    :param data_dir: its data directory; existing data is used.
     :param flags: further flags of ``serve``.
     :param environ: environment variables to add.
     :param command: ``lookoutvision``, of another environment for example; by default the one that
@@ -69,7 +69,8 @@ class Service:
         self.log_file = data_dir / "service.log"
         self.port = 0
         self.flags = tuple(flags)
-        # Nobody's own settings, such as the URL of a real database, reach a service that a test may break.
+        # A test may break the service, so it gets no settings from outside, such as the URL of a real
+        # database.
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("LOOKOUTVISION_")
         }
@@ -86,7 +87,7 @@ class Service:
 
     @property
     def access_key_id(self) -> str:
-        """The ID of a key that may do everything in the default account."""
+        """The ID of a key with all permissions in the default account."""
         return self._key.access_key_id
 
     @property
@@ -96,7 +97,7 @@ class Service:
 
     @property
     def process(self) -> subprocess.Popen[str]:
-        """The process that runs, or ran last."""
+        """The running process, or the last one."""
         if self._process is None:
             raise ServiceFailed("the service has not been started")
         return self._process
@@ -126,7 +127,7 @@ class Service:
         watchdog = threading.Timer(_START_SECONDS, self._process.kill)
         watchdog.start()
         try:
-            assert self._process.stdout is not None  # noqa: S101 (a pipe was asked for)
+            assert self._process.stdout is not None  # noqa: S101 (stdout is a pipe)
             for line in self._process.stdout:
                 if match := re.search(r"listening on \w+://.*:(\d+)", line):
                     self.port = int(match[1])
@@ -149,7 +150,7 @@ class Service:
         self._close()
 
     def kill(self) -> None:
-        """End it with SIGKILL: nothing is finished, as if the power had failed."""
+        """End it with SIGKILL, as if the power had failed."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(_STOP_SECONDS)
         self._close()
@@ -217,7 +218,7 @@ def running_service(
 ) -> Iterator[Service]:
     """A service that runs inside the block.
 
-    :param data_dir: where it keeps its data; by default in a folder that is deleted after the block.
+    :param data_dir: its data directory; by default a folder that is deleted after the block.
     :param flags: as for ``Service``, like the others.
     """
     with tempfile.TemporaryDirectory(prefix="lookoutvision-") as temporary:

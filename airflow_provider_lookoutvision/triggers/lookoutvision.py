@@ -12,35 +12,38 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_lookoutvision.waiters.waiter import Wait, WaitFailed, cancel
+from airflow_provider_lookoutvision.waiters.waiter import WaiterFailed, WaiterSpec, cancel
 
 if TYPE_CHECKING:
     from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 
 log = logging.getLogger(__name__)
 
-# A trigger that fires at once can overtake what Airflow's executor tells of the end of the process that
-# deferred, and that fails the try. (Airflow: "the task instance's state attribute is queued".)
+# A trigger that fires at once can overtake the executor's report that the process which deferred has ended.
+# Airflow then fails the try. (Its message: "the task instance's state attribute is queued".)
 _FIRST_SECONDS = 5.0
 
 
 class LookoutVisionWaiterTrigger(BaseTrigger):
     """Wait until a waiter of the API model is satisfied.
 
-    The event's payload has a ``status``: ``success``, with ``return_value``; or with a ``message`` ``input``
-    when the service found the input at fault, ``timeout``, or ``error``.
+    The event's payload has a ``status``:
 
-    :param waiter: the waiter's name, such as ``DatasetCreated``.
-    :param arguments: the members of the operation that it asks.
-    :param waiter_delay: seconds between two questions.
-    :param waiter_max_attempts: the most questions, or as long as these take at that delay.
-    :param passing: states that pass, though the waiter takes them for failures.
-    :param return_value: what the event hands back. (``airflow dags test`` loses what an operator keeps for
-        its next method.)
-    :param cancellation: what to call when a user acts on the deferred task: an operation's name, and the
-        members of its input. Airflow tells of that from 3.3 on.
-    :param ends_at: when to give up, in seconds since the epoch; by default that long after it was made. A
-        triggerer that is restarted makes the trigger again, and it ends when it would have ended.
+    - ``success``, with ``return_value``;
+    - ``timeout``, with ``message``;
+    - ``error``, with ``message`` and ``retryable``: whether a retry of the task may succeed.
+
+    :param waiter_name: a waiter of the API model, such as ``DatasetCreated``.
+    :param waiter_args: the input of the operation that it polls.
+    :param waiter_delay: seconds between two requests.
+    :param waiter_max_attempts: the most requests, or the time that so many take at that delay.
+    :param tolerated_states: states that end by themselves here, though the waiter takes them for failures.
+    :param return_value: what the event returns. (``airflow dags test`` loses what an operator keeps for its
+        next method.)
+    :param cancellation: the operation to call when a user acts on the deferred task, and its input. Airflow
+        reports that from 3.3 on.
+    :param end_time: when to give up, in seconds since the epoch; by default that of a wait that begins now. A
+        restarted triggerer makes the trigger again, and the wait ends at the same time as before.
     :param aws_conn_id: the Airflow connection, of type ``aws``.
     :param region_name: the AWS region; by default the connection's.
     :param verify: whether, or with which bundle, TLS certificates are verified.
@@ -50,30 +53,30 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
     def __init__(
         self,
         *,
-        waiter: str,
-        arguments: dict[str, Any],
+        waiter_name: str,
+        waiter_args: dict[str, Any],
         waiter_delay: float,
         waiter_max_attempts: int,
-        passing: Sequence[str] = (),
+        tolerated_states: Sequence[str] = (),
         return_value: dict[str, Any] | None = None,
         cancellation: tuple[str, dict[str, Any]] | None = None,
-        ends_at: float | None = None,
+        end_time: float | None = None,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
         verify: bool | str | None = None,
         botocore_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._wait = Wait(waiter, arguments, waiter_delay, waiter_max_attempts, passing)
+        self._spec = WaiterSpec(waiter_name, waiter_args, waiter_delay, waiter_max_attempts, tolerated_states)
         self._fields: dict[str, Any] = {
-            "waiter": waiter,
-            "arguments": arguments,
+            "waiter_name": waiter_name,
+            "waiter_args": waiter_args,
             "waiter_delay": waiter_delay,
             "waiter_max_attempts": waiter_max_attempts,
-            "passing": list(passing),
+            "tolerated_states": list(tolerated_states),
             "return_value": return_value or {},
             "cancellation": cancellation and list(cancellation),
-            "ends_at": self._wait.ends_at if ends_at is None else ends_at,
+            "end_time": self._spec.end_time if end_time is None else end_time,
             "aws_conn_id": aws_conn_id,
             "region_name": region_name,
             "verify": verify,
@@ -89,24 +92,24 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         connection = json.dumps(self._connection)
         try:
             await asyncio.sleep(_FIRST_SECONDS)
-            await self._wait.run_async(self._hook, log, connection, self._fields["ends_at"])
-        except WaitFailed as failure:
-            yield TriggerEvent({"status": failure.status, "message": str(failure)})
+            await self._spec.run_async(self._hook, log, connection, self._fields["end_time"])
+        except WaiterFailed as failure:
+            yield _failure(str(failure), failure.status, retryable=failure.retryable)
         except AirflowFailException as error:
-            yield TriggerEvent({"status": "input", "message": str(error)})
+            yield _failure(str(error), retryable=False)
         except Exception as error:
-            yield TriggerEvent({"status": "error", "message": f"{type(error).__name__}: {error}"})
+            yield _failure(f"{type(error).__name__}: {error}", retryable=True)
         else:
             yield TriggerEvent({"status": "success", "return_value": self._fields["return_value"]})
 
     async def on_kill(self) -> None:
-        """Cancel what is waited for, if that is wanted. Airflow calls this when a user acts on the task."""
+        """Cancel the work, if that is wanted. Airflow calls this when a user acts on the task."""
         from asgiref.sync import sync_to_async
 
         if self._fields["cancellation"]:
             hook = self._hook()
-            # The triggerer has one thread to read connections in, and that mustn't wait for the service.
-            with suppress(Exception):  # nobody is there to hear of it; the call tells
+            # The triggerer reads connections in one thread, which mustn't wait for the service.
+            with suppress(Exception):  # the call below logs it
                 await sync_to_async(lambda: hook.conn)()
             await asyncio.to_thread(cancel, hook, log, *self._fields["cancellation"])
 
@@ -119,3 +122,7 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 
         return LookoutVisionHook(**self._connection)
+
+
+def _failure(message: str, status: str = "error", *, retryable: bool) -> TriggerEvent:
+    return TriggerEvent({"status": status, "message": message, "retryable": retryable})

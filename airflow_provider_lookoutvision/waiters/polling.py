@@ -1,15 +1,14 @@
-"""Asking the service from an event loop: one client, and one pace, for all waits on one connection.
+"""Polling the service from an event loop: one client and one rate limit for all waits on one connection.
 
-A triggerer may hold a thousand waits. Each with a client of its own would cost megabytes, and all together
-more requests than a service takes. So the waits of an event loop share, by connection, what is here: a client
-that lives as long as one of them, and for each operation a cadence that spaces the questions, first come
-first served. When the service says that it is too much, or that it has trouble, all of them pause.
+A triggerer may run a thousand waits. With a client each they would cost megabytes, and together they would
+send more requests than the service takes. So the waits of an event loop share, by connection, one client,
+which lives as long as one of them, and one rate limiter for each operation, first come first served. After a
+transient error all of them pause.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,67 +18,66 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from airflow_provider_lookoutvision.waiters.transient import (
-    UNANSWERED,
-    is_trouble,
-    refusal,
-    retry_after,
-    status,
+    CONNECTION_FAILED,
+    Backoff,
+    error_code,
+    error_response,
+    http_status,
+    is_transient,
 )
 
 if TYPE_CHECKING:
     from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 
 _LONGEST_PAUSE_SECONDS = 60.0
-# After so long without an answer it may be the connection that is wrong, and somebody may have edited it.
+# After so long without a response the connection may be wrong, and somebody may have edited it.
 _STALE_SECONDS = 180.0
 
 
-def ask(hook: LookoutVisionHook, method: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Ask once, in this thread: the answer, or the refusal's response."""
+def poll(hook: LookoutVisionHook, method: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Send one request from this thread, and return its response or its error response."""
     try:
-        answer: Mapping[str, Any] = getattr(hook.conn, method)(**arguments)
+        response: Mapping[str, Any] = getattr(hook.conn, method)(**arguments)
     except Exception as error:
-        return refusal(error)
-    return answer
+        return error_response(error)
+    return response
 
 
-class Cadence:
-    """Spaces the questions of one operation."""
+class RateLimiter:
+    """Spaces the requests of one operation, and pauses all of them after a transient error."""
 
     def __init__(self) -> None:
         self._next = 0.0
-        self._pause = 0.0
-        self._turns = asyncio.Lock()  # whose waiters get it in the order in which they came
+        self._backoff = Backoff(_LONGEST_PAUSE_SECONDS)
+        self._queue = asyncio.Lock()  # which is acquired in the order of the requests
 
-    async def turn(self, rate: float) -> None:
-        """Wait until it is one's turn.
+    async def acquire(self, rate: float) -> None:
+        """Wait until a request may be sent.
 
-        :param rate: the most questions a second.
+        :param rate: the most requests a second.
         """
         clock = asyncio.get_running_loop().time
-        async with self._turns:
-            # Again and again, since the pause may have grown meanwhile.
-            while (left := self._next - clock()) > 0:  # noqa: ASYNC110 (nothing here could set an event)
+        async with self._queue:
+            # In a loop, since a pause may have begun or grown meanwhile.
+            while (left := max(self._next, self._backoff.resume_at) - clock()) > 0:  # noqa: ASYNC110 (nothing here could set an event)
                 await asyncio.sleep(left)
             self._next = clock() + 1 / rate
 
-    def heed(self, answer: Mapping[str, Any]) -> None:
-        """Pause after trouble: as long as the service says, or else longer each time, with some jitter."""
-        if not is_trouble(answer):
-            self._pause = 0.0
-            return
-        self._pause = min(max(2 * self._pause, 1.0), _LONGEST_PAUSE_SECONDS)
-        seconds = (retry_after(answer) or self._pause) * random.uniform(1, 1.5)  # noqa: S311
-        self._next = max(self._next, asyncio.get_running_loop().time() + seconds)
+    def back_off(self, response: Mapping[str, Any]) -> None:
+        """Pause if a response is a transient error."""
+        if is_transient(response):
+            self._backoff.fail(response, asyncio.get_running_loop().time())
+        else:
+            self._backoff.succeed()
 
 
-class _Connected:
-    """A client, which is closed once it is retired and the last request that it makes has ended.
+class _OpenClient:
+    """A client that is closed once it has been retired and its last request has ended.
 
     A request whose client is closed under it may never end.
 
-    :param client: of boto3, or of aiobotocore.
-    :param stack: what closes it.
+    :param client: of boto3 or aiobotocore.
+    :param stack: closes the client.
     """
 
     def __init__(self, client: Any, stack: AsyncExitStack) -> None:
@@ -95,7 +93,7 @@ class _Connected:
         await self._close_unused()
 
     async def retire(self) -> None:
-        """Make no more requests."""
+        """Send no further requests."""
         self._retired = True
         await self._close_unused()
 
@@ -104,12 +102,12 @@ class _Connected:
             await self._stack.aclose()
 
 
-class Asker:
-    """What the waits of one event loop on one connection share.
+class SharedPollingClient:
+    """The client and the rate limiters that the waits of one event loop on one connection share.
 
-    The client makes each request once, since repetitions are up to the cadence. When it may be out of date,
-    because the service refuses the key or hasn't answered for minutes, it is made anew, of the connection as
-    it is by then.
+    The client sends each request once; repeating it is up to the rate limiters. When its settings may be out
+    of date, because the service refuses the key or hasn't responded for minutes, a new client is made from
+    the connection as it is then.
 
     :param make_hook: makes a hook, which reads the connection.
     """
@@ -117,87 +115,91 @@ class Asker:
     def __init__(self, make_hook: Callable[[], LookoutVisionHook]) -> None:
         self.users = 0
         self._make_hook = make_hook
-        self._connected: _Connected | None = None
+        self._open_client: _OpenClient | None = None
         self._rate = 0.0
-        self._cadences: defaultdict[str, Cadence] = defaultdict(Cadence)
-        self._unanswered_since: float | None = None
+        self._limiters: defaultdict[str, RateLimiter] = defaultdict(RateLimiter)
+        self._no_response_since: float | None = None
         self._opening = asyncio.Lock()
 
-    async def ask(self, method: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Ask when it is one's turn: the answer, or the refusal's response."""
-        answer, asked = await self._ask(method, arguments)
-        if self._is_stale(answer):
-            answer, _ = await self._ask(method, arguments, instead_of=asked)
-        return answer
+    async def poll(self, method: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Send a request when the rate limit allows, and return its response or its error response."""
+        response, used = await self._poll(method, arguments)
+        if self._is_stale(response):
+            response, _ = await self._poll(method, arguments, replacing=used)
+        return response
 
     async def close(self) -> None:
         """Close the client."""
-        if self._connected:
-            await self._connected.retire()
+        if self._open_client:
+            await self._open_client.retire()
 
-    async def _ask(
-        self, method: str, arguments: Mapping[str, Any], instead_of: _Connected | None = None
-    ) -> tuple[Mapping[str, Any], _Connected | None]:
-        cadence, asked = self._cadences[method], instead_of
+    async def _poll(
+        self, method: str, arguments: Mapping[str, Any], replacing: _OpenClient | None = None
+    ) -> tuple[Mapping[str, Any], _OpenClient | None]:
+        limiter, used = self._limiters[method], replacing
         try:
-            await self._open(instead_of)
-            await cadence.turn(self._rate)
-            asked = self._connected
-            assert asked  # noqa: S101 (it is open)
-            async with asked as client:
+            await self._open(replacing)
+            await limiter.acquire(self._rate)
+            used = self._open_client
+            assert used  # noqa: S101 (it is open)
+            async with used as client:
                 call = partial(getattr(client, method), **arguments)
-                answer = await (call() if has_aiobotocore() else asyncio.to_thread(call))
+                response = await (call() if has_aiobotocore() else asyncio.to_thread(call))
         except Exception as error:
-            answer = refusal(error)
-        cadence.heed(answer)
-        return answer, asked
+            response = error_response(error)
+        limiter.back_off(response)
+        return response, used
 
-    async def _open(self, instead_of: _Connected | None) -> None:
+    async def _open(self, replacing: _OpenClient | None) -> None:
         from asgiref.sync import sync_to_async
 
         async with self._opening:
-            if self._connected is not instead_of:
+            if self._open_client is not replacing:
                 return  # another wait has opened it
             # The connection is read in a thread, as the Amazon provider does: that takes a while.
             rate, client = await sync_to_async(self._connect)()
             async with AsyncExitStack() as stack:
                 if has_aiobotocore():
                     client = await stack.enter_async_context(client)
-                self._connected, self._rate = _Connected(client, stack.pop_all()), rate
-            if instead_of:
-                await instead_of.retire()
+                self._open_client, self._rate = _OpenClient(client, stack.pop_all()), rate
+            if replacing:
+                await replacing.retire()
 
     def _connect(self) -> tuple[float, Any]:
         hook = self._make_hook()
         return hook.requests_per_second, hook.client_without_retries(deferrable=has_aiobotocore())
 
-    def _is_stale(self, answer: Mapping[str, Any]) -> bool:
-        code = answer.get("Error", {}).get("Code")
-        if code != UNANSWERED:
-            self._unanswered_since = None
-            # What the key may not do is no reason to look for another one.
-            return status(answer) in (401, 403) and code != "AccessDeniedException"
+    def _is_stale(self, response: Mapping[str, Any]) -> bool:
+        code = error_code(response)
+        if code != CONNECTION_FAILED:
+            self._no_response_since = None
+            # A key that lacks a permission is no reason to look for another key.
+            return http_status(response) in (401, 403) and code != "AccessDeniedException"
         now = asyncio.get_running_loop().time()
-        if self._unanswered_since is None:
-            self._unanswered_since = now
-        if now - self._unanswered_since < _STALE_SECONDS:
+        if self._no_response_since is None:
+            self._no_response_since = now
+        if now - self._no_response_since < _STALE_SECONDS:
             return False
-        self._unanswered_since = now
+        self._no_response_since = now
         return True
 
 
-_askers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Asker]] = WeakKeyDictionary()
+_shared_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, SharedPollingClient]] = (
+    WeakKeyDictionary()
+)
 
 
 @asynccontextmanager
-async def asker(make_hook: Callable[[], LookoutVisionHook], connection: Hashable) -> AsyncIterator[Asker]:
-    """What the waits of this event loop on a connection share, for one of them.
+async def shared_polling_client(
+    make_hook: Callable[[], LookoutVisionHook], connection: Hashable
+) -> AsyncIterator[SharedPollingClient]:
+    """The client that this event loop's waits on a connection share, kept open while one of them uses it.
 
     :param make_hook: makes a hook for the connection.
     :param connection: equal for the waits that share.
     """
-    of_loop = _askers.setdefault(asyncio.get_running_loop(), {})
-    shared = of_loop.setdefault(connection, Asker(make_hook))
+    of_loop = _shared_clients.setdefault(asyncio.get_running_loop(), {})
+    shared = of_loop.setdefault(connection, SharedPollingClient(make_hook))
     shared.users += 1
     try:
         yield shared
@@ -209,5 +211,5 @@ async def asker(make_hook: Callable[[], LookoutVisionHook], connection: Hashable
 
 
 def has_aiobotocore() -> bool:
-    """Whether questions go through aiobotocore; else they go through boto3, from threads."""
+    """Whether requests are sent with aiobotocore; without it they are sent with boto3, from threads."""
     return find_spec("aiobotocore") is not None

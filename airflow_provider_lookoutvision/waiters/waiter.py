@@ -1,202 +1,197 @@
-"""Waiting for a state of the service: one rule for operators and triggers, with and without aiobotocore.
+"""One wait for a state of the service: the same rule for operators, sensors and triggers.
 
-What is waited for stands in the API model's waiters: which operation to ask, and which of its answers is
-success, failure, or a reason to ask again. Here is only the asking: how often, until when, what is logged,
-and that a service which is restarted meanwhile doesn't end the wait.
+The API model's waiters say which operation is polled, and which of its responses are success, failure, or a
+reason to poll again. This module adds how often and until when to poll, what is logged, and that a service
+which restarts meanwhile doesn't end the wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_lookoutvision.model import API_VERSION, MODEL_PATH, SERVICE_NAME
-from airflow_provider_lookoutvision.waiters.polling import ask, asker, has_aiobotocore
-from airflow_provider_lookoutvision.waiters.transient import is_trouble
+from airflow_provider_lookoutvision.waiters.polling import has_aiobotocore, poll, shared_polling_client
+from airflow_provider_lookoutvision.waiters.transient import error_code, is_retryable, is_transient
 
 if TYPE_CHECKING:
     from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 
-# What the service's StatusMessage begins with when the same request would fail again.
+# A StatusMessage begins like this when the same request would fail again.
 INVALID_INPUT = "Invalid input: "
 
-# What asking again meets again.
-_HOPELESS = frozenset({"AccessDeniedException", "NotImplementedException", "ValidationException"})
-_REMIND_SECONDS = 300.0
-# For the last question, which is asked when the time is up: one that is asked too late is better than none.
-_LAST_SECONDS = 10.0
+_LOG_EVERY_SECONDS = 300.0
+# For the last request of a wait whose time is up: a late response is better than none.
+_LAST_REQUEST_SECONDS = 10.0
 
 
-class WaitFailed(Exception):
-    """The wait ended without the state that was waited for.
+class WaiterFailed(Exception):
+    """A wait ended without the state that it waited for.
 
-    ``status`` says why: ``input`` when the service finds the input at fault, so that trying again is in vain;
-    ``timeout``; or ``error``.
+    :param status: ``timeout`` when the state didn't come in time, ``error`` when it can't come.
+    :param retryable: whether a retry of the task may succeed.
     """
 
-    def __init__(self, message: str, status: Literal["input", "timeout", "error"]) -> None:
+    def __init__(self, message: str, status: Literal["timeout", "error"], *, retryable: bool) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.retryable = status, retryable
 
 
 @dataclass(frozen=True)
-class Wait:
+class WaiterSpec:
     """What to wait for, as data.
 
-    :param waiter: a waiter of the API model, such as ``DatasetCreated``.
-    :param arguments: the members of the operation that it asks.
-    :param delay: seconds between two questions.
-    :param max_attempts: the most questions, or as long as these take at that delay.
-    :param passing: states that pass, though the waiter takes them for failures.
+    :param waiter_name: a waiter of the API model, such as ``DatasetCreated``.
+    :param waiter_args: the input of the operation that it polls.
+    :param delay: seconds between two requests.
+    :param max_attempts: the most requests, or the time that so many take at that delay.
+    :param tolerated_states: states that end by themselves here, though the waiter takes them for failures.
     """
 
-    waiter: str
-    arguments: Mapping[str, Any]
+    waiter_name: str
+    waiter_args: Mapping[str, Any]
     delay: float
     max_attempts: int
-    passing: Sequence[str] = ()
+    tolerated_states: Sequence[str] = ()
 
     @property
-    def ends_at(self) -> float:
+    def end_time(self) -> float:
         """When a wait that begins now ends at the latest, in seconds since the epoch."""
         return time.time() + self.delay * self.max_attempts
 
     def check(self, hook: LookoutVisionHook, log: Any) -> Mapping[str, Any] | None:
-        """Ask once, in this thread: the answer if the state has come, None while it may still.
+        """Poll once, from this thread: the response if the state has come, None if it may still come.
 
-        :raises WaitFailed: when it can't come any more.
+        :raises WaiterFailed: when it can't come any more.
         """
-        return Progress(self, log).check(hook)
+        return WaiterRun(self, log).check(hook)
 
-    def run(self, hook: LookoutVisionHook, log: Any, killed: Callable[[], bool] = lambda: False) -> None:
+    def run(self, hook: LookoutVisionHook, log: Any, is_killed: Callable[[], bool] = lambda: False) -> None:
         """Wait in this thread.
 
-        :param killed: whether nobody wants the state any more; asked once a second.
-        :raises WaitFailed: when the state can't come any more, hasn't come in time, or isn't wanted.
+        :param is_killed: whether the task has been killed; called once a second.
+        :raises WaiterFailed: when the state can't come any more, hasn't come in time, or the task is killed.
         """
-        progress = Progress(self, log)
-        while not progress.check(hook):
-            if progress.asked >= self.max_attempts:
-                raise progress.too_late()
+        run = WaiterRun(self, log)
+        while not run.check(hook):
+            if run.attempts >= self.max_attempts:
+                raise run.timeout_error()
             next_at = time.monotonic() + self.delay
-            while not killed() and (left := next_at - time.monotonic()) > 0:
+            while not is_killed() and (left := next_at - time.monotonic()) > 0:
                 time.sleep(min(left, 1.0))
-            if killed():
-                raise progress.ended("is not waited for any more, since the task is killed", "error")
+            if is_killed():
+                raise run.killed_error()
 
     async def run_async(
         self,
         make_hook: Callable[[], LookoutVisionHook],
         log: Any,
         connection: Hashable,
-        ends_at: float | None = None,
+        end_time: float | None = None,
     ) -> None:
-        """Wait in an event loop, with aiobotocore where it is installed, and else asking from threads.
+        """Wait in an event loop, with aiobotocore where it is installed, else with boto3 in threads.
 
-        The waits of one loop on one connection share a client, and the rate of their questions.
+        The waits of one loop on one connection share a client and a rate limit.
 
         :param make_hook: makes a hook for the connection.
         :param connection: equal for the waits that share.
-        :param ends_at: when to give up, in seconds since the epoch; by default as late as if it began now.
-        :raises WaitFailed: as ``run`` does.
+        :param end_time: when to give up, in seconds since the epoch; by default that of a wait that begins
+            now.
+        :raises WaiterFailed: as ``run`` does.
         """
-        deadline = self.ends_at if ends_at is None else ends_at
-        progress = Progress(self, log, deadline)
-        log.info("%s: asking %s", self.waiter, "with aiobotocore" if has_aiobotocore() else "from threads")
-        async with asker(make_hook, connection) as shared:
+        end_time = self.end_time if end_time is None else end_time
+        run = WaiterRun(self, log, end_time)
+        log.info("%s: polling with %s", self.waiter_name, "aiobotocore" if has_aiobotocore() else "threads")
+        async with shared_polling_client(make_hook, connection) as client:
             while True:
-                most = max(deadline - time.time(), _LAST_SECONDS)
                 try:
-                    async with asyncio.timeout(most):
-                        answer = await shared.ask(_method(self.waiter), self.arguments)
+                    async with asyncio.timeout(max(end_time - time.time(), _LAST_REQUEST_SECONDS)):
+                        response = await client.poll(_method(self.waiter_name), self.waiter_args)
                 except TimeoutError as error:
-                    raise progress.too_late() from error
-                if progress.see(answer):
+                    raise run.timeout_error() from error
+                if run.evaluate(response):
                     return
-                if time.time() >= deadline:
-                    raise progress.too_late()
-                await asyncio.sleep(min(self.delay, max(0.0, deadline - time.time())))
+                if time.time() >= end_time:
+                    raise run.timeout_error()
+                await asyncio.sleep(min(self.delay, max(0.0, end_time - time.time())))
 
 
-class Progress:
-    """A wait that has begun: judges one answer after another, and tells of it.
+class WaiterRun:
+    """A wait that has begun: evaluates one response after another, and logs what it sees.
 
-    It is told at the first, whenever what is seen has changed, and every five minutes: who reads the log in
-    the night sees what is waited for, its state and how far it is, for how long already, and that the wait is
-    alive.
+    It logs the first status, each change, and a line every five minutes: what is waited for, its status, and
+    for how long already.
 
-    :param ends_at: when it is to end, in seconds since the epoch; by default as late as if it began now.
+    :param end_time: when it is to end, in seconds since the epoch; by default that of a wait that begins now.
     """
 
-    def __init__(self, wait: Wait, log: Any, ends_at: float | None = None) -> None:
-        self._wait, self._log = wait, log
-        self._most = (wait.ends_at if ends_at is None else ends_at) - time.time()
-        self._began = self._told_at = time.monotonic()
-        self._told = ""
-        self._name = f"{wait.waiter} of {'/'.join(map(str, wait.arguments.values()))}"
-        self.asked = 0
+    def __init__(self, spec: WaiterSpec, log: Any, end_time: float | None = None) -> None:
+        self._spec, self._log = spec, log
+        self._longest = (spec.end_time if end_time is None else end_time) - time.time()
+        self._began = self._logged_at = time.monotonic()
+        self._name = f"{spec.waiter_name} of {'/'.join(map(str, spec.waiter_args.values()))}"
+        self.last_status = ""
+        self.attempts = 0
 
     def check(self, hook: LookoutVisionHook) -> Mapping[str, Any] | None:
-        """Ask once, in this thread: the answer if the state has come, None while it may still."""
-        answer = ask(hook, _method(self._wait.waiter), self._wait.arguments)
-        return answer if self.see(answer) else None
+        """Poll once, from this thread: the response if the state has come, None if it may still come."""
+        response = poll(hook, _method(self._spec.waiter_name), self._spec.waiter_args)
+        return response if self.evaluate(response) else None
 
-    def see(self, answer: Mapping[str, Any]) -> bool:
-        """Whether the state has come; raises WaitFailed when it can't any more."""
-        self.asked += 1
-        state, told, message = _judge(self._wait, answer)
-        if state == "success":
-            waited = f", after {_time(self._seconds)}" if self.asked > 1 else ""
-            self._log.info("%s: %s%s", self._name, told, waited)
+    def evaluate(self, response: Mapping[str, Any]) -> bool:
+        """Whether the state has come.
+
+        :raises WaiterFailed: when it can't come any more.
+        """
+        self.attempts += 1
+        outcome, status, message = _outcome(self._spec, response)
+        if outcome == "success":
+            waited = f", after {_time(self._seconds)}" if self.attempts > 1 else ""
+            self._log.info("%s: %s%s", self._name, status, waited)
             return True
-        if state == "failure":
-            code = answer.get("Error", {}).get("Code")
-            hopeless = code in _HOPELESS or message.startswith(INVALID_INPUT)
-            reason = f"{told}: {message}" if message else told
-            raise WaitFailed(f"{self._name}: {reason}", "input" if hopeless else "error")
-        seen = f"{told} ({message})" if message else told
-        if not self._told:
+        if outcome == "failure":
+            retryable = is_retryable(response) and not message.startswith(INVALID_INPUT)
+            reason = f"{status}: {message}" if message else status
+            raise WaiterFailed(f"{self._name}: {reason}", "error", retryable=retryable)
+        shown = f"{status} ({message})" if message else status
+        if not self.last_status:
             self._log.info(
-                "Waiting for %s: %s; asking every %g s, for %s at most",
-                *(self._name, seen, self._wait.delay, _time(self._most)),
+                "Waiting for %s: %s; polling every %g s, for %s at most",
+                *(self._name, shown, self._spec.delay, _time(self._longest)),
             )
-        elif told != self._told or time.monotonic() - self._told_at >= _REMIND_SECONDS:
-            self._log.info("Waiting for %s: %s, for %s so far", self._name, seen, _time(self._seconds))
+        elif status != self.last_status or time.monotonic() - self._logged_at >= _LOG_EVERY_SECONDS:
+            self._log.info("Waiting for %s: %s, for %s so far", self._name, shown, _time(self._seconds))
         else:
             return False
-        self._told, self._told_at = told, time.monotonic()
+        self.last_status, self._logged_at = status, time.monotonic()
         return False
 
-    def too_late(self) -> WaitFailed:
-        """The failure of a state that hasn't come in time."""
-        return self.ended("has not come", "timeout")
+    def timeout_error(self) -> WaiterFailed:
+        """The state hasn't come in time."""
+        return WaiterFailed(self._ended("timed out"), "timeout", retryable=True)
 
-    def ended(self, what: str, status: Literal["timeout", "error"]) -> WaitFailed:
-        """The failure of a wait that ended before its time, or at it."""
-        return WaitFailed(
-            f"{self._name} {what}: asked {self.asked} times in {_time(self._seconds)}; last seen "
-            f"{self._told or 'nothing'}",
-            status,
+    def killed_error(self) -> WaiterFailed:
+        """The task was killed before the state came."""
+        return WaiterFailed(
+            self._ended("is not waited for any more: the task is killed"), "error", retryable=True
         )
+
+    def _ended(self, how: str) -> str:
+        polled = f"polled {self.attempts} times in {_time(self._seconds)}"
+        return f"{self._name} {how}; {polled}, last status {self.last_status or 'unknown'}"
 
     @property
     def _seconds(self) -> float:
         return time.monotonic() - self._began
 
 
-def _time(seconds: float) -> str:
-    return str(timedelta(seconds=max(0, round(seconds))))
-
-
 def cancel(hook: LookoutVisionHook, log: Any, operation: str, arguments: Mapping[str, Any]) -> None:
-    """Stop what was waited for, by an operation; a failure is logged, since nobody is there to hear of it."""
+    """Stop the work of a killed task by calling an operation; a failure is only logged."""
     from botocore import xform_name
 
     name = "/".join(value for member, value in arguments.items() if member != "ClientToken")
@@ -207,31 +202,37 @@ def cancel(hook: LookoutVisionHook, log: Any, operation: str, arguments: Mapping
         log.warning("%s of %s failed: %s", operation, name, error)
 
 
-def _judge(wait: Wait, answer: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The state of the wait after an answer, what was seen, and the service's message about it."""
-    error = answer.get("Error")
+def _outcome(spec: WaiterSpec, response: Mapping[str, Any]) -> tuple[str, str, str]:
+    """``success``, ``failure`` or ``retry``; the status, for the log; and the service's message about it."""
+    error = response.get("Error")
     description = next(
-        (value for value in answer.values() if isinstance(value, dict) and "Status" in value), {}
+        (value for value in response.values() if isinstance(value, dict) and "Status" in value), {}
     )
-    told = f"{error['Code']} ({error.get('Message')})" if error else str(description.get("Status"))
+    status = f"{error_code(response)} ({error.get('Message')})" if error else str(description.get("Status"))
     message = str(description.get("StatusMessage", ""))
-    if is_trouble(answer) or description.get("Status") in wait.passing:
-        return "retry", told, message
-    for acceptor in _config(wait.waiter).acceptors:
-        if acceptor.matcher_func(answer):
-            return acceptor.state, told, message
-    return ("failure" if error else "retry"), told, message
+    if is_transient(response) or description.get("Status") in spec.tolerated_states:
+        return "retry", status, message
+    for acceptor in _config(spec.waiter_name).acceptors:
+        if acceptor.matcher_func(response):
+            return acceptor.state, status, message
+    return ("failure" if error else "retry"), status, message
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=max(0, round(seconds))))
 
 
 @cache
-def _config(waiter: str) -> Any:
+def _config(waiter_name: str) -> Any:
     from botocore.waiter import WaiterModel
 
-    path = Path(MODEL_PATH) / SERVICE_NAME / API_VERSION / "waiters-2.json"
-    return WaiterModel(json.loads(path.read_text())).get_waiter(waiter)
+    from airflow_provider_lookoutvision.model.loader import SharedLoader
+
+    waiters = SharedLoader([MODEL_PATH]).load_service_model(SERVICE_NAME, "waiters-2", API_VERSION)
+    return WaiterModel(waiters).get_waiter(waiter_name)
 
 
-def _method(waiter: str) -> str:
+def _method(waiter_name: str) -> str:
     from botocore import xform_name
 
-    return str(xform_name(_config(waiter).operation))
+    return str(xform_name(_config(waiter_name).operation))

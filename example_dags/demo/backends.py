@@ -14,7 +14,7 @@ from typing import Any
 
 import boto3
 
-from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.model import register_service_model
 from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
 from airflow_provider_lookoutvision.testing.service import SERVICE_VARIABLE, Service
 
@@ -34,7 +34,7 @@ class Backends:
     @property
     def client(self) -> Any:
         """A client of the service, to look on with."""
-        return teach(boto3.Session()).client(
+        return register_service_model(boto3.Session()).client(
             "lookoutvision",
             endpoint_url=self.service.endpoint_url,
             region_name=REGION,

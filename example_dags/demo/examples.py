@@ -2,7 +2,7 @@
 
 ``make examples`` does it, or ``python -m example_dags.demo.examples`` in the repository's folder: make
 datasets of folders, train a model, promote one that is as good, turn down one that isn't better, and look at
-a night's images with the one in use. Then what OpenLineage was told of it must lead from a verdict back to
+a night's images with the one in use. Then the lineage in OpenLineage must lead from a verdict back to
 the images. The exit status is 0 when each did what it says.
 """
 
@@ -47,8 +47,8 @@ class Examples:
             *(self.turn_down, self.packaging, self.batch, self.lineage),
         ):
             begin = time.monotonic()
-            told = example()
-            say(f"  {example.__name__:<10}  {told} ({time.monotonic() - begin:.0f} s)")
+            summary = example()
+            say(f"  {example.__name__:<10}  {summary} ({time.monotonic() - begin:.0f} s)")
 
     def taskflow(self) -> str:
         """Folders become two datasets, a quarter of each kind in the test dataset."""
@@ -134,43 +134,44 @@ class Examples:
         return f"{counts['anomalous']} of {counts['total']} images at {len(stations)} stations are anomalous"
 
     def lineage(self) -> str:
-        """OpenLineage was told what each task read and wrote."""
+        """OpenLineage has what each task read and wrote."""
         account = "lookoutvision://us-east-1/123456789012"
         (verdicts, *_) = (
-            name for bucket, name in self._told if bucket == f"s3://{RESULTS}" and "press-1" in name
+            name for bucket, name in self._inputs if bucket == f"s3://{RESULTS}" and "press-1" in name
         )
-        behind = self._behind((f"s3://{RESULTS}", verdicts))
-        assert behind >= {
+        upstream = self._upstream((f"s3://{RESULTS}", verdicts))
+        assert upstream >= {
             (f"s3://{IMAGES}", "line/press-1/"),
             (account, f"model/{images.PARTS}/2"),
             (account, f"dataset/{images.PARTS}/train"),
             (f"s3://{IMAGES}", "train.manifest"),
-        }, behind
-        behind = self._behind((account, "dataset/folders/test"))
-        assert behind == {(f"s3://{IMAGES}", "manifests/line/test.manifest"), (f"s3://{IMAGES}", FOLDERS)}, (
-            behind
-        )
+        }, upstream
+        upstream = self._upstream((account, "dataset/folders/test"))
+        assert upstream == {
+            (f"s3://{IMAGES}", "manifests/line/test.manifest"),
+            (f"s3://{IMAGES}", FOLDERS),
+        }, upstream
         return "a verdict leads back to the model, to its datasets and to the images"
 
     @property
-    def _told(self) -> dict[Place, set[Place]]:
-        """What each dataset was made of, as OpenLineage was told."""
-        told: dict[Place, set[Place]] = {}
+    def _inputs(self) -> dict[Place, set[Place]]:
+        """The inputs of each dataset, by OpenLineage's events."""
+        inputs: dict[Place, set[Place]] = {}
         for line in self._events.read_text().splitlines():
             event = json.loads(line)
             if event["eventType"] == "COMPLETE":
                 read = {(each["namespace"], each["name"]) for each in event["inputs"]}
                 for each in event["outputs"]:
-                    told.setdefault((each["namespace"], each["name"]), set()).update(read)
-        return told
+                    inputs.setdefault((each["namespace"], each["name"]), set()).update(read)
+        return inputs
 
-    def _behind(self, place: Place) -> set[Place]:
-        """All that something was made of, and that of that, and so on."""
-        told = self._told
+    def _upstream(self, place: Place) -> set[Place]:
+        """All datasets upstream of one, near and far."""
+        inputs = self._inputs
         found: set[Place] = set()
         left = [place]
         while left:
-            new = told.get(left.pop(), set()) - found
+            new = inputs.get(left.pop(), set()) - found
             found |= new
             left += new
         return found

@@ -1,6 +1,6 @@
 """A DAG finds defects: from labelled images to verdicts on images that the model hasn't seen.
 
-What happens is told while it happens. At the end there is a picture sheet, and the service has nothing left;
+It reports each step. At the end there is a picture sheet, and the service has nothing left;
 ``NotAsPromised`` is raised where the hosted model doesn't judge as its evaluation says that it does.
 """
 
@@ -48,7 +48,7 @@ def run(backends: Backends, airflow: LocalAirflow, collection: Collection, out: 
     )
     say()
     progress = _Progress(backends, airflow, collection.name)
-    airflow.test_dag(DAG_ID, backends.connection(), watch=progress.tell, project_name=collection.name)
+    airflow.test_dag(DAG_ID, backends.connection(), watch=progress.report, project_name=collection.name)
     say()
     model = airflow.result(DAG_ID, "create_model")
     evaluation = _read(backends, model["EvaluationResult"]["Key"])
@@ -82,7 +82,7 @@ class _Progress:
         self._ended: set[str] = set()
         self._done = -_STEP
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Print what is new."""
         tasks = self._airflow.tasks(DAG_ID)
         for task in tasks:
@@ -90,9 +90,9 @@ class _Progress:
                 self._ended.add(task.task_id)
                 self._say(task.task_id, f"{task.state} after {task.seconds or 0:.1f} s")
         if any(task.task_id == "create_model" and task.state == "running" for task in tasks):
-            self._tell_of_the_training()
+            self._report_training()
 
-    def _tell_of_the_training(self) -> None:
+    def _report_training(self) -> None:
         models = self._client.list_models(ProjectName=self._project)["Models"]
         # "The model is being trained. 42%, extracting features at 224 x 224"
         for model in models:

@@ -1,7 +1,7 @@
 """An Airflow of the demo's own: a home folder, a database in it, and DAG runs by ``airflow dags test``.
 
-What Airflow says goes into ``airflow.log`` in that folder, since it says a lot; whoever meets an
-``AirflowFailed`` gets the reason, or else the end of it.
+Airflow's output goes into ``airflow.log`` in that folder. The message of an ``AirflowFailed`` has the reason,
+or else the end of the output.
 """
 
 from __future__ import annotations
@@ -129,11 +129,11 @@ class LocalAirflow:
         with self.log_file.open(errors="replace") as log:
             log.seek(begin)
             text = log.read()
-        told = f"`airflow {' '.join(command[:3])}` {what}."
+        message = f"`airflow {' '.join(command[:3])}` {what}."
         if reasons := dict.fromkeys(_REASON.findall(text)):
-            return "\n  ".join([told, *reasons])
+            return "\n  ".join([message, *reasons])
         end = "\n".join(f"  | {line}" for line in text.splitlines()[-_SHOWN_LINES:])
-        return f"{told} The end of what it said:\n{end}"
+        return f"{message} The end of what it said:\n{end}"
 
 
 _LAST_RUN = "SELECT run_id FROM dag_run WHERE dag_id = ? ORDER BY id DESC LIMIT 1"

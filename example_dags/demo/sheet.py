@@ -49,7 +49,7 @@ class Judged:
         return self.is_anomalous == (self.sample.label == "anomaly")
 
 
-def draw(title: str, figures: str, tested: Sequence[Judged], *, is_segmented: bool) -> Image.Image:
+def draw(title: str, metrics: str, tested: Sequence[Judged], *, is_segmented: bool) -> Image.Image:
     """Draw the sheet, with at most ``COLUMNS`` times ``ROWS`` of the images.
 
     :param is_segmented: whether the model says where defects are.
@@ -60,7 +60,7 @@ def draw(title: str, figures: str, tested: Sequence[Judged], *, is_segmented: bo
     width = 2 * MARGIN + COLUMNS * (THUMBNAIL + GAP) - GAP
     height = HEADER + rows * (THUMBNAIL + CAPTION + GAP) - GAP + MARGIN
     sheet = Image.new("RGB", (width, height), PAPER)
-    _draw_header(sheet, title, f"{figures}    {_counted(tested, shown)}", shown, is_segmented)
+    _draw_header(sheet, title, f"{metrics}    {_counted(tested, shown)}", shown, is_segmented)
     for number, each in enumerate(shown):
         row, column = divmod(number, COLUMNS)
         corner = (MARGIN + column * (THUMBNAIL + GAP), HEADER + row * (THUMBNAIL + CAPTION + GAP))
@@ -90,11 +90,11 @@ def _counted(tested: Sequence[Judged], shown: Sequence[Judged]) -> str:
 
 
 def _draw_header(
-    sheet: Image.Image, title: str, figures: str, shown: Sequence[Judged], is_segmented: bool
+    sheet: Image.Image, title: str, metrics: str, shown: Sequence[Judged], is_segmented: bool
 ) -> None:
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, 26), title, INK, _font(32), stroke_width=0.6)
-    pen.text((MARGIN, 72), figures, FAINT, _font(19))
+    pen.text((MARGIN, 72), metrics, FAINT, _font(19))
     legend = {name: color for each in shown for name, color in each.colors.items()} if is_segmented else {}
     right = sheet.width - MARGIN
     for name, color in sorted(legend.items(), reverse=True):

@@ -1,4 +1,4 @@
-"""A taught session whose environment nobody else shapes, and a tiny service that answers what it is told."""
+"""A session that knows the service, in an environment of its own, and a tiny service with set answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from airflow_provider_lookoutvision.model import API_VERSION, MODEL_PATH, SERVICE_NAME, teach
+from airflow_provider_lookoutvision.model import (
+    API_VERSION,
+    MODEL_PATH,
+    SERVICE_NAME,
+    register_service_model,
+)
 
 REGION = "eu-central-1"
 
@@ -34,7 +39,7 @@ def _aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def session() -> boto3.Session:
-    return teach(boto3.Session())
+    return register_service_model(boto3.Session())
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +69,7 @@ class Service:
         self._answers.append((status, headers, json.dumps(body).encode()))
 
     def fail(self, code: str, status: int, body: dict[str, Any] | None = None, **headers: str) -> None:
-        self.answer({"Message": "told to", **(body or {})}, status, **{"x-amzn-errortype": code, **headers})
+        self.answer({"Message": "refused", **(body or {})}, status, **{"x-amzn-errortype": code, **headers})
 
     def reset(self) -> None:
         self.requests.clear()

@@ -194,7 +194,7 @@ def test_an_error_is_raised_as_its_own_class(
     assert type(raised.value).__name__ == code
     response = raised.value.response
     assert {name: response[name] for name in members} == members
-    assert (response["Error"]["Message"], response["Error"]["Code"]) == ("told to", code)
+    assert (response["Error"]["Message"], response["Error"]["Code"]) == ("refused", code)
 
 
 @pytest.mark.parametrize(("code", "status"), [("ThrottlingException", 429), ("InternalServerException", 500)])

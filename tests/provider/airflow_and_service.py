@@ -1,4 +1,4 @@
-"""Airflow, a service and a client of it, and connections between them that lose answers."""
+"""An Airflow with a service, and connections between them that lose answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 from airflow_instance import AirflowInstance
 
-from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.model import register_service_model
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
 from airflow_provider_lookoutvision.testing.service import Service
 
@@ -18,8 +18,8 @@ ATTEMPTS_OF_A_TRY = 2  # see AirflowInstance.connection
 
 
 @dataclass
-class World:
-    """Airflow, a service, and a client of the service for looking on."""
+class Deployment:
+    """Airflow, a service, and an Airflow connection to the service."""
 
     airflow: AirflowInstance
     service: Service
@@ -31,15 +31,17 @@ class World:
         return [p for page in pages for p in page["Projects"] if p["ProjectName"].startswith(prefix)]
 
     @contextmanager
-    def losing(self, drop: Callable[[Exchange], bool], service: Service | None = None) -> Iterator[Faulty]:
+    def losing(
+        self, drop: Callable[[Exchange], bool], service: Service | None = None
+    ) -> Iterator[LossyConnection]:
         """A connection through a proxy that loses answers."""
         service = service or self.service
         with LossyProxy(service.endpoint_url, drop) as proxy:
-            yield Faulty(proxy, self.airflow.connection(proxy.endpoint_url, service))
+            yield LossyConnection(proxy, self.airflow.connection(proxy.endpoint_url, service))
 
 
 @dataclass
-class Faulty:
+class LossyConnection:
     proxy: LossyProxy
     conn_id: str
 
@@ -49,7 +51,7 @@ class Faulty:
 
 def client_of(service: Service) -> Any:
     session = boto3.Session(service.access_key_id, service.secret_access_key, region_name="eu-central-1")
-    return teach(session).client("lookoutvision", endpoint_url=service.endpoint_url)
+    return register_service_model(session).client("lookoutvision", endpoint_url=service.endpoint_url)
 
 
 def the_first(count: int, method: str = "POST") -> Callable[[Exchange], bool]:

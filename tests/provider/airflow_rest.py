@@ -21,7 +21,7 @@ class Rest(ABC):
 
     ``components`` are the commands that make an Airflow, by name; ``api`` and ``health`` are places;
     ``plain_xcom`` is the query that asks for an XCom as plain data; ``asset_events`` are the place of these,
-    and the names of them and of their URIs in the answer; ``new_run`` is what else a new run is told.
+    and the names of them and of their URIs in the answer; ``new_run`` are further members of a new run.
     """
 
     api: str

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_and_service import World
+from airflow_and_service import Deployment
 from airflow_instance import running_airflow
 from postgres_server import PostgresServer
 
@@ -39,9 +39,9 @@ Connect = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def world(
+def deployment(
     tmp_path_factory: pytest.TempPathFactory, postgres_server: Callable[[], PostgresServer]
-) -> Iterator[World]:
+) -> Iterator[Deployment]:
     """One Airflow for all tests, its tasks far from UTC, and one service."""
     folders = {"tests": HERE / "dags", "examples": HERE.parents[1] / "example_dags"}
     home = tmp_path_factory.mktemp("airflow")
@@ -50,11 +50,11 @@ def world(
         running_service() as service,
         running_airflow(home, database_url, folders, DAGS, TZ="Asia/Kolkata") as airflow,
     ):
-        yield World(airflow, service, airflow.connection(service.endpoint_url, service))
+        yield Deployment(airflow, service, airflow.connection(service.endpoint_url, service))
 
 
 @pytest.fixture(scope="module")
-def _trigger_all(request: pytest.FixtureRequest, world: World) -> None:
+def _trigger_all(request: pytest.FixtureRequest, deployment: Deployment) -> None:
     """Trigger all runs that the selected tests of a module need, before the first looks at its own."""
     for item in request.session.items:
         if isinstance(item, pytest.Function) and item.module is request.module:

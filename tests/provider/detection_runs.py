@@ -1,4 +1,4 @@
-"""A bench for detections: operators that run through a proxy, which counts and loses what it is told to."""
+"""Detection operators that run through a proxy, which counts requests and loses those that a test names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVision
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
 
 
-class Bench:
-    """Runs operators through a proxy that counts, and loses what it is told to."""
+class DetectionRuns:
+    """Runs operators through a proxy that counts requests, and loses those that ``drop`` selects."""
 
     def __init__(self, account: Account, s3: Any, connect: Any) -> None:
         self.s3 = s3
@@ -27,8 +27,8 @@ class Bench:
         )
 
     @property
-    def asked(self) -> int:
-        """How many images the service was asked about, and answered."""
+    def detections(self) -> int:
+        """How many detections were answered."""
         return sum(detecting(exchange) and not exchange.dropped for exchange in self.proxy.exchanges)
 
     def operator(self, **parameters: Any) -> LookoutVisionDetectAnomaliesOperator:
@@ -37,7 +37,11 @@ class Bench:
 
     def run(self, folder: str, cleared: int = 0, **parameters: Any) -> Any:
         """Run over a prefix, as a try of one task instance."""
-        given = {"prefix": f"s3://images/{folder}", "results": results_of(folder), **parameters}
+        given = {
+            "images_s3_prefix": f"s3://images/{folder}",
+            "results_s3_uri": results_of(folder),
+            **parameters,
+        }
         return unguarded(self.operator(**given), context(folder, cleared=cleared))
 
     def lines(self, folder: str) -> list[dict[str, Any]]:

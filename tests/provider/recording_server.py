@@ -1,4 +1,4 @@
-"""A server that keeps the requests it gets and answers them as it is told; with TLS, if that is wanted."""
+"""A server that records its requests and sends the answers that a test sets; with TLS, if that is wanted."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ class Answer:
 
 
 @dataclass
-class Wire:
+class RecordingServer:
     url: str = ""
     requests: list[Request] = field(default_factory=list)
     answer: Callable[[Request], Answer] = lambda _: Answer()
 
 
 @contextmanager
-def wire(tls: SSLContext | None = None) -> Iterator[Wire]:
-    kept = Wire()
+def recording_server(tls: SSLContext | None = None) -> Iterator[RecordingServer]:
+    recorded = RecordingServer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             request = Request(self.path, dict(self.headers))
-            kept.requests.append(request)
-            answer = kept.answer(request)
+            recorded.requests.append(request)
+            answer = recorded.answer(request)
             body = answer.body.encode()
             self.send_response(answer.status)
             for header in {"Content-Type": "application/json", **answer.headers}.items():
@@ -72,11 +72,11 @@ def wire(tls: SSLContext | None = None) -> Iterator[Wire]:
         ) -> None: ...  # a client that has gone, or refuses our certificate
 
     with Server(("127.0.0.1", 0), Handler) as server:
-        kept.url = f"http{'s' if tls else ''}://localhost:{server.server_address[1]}"
+        recorded.url = f"http{'s' if tls else ''}://localhost:{server.server_address[1]}"
         if tls:
             server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield kept
+        yield recorded
         server.shutdown()
 
 

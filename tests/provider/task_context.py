@@ -1,4 +1,4 @@
-"""What an operator needs that runs without a DAG run: a context, a connection, somebody who kills it."""
+"""For operators without a DAG run: a context, a connection to an account, and a kill."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def unguarded(operator: Any, context: Any) -> Any:
 
 
 def kill(operator: Any, run_id: str) -> None:
-    """Run an operator whose task is killed as soon as its work has begun, and goes on, as in Airflow 3."""
-    begun = operator.begun
+    """Run an operator whose task is killed as soon as its work begins; it goes on, as in Airflow 3."""
+    set_cancellation = operator.set_cancellation
 
     def killed(*arguments: Any, **members: Any) -> None:
-        begun(*arguments, **members)
+        set_cancellation(*arguments, **members)
         operator.on_kill()
 
-    operator.begun = killed
+    operator.set_cancellation = killed
     with suppress(AirflowException):
         operator.execute(context(run_id))

@@ -1,4 +1,4 @@
-"""What the events of a task's outlets tell of the project or model that it made."""
+"""The events of a task's outlets: the project or model that it made."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import Asset
-from airflow_and_service import World
+from airflow_and_service import Deployment
 from airflow_instance import Run
 
-from airflow_provider_lookoutvision.assets import announce, asset_uri
+from airflow_provider_lookoutvision.assets import asset_uri, emit_asset_event
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(3600)
 
 ARN = "arn:aws:lookoutvision:us-east-1:123456789012:model/circuit-boards/1"
 URI = "lookoutvision://us-east-1/123456789012/model/circuit-boards/1"
@@ -24,8 +24,8 @@ def test_the_uri_is_the_arns() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(world: World) -> Run:
-    return world.airflow.run("create_and_announce", conn_id=world.conn_id, project_name="announced")
+def run(deployment: Deployment) -> Run:
+    return deployment.airflow.run("create_and_announce", conn_id=deployment.conn_id, project_name="announced")
 
 
 def test_an_alias_gets_the_asset_and_an_asset_the_extra(run: Run) -> None:
@@ -38,4 +38,4 @@ def test_an_alias_gets_the_asset_and_an_asset_the_extra(run: Run) -> None:
 
 @pytest.mark.parametrize("context", [{}, {"task": None}, {"task": SimpleNamespace(outlets=[])}])
 def test_without_outlets_nothing_happens(context: Any) -> None:
-    announce(context, ARN, {})
+    emit_asset_event(context, ARN, {})

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from airflow_provider_lookoutvision.idempotency import client_token, tokens_of_other_epochs
+from airflow_provider_lookoutvision.idempotency import client_token, previous_tokens
 
 # Characters that separate, quote or escape somewhere, beside all of Unicode, lone surrogates included.
 texts = st.text(st.sampled_from(list("ab01\"'\\,;:|/.+- []{}\n\0_")) | st.characters(codec=None), max_size=12)
@@ -20,7 +20,7 @@ identities = st.fixed_dictionaries(
         "run_id": texts,
         "task_id": texts,
         "map_index": st.integers(-1, 1200),
-        "epoch": st.integers(-3, 30),
+        "generation": st.integers(-3, 30),
         "purpose": st.lists(texts, max_size=3).map(tuple),
     }
 )
@@ -32,14 +32,14 @@ ORDINARY = {
     "run_id": "scheduled__2026-01-05T00:00:00+00:00",
     "task_id": "group.create",
     "map_index": -1,
-    "epoch": 0,
+    "generation": 0,
     "purpose": (),
 }
 
 
 def context(identity: dict[str, Any], *, retries: int | None = 2, try_number: int = 1) -> Any:
     members = {name: identity[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
-    max_tries = identity["epoch"] + (retries or 0)
+    max_tries = identity["generation"] + (retries or 0)
     task = SimpleNamespace(retries=retries)
     return {"ti": SimpleNamespace(**members, max_tries=max_tries, try_number=try_number, task=task)}
 
@@ -85,7 +85,7 @@ def test_no_separator_moves_text_from_one_part_to_the_next(
 ) -> None:
     assume(moved and source != target)
     names = ("namespace", "dag_id", "run_id", "task_id")
-    rest = {"map_index": -1, "epoch": 0, "purpose": ()}
+    rest = {"map_index": -1, "generation": 0, "purpose": ()}
 
     def with_text_in(place: int) -> dict[str, Any]:
         texts = [text + moved if place == i else text for i, text in enumerate(parts)]
@@ -100,11 +100,15 @@ def test_an_unmapped_task_has_no_index_in_either_spelling() -> None:
 
 
 @given(identities, st.integers(0, 12))
-def test_the_other_epochs_are_those_of_the_clears_so_far(identity: dict[str, Any], try_number: int) -> None:
+def test_the_other_generations_are_those_of_the_clears_so_far(
+    identity: dict[str, Any], try_number: int
+) -> None:
     here = context(identity, try_number=try_number)
-    others = list(tokens_of_other_epochs(here, *identity["purpose"], namespace=identity["namespace"]))
-    epochs = [epoch for epoch in range(try_number, -1, -1) if epoch != identity["epoch"]]
-    assert others == [token({**identity, "epoch": epoch}) for epoch in epochs]
+    others = list(previous_tokens(here, *identity["purpose"], namespace=identity["namespace"]))
+    generations = [
+        generation for generation in range(try_number, -1, -1) if generation != identity["generation"]
+    ]
+    assert others == [token({**identity, "generation": generation}) for generation in generations]
     assert token(identity) not in others
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -16,7 +14,7 @@ from hypothesis import strategies as st
 from task_context import context
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
-from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.model import register_service_model
 from airflow_provider_lookoutvision.operators import datasets
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionCreateDatasetOperator,
@@ -26,7 +24,6 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from airflow_provider_lookoutvision.triggers import lookoutvision as triggers
 from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
-from airflow_provider_lookoutvision.waiters.waiter import Wait, WaitFailed
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +41,7 @@ def conn_id(service: Service, connect: Any) -> str:
 @pytest.fixture
 def client(service: Service) -> Any:
     session = boto3.Session(service.access_key_id, service.secret_access_key, region_name="eu-central-1")
-    return teach(session).client("lookoutvision", endpoint_url=service.endpoint_url)
+    return register_service_model(session).client("lookoutvision", endpoint_url=service.endpoint_url)
 
 
 @pytest.fixture
@@ -94,9 +91,9 @@ def run(task: Any, context: Any) -> Any:
     import asyncio
 
     async def first(trigger: LookoutVisionWaiterTrigger) -> dict[str, Any]:
-        path, arguments = trigger.serialize()
+        path, fields = trigger.serialize()
         assert path.endswith(".LookoutVisionWaiterTrigger")
-        again = LookoutVisionWaiterTrigger(**json.loads(json.dumps(arguments)))
+        again = LookoutVisionWaiterTrigger(**json.loads(json.dumps(fields)))
         async for event in again.run():
             return dict(event.payload)
         raise AssertionError("the trigger ended without an event")
@@ -124,7 +121,7 @@ def test_parts_hold_every_line_and_stay_below_the_limit(lines: list[bytes]) -> N
 def test_without_waiting_it_returns_the_metadata(conn_id: str, project: str) -> None:
     task = LookoutVisionCreateDatasetOperator(
         task_id="task", aws_conn_id=conn_id, project_name=project, dataset_type="train",
-        manifest="s3://images/missing.manifest", wait_for_completion=False,
+        manifest_s3_uri="s3://images/missing.manifest", wait_for_completion=False,
     )  # fmt: skip
     assert task.execute(context(project))["Status"] == "CREATE_IN_PROGRESS"
 
@@ -132,7 +129,11 @@ def test_without_waiting_it_returns_the_metadata(conn_id: str, project: str) -> 
 @pytest.mark.parametrize("manifest", ["images/x.manifest", "s3://images", "s3:///x", "https://images/x"])
 def test_a_manifest_must_be_an_object_in_s3(conn_id: str, project: str, manifest: str) -> None:
     task = LookoutVisionCreateDatasetOperator(
-        task_id="task", aws_conn_id=conn_id, project_name=project, dataset_type="train", manifest=manifest
+        task_id="task",
+        aws_conn_id=conn_id,
+        project_name=project,
+        dataset_type="train",
+        manifest_s3_uri=manifest,
     )
     with pytest.raises(AirflowFailException, match="it must be s3://bucket/key"):
         task.execute(context(project))
@@ -171,38 +172,3 @@ def test_a_cascade_waits_for_an_import_and_deletes_all(
         cascade.execute(context(project + "-cascade"))
     with pytest.raises(client.exceptions.ResourceNotFoundException):
         client.describe_project(ProjectName=project)
-
-
-def test_a_wait_ends_in_time_and_says_what_it_saw(conn_id: str, client: Any, project: str) -> None:
-    client.create_dataset(ProjectName=project, DatasetType="train")
-    wait = Wait(
-        "DatasetUpdated", {"ProjectName": project, "DatasetType": "train"}, delay=0.05, max_attempts=3
-    )
-    log = SimpleNamespace(info=lambda *_: None)
-    with pytest.raises(WaitFailed, match=r"asked 3 times in 0:00:0\d; last seen CREATE_COMPLETE"):
-        wait.run(LookoutVisionHook(aws_conn_id=conn_id), log)
-    missing = Wait(
-        "DatasetUpdated", {"ProjectName": project, "DatasetType": "test"}, delay=0.05, max_attempts=3
-    )
-    with pytest.raises(WaitFailed, match="ResourceNotFoundException"):
-        missing.run(LookoutVisionHook(aws_conn_id=conn_id), log)
-
-
-def test_a_wait_outlasts_a_restart_of_the_service(connect: Any) -> None:
-    with running_service() as service:
-        key = {"login": service.access_key_id, "password": service.secret_access_key}
-        retries = {"retries": {"total_max_attempts": 1}}
-        conn_id = connect(**key, endpoint_url=service.endpoint_url, config_kwargs=retries)
-        hook = LookoutVisionHook(aws_conn_id=conn_id)
-        hook.conn.create_project(ProjectName="p")
-        hook.conn.create_dataset(ProjectName="p", DatasetType="train")
-        service.kill()
-        restart = threading.Timer(1, service.start)
-        restart.start()
-        seen: list[str] = []
-        log = SimpleNamespace(info=lambda text, *values: seen.append(text % values))
-        arguments = {"ProjectName": "p", "DatasetType": "train"}
-        Wait("DatasetCreated", arguments, delay=0.2, max_attempts=300).run(hook, log)
-        restart.join()
-    assert any("Could not connect" in line for line in seen)
-    assert seen[-1].startswith("DatasetCreated of p/train: CREATE_COMPLETE, after ")

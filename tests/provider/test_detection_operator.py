@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
-from airflow_and_service import World
+from airflow_and_service import Deployment
 from airflow_instance import Run, wait_for
-from detection_runs import Bench, detecting, results_of
+from detection_runs import DetectionRuns, detecting, results_of
 from PIL import Image
 from service_processes import replicas
 from task_context import context
 from trained_models import SIZE, Account, plate
 
-from airflow_provider_lookoutvision.operators import batches, pacing
+from airflow_provider_lookoutvision.operators import adaptive_concurrency, batch
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
 from airflow_provider_lookoutvision.testing.s3 import running_s3
 from airflow_provider_lookoutvision.testing.service import running_service
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_trigger_all")]
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("_trigger_all")]
 
 BUCKETS = ("images", "reports")
 
@@ -37,9 +37,9 @@ def s3() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def account(world: World) -> Account:
+def account(deployment: Deployment) -> Account:
     """An account whose project "plates" has a hosted model, which draws masks."""
-    account = Account.of(world.service)
+    account = Account.of(deployment.service)
     account.project(masks=True)
     account.start("plates", account.train())
     return account
@@ -58,24 +58,24 @@ def filled(s3: Any, folder: str) -> str:
 
 
 @pytest.fixture
-def bench(account: Account, s3: Any, connect: Any) -> Iterator[Bench]:
-    bench = Bench(account, s3, connect)
-    with bench.proxy:
-        yield bench
+def runs(account: Account, s3: Any, connect: Any) -> Iterator[DetectionRuns]:
+    runs = DetectionRuns(account, s3, connect)
+    with runs.proxy:
+        yield runs
 
 
 # -- in Airflow ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def run_mapped(world: World, account: Account, s3: Any) -> Iterator[tuple[Run, LossyProxy]]:
+def run_mapped(deployment: Deployment, account: Account, s3: Any) -> Iterator[tuple[Run, LossyProxy]]:
     with LossyProxy(account.service.endpoint_url, lambda _: False) as proxy:
         services = {"lookoutvision": proxy.endpoint_url, "s3": s3.meta.endpoint_url}
         config = {name: {"endpoint_url": url} for name, url in services.items()}
-        conn_id = world.airflow.connection("", account.key, service_config=config)
+        conn_id = deployment.airflow.connection("", account.key, service_config=config)
         prefixes = [f"s3://images/{filled(s3, folder)}" for folder in ("mapped-a/", "mapped-b/")]
         prefixes.append("s3://images/none/")
-        yield world.airflow.run("detect_mapped", conn_id=conn_id, prefixes=prefixes), proxy
+        yield deployment.airflow.run("detect_mapped", conn_id=conn_id, prefixes=prefixes), proxy
 
 
 def test_mapped_tasks_and_one_that_is_killed(run_mapped: tuple[Run, LossyProxy], s3: Any) -> None:
@@ -84,13 +84,13 @@ def test_mapped_tasks_and_one_that_is_killed(run_mapped: tuple[Run, LossyProxy],
 
     assert run.xcom("collect") == [12, 12, 0]
     assert [run.task("detect", index).try_number for index in range(3)] == [2, 1, 1]
-    asked = sum(map(detecting, proxy.exchanges))
-    assert asked <= 12 + 4 + 12  # eight of the first twelve were kept when it was killed
+    detections = sum(map(detecting, proxy.exchanges))
+    assert detections <= 12 + 4 + 12  # eight of the first twelve were saved when it was killed
     for index, folder in enumerate(("mapped-a/", "mapped-b/")):
         summary = run.xcom("detect", map_index=index)
         spotted = [f"s3://images/{folder}{number:02}.png" for number in (0, 3, 6, 9)]
-        assert summary["anomalous_refs"] == spotted
-        bucket, _, key = summary["results"].removeprefix("s3://").partition("/")
+        assert summary["anomalous_s3_uris"] == spotted
+        bucket, _, key = summary["results_s3_uri"].removeprefix("s3://").partition("/")
         lines = s3.get_object(Bucket=bucket, Key=key)["Body"].read().splitlines()
         assert [json.loads(line)["source-ref"] for line in lines] == [
             f"s3://images/{folder}{number:02}.png" for number in range(12)
@@ -102,14 +102,14 @@ def test_mapped_tasks_and_one_that_is_killed(run_mapped: tuple[Run, LossyProxy],
 # -- one image -------------------------------------------------------------------------------------------
 
 
-def test_one_image(bench: Bench, folder: str, s3: Any) -> None:
+def test_one_image(runs: DetectionRuns, folder: str, s3: Any) -> None:
     # S3's content type and the name are wrong: the content decides.
     jpeg = {"Bucket": "images", "Key": f"{folder}a.txt", "Body": plate(1, spotted=True, kind="JPEG")}
     s3.put_object(**jpeg, ContentType="text/plain")
     ref = f"s3://images/{folder}a.txt"
-    found = bench.operator(image=ref, model_version="latest", store_masks="s3://reports/m_").execute(
-        context(folder)
-    )
+    found = runs.operator(
+        image_s3_uri=ref, model_version="latest", masks_s3_prefix="s3://reports/m_"
+    ).execute(context(folder))
     assert found["IsAnomalous"] is True
     assert 0.5 < found["Confidence"] <= 1
     assert [anomaly["Name"] for anomaly in found["Anomalies"]] == ["background", "spot"]
@@ -119,29 +119,29 @@ def test_one_image(bench: Bench, folder: str, s3: Any) -> None:
     picture = Image.open(io.BytesIO(mask))
     assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (SIZE, SIZE))
 
-    plain = bench.operator(image=f"s3://images/{folder}01.png").execute(context(folder))
+    plain = runs.operator(image_s3_uri=f"s3://images/{folder}01.png").execute(context(folder))
     assert plain["IsAnomalous"] is False
     assert "mask-ref" not in plain
     json.dumps([found, plain])
 
 
 @pytest.mark.parametrize(
-    ("image", "told"),
+    ("image", "message"),
     [
         ("s3://images/missing.png", "missing.png can't be used: .*NoSuchKey"),
         ("s3://nowhere/a.png", "NoSuchBucket"),
-        ("images/a.png", "image is 'images/a.png'; it must be s3://bucket/key"),
+        ("images/a.png", "image_s3_uri is 'images/a.png'; it must be s3://bucket/key"),
     ],
 )
-def test_an_image_that_is_not_there(bench: Bench, image: str, told: str) -> None:
-    with pytest.raises(AirflowFailException, match=told):
-        bench.operator(image=image).execute(context("missing"))
+def test_an_image_that_is_not_there(runs: DetectionRuns, image: str, message: str) -> None:
+    with pytest.raises(AirflowFailException, match=message):
+        runs.operator(image_s3_uri=image).execute(context("missing"))
 
 
 # -- a prefix --------------------------------------------------------------------------------------------
 
 
-def test_all_images_of_a_prefix(bench: Bench, folder: str, s3: Any) -> None:
+def test_all_images_of_a_prefix(runs: DetectionRuns, folder: str, s3: Any) -> None:
     others = {
         "04.JPG": plate(4, spotted=True, kind="JPEG"),
         "05.jpeg": b"hello",
@@ -151,9 +151,9 @@ def test_all_images_of_a_prefix(bench: Bench, folder: str, s3: Any) -> None:
     }
     for name, content in others.items():
         s3.put_object(Bucket="images", Key=folder + name, Body=content)
-    found = bench.run(folder, store_masks="s3://reports/masks/", max_refs=3)
+    found = runs.run(folder, masks_s3_prefix="s3://reports/masks/", max_anomalous_s3_uris=3)
 
-    lines = bench.lines(folder)
+    lines = runs.lines(folder)
     by_name = {line["source-ref"].rpartition("/")[2]: line for line in lines}
     assert list(by_name) == sorted({*(f"{number:02}.png" for number in range(12)), *others} - {"07.png.bak"})
     failures = {name: line["error"]["Message"] for name, line in by_name.items() if "error" in line}
@@ -169,20 +169,22 @@ def test_all_images_of_a_prefix(bench: Bench, folder: str, s3: Any) -> None:
         "anomalous": 5,
         "normal": 8,
         "failed": 3,
-        "results": results_of(folder),
-        "anomalous_refs": [f"s3://images/{folder}{name}" for name in ("00.png", "03.png", "04.JPG")],
+        "results_s3_uri": results_of(folder),
+        "anomalous_s3_uris": [f"s3://images/{folder}{name}" for name in ("00.png", "03.png", "04.JPG")],
         "ModelVersion": "1",
     }
-    assert bench.parts(folder) == []
+    assert runs.parts(folder) == []
 
 
-def test_after_a_success_a_retry_asks_nothing_and_a_clear_everything(bench: Bench, folder: str) -> None:
-    first = bench.run(folder)
-    assert bench.asked == 12
-    assert bench.run(folder) == first
-    assert bench.asked == 12
-    assert bench.run(folder, cleared=1) == first
-    assert bench.asked == 24
+def test_after_a_success_a_retry_asks_nothing_and_a_clear_everything(
+    runs: DetectionRuns, folder: str
+) -> None:
+    first = runs.run(folder)
+    assert runs.detections == 12
+    assert runs.run(folder) == first
+    assert runs.detections == 12
+    assert runs.run(folder, cleared=1) == first
+    assert runs.detections == 24
 
 
 def losing_after(count: int) -> Any:
@@ -198,135 +200,151 @@ def losing_after(count: int) -> Any:
 
 @pytest.mark.parametrize("cleared", [0, 1], ids=["a retry", "a clear"])
 def test_an_interrupted_batch_goes_on(
-    bench: Bench, folder: str, s3: Any, cleared: int, monkeypatch: pytest.MonkeyPatch
+    runs: DetectionRuns, folder: str, s3: Any, cleared: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Meanwhile one image is replaced, one added and one deleted."""
-    monkeypatch.setattr(pacing, "PATIENCE_SECONDS", 0)
-    monkeypatch.setattr(batches, "PART_RESULTS", 2)
-    bench.drop = losing_after(7)
-    with pytest.raises(AirflowException, match="has taken no request"):
-        bench.run(folder, max_workers=1)
-    assert bench.asked == 7
-    assert len(bench.parts(folder)) == 4
+    monkeypatch.setattr(adaptive_concurrency, "GIVE_UP_SECONDS", 0)
+    monkeypatch.setattr(batch, "PART_RESULTS", 2)
+    runs.drop = losing_after(7)
+    with pytest.raises(AirflowException, match="has accepted no request"):
+        runs.run(folder, max_workers=1)
+    assert runs.detections == 7
+    assert len(runs.parts(folder)) == 4
 
-    bench.drop = lambda _: False
+    runs.drop = lambda _: False
     s3.put_object(Bucket="images", Key=f"{folder}00.png", Body=plate(40))
     s3.put_object(Bucket="images", Key=f"{folder}02a.png", Body=plate(41, spotted=True))
     s3.delete_object(Bucket="images", Key=f"{folder}04.png")
-    found = bench.run(folder, cleared)
-    assert bench.asked == 7 + 5 + 2
-    assert [line["source-ref"].rpartition("/")[2] for line in bench.lines(folder) if line["IsAnomalous"]] == [
+    found = runs.run(folder, cleared)
+    assert runs.detections == 7 + 5 + 2
+    assert [line["source-ref"].rpartition("/")[2] for line in runs.lines(folder) if line["IsAnomalous"]] == [
         "02a.png",
         "03.png",
         "06.png",
         "09.png",
     ]
     assert (found["total"], found["failed"]) == (12, 0)
-    assert bench.parts(folder) == []
+    assert runs.parts(folder) == []
 
 
-def test_a_task_that_is_told_to_end_keeps_what_is_done(bench: Bench, folder: str) -> None:
-    """First what it has been told of, since it may have no time for the answer that is on its way."""
-    operator = bench.operator(prefix=f"s3://images/{folder}", results=results_of(folder), max_workers=1)
+def test_a_task_that_is_asked_to_stop_saves_its_results(runs: DetectionRuns, folder: str) -> None:
+    """First the results that it has, since it may have no time for the response that is on its way."""
+    operator = runs.operator(
+        images_s3_prefix=f"s3://images/{folder}", results_s3_uri=results_of(folder), max_workers=1
+    )
     seen = losing_after(5)
-    kept: list[str] = []
+    saved: list[str] = []
 
     def be_slow_after_five(exchange: Exchange) -> bool:
         if seen(exchange):
             operator.on_kill()
-            kept.extend(wait_for(lambda: bench.parts(folder), 30, "what is done to be kept"))
+            saved.extend(wait_for(lambda: runs.parts(folder), 300, "the results to be saved"))
         return False
 
-    bench.drop = be_slow_after_five
-    with pytest.raises(AirflowException, match="told to end"):
+    runs.drop = be_slow_after_five
+    with pytest.raises(AirflowException, match="asked to stop"):
         operator.execute(context(folder))
-    assert kept
-    assert bench.asked == 6
-    bench.run(folder)
-    assert bench.asked == 12
+    assert saved
+    assert runs.detections == 6
+    runs.run(folder)
+    assert runs.detections == 12
 
 
-def test_two_tries_at_once(bench: Bench, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "PART_RESULTS", 1)
+def test_two_tries_at_once(runs: DetectionRuns, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "PART_RESULTS", 1)
     found: list[Mapping[str, Any]] = []
-    tries = [
-        threading.Thread(target=lambda: found.append(bench.run(folder, max_workers=2))) for _ in range(2)
-    ]
+    tries = [threading.Thread(target=lambda: found.append(runs.run(folder, max_workers=2))) for _ in range(2)]
     for each in tries:
         each.start()
     for each in tries:
         each.join()
     assert len(found) == 2
     assert found[0] == found[1]
-    assert [line["IsAnomalous"] for line in bench.lines(folder)] == [n % 3 == 0 for n in range(12)]
+    assert [line["IsAnomalous"] for line in runs.lines(folder)] == [n % 3 == 0 for n in range(12)]
 
 
 def test_unusable_images_fail_the_task_at_the_end_and_a_clear_asks_about_them_only(
-    bench: Bench, folder: str, s3: Any
+    runs: DetectionRuns, folder: str, s3: Any
 ) -> None:
     s3.put_object(Bucket="images", Key=f"{folder}05.png", Body=b"hello")
     with pytest.raises(AirflowFailException, match=r"05\.png: Its content is neither.*clear this task"):
-        bench.run(folder, on_invalid_image="fail")
-    assert bench.asked == 11
-    assert len(bench.lines(folder)) == 12
+        runs.run(folder, on_invalid_image="fail")
+    assert runs.detections == 11
+    assert len(runs.lines(folder)) == 12
     s3.put_object(Bucket="images", Key=f"{folder}05.png", Body=plate(5))
-    assert bench.run(folder, cleared=1, on_invalid_image="fail")["normal"] == 8
-    assert bench.asked == 12
-    assert bench.parts(folder) == []
+    assert runs.run(folder, cleared=1, on_invalid_image="fail")["normal"] == 8
+    assert runs.detections == 12
+    assert runs.parts(folder) == []
 
 
-def test_a_prefix_without_images(bench: Bench) -> None:
-    assert bench.run("empty/") == {
-        "total": 0, "anomalous": 0, "normal": 0, "failed": 0, "results": results_of("empty/"),
-        "anomalous_refs": [], "ModelVersion": "1",
+def test_a_prefix_without_images(runs: DetectionRuns) -> None:
+    assert runs.run("empty/") == {
+        "total": 0, "anomalous": 0, "normal": 0, "failed": 0, "results_s3_uri": results_of("empty/"),
+        "anomalous_s3_uris": [], "ModelVersion": "1",
     }  # fmt: skip
-    assert bench.lines("empty/") == []
+    assert runs.lines("empty/") == []
     with pytest.raises(AirflowFailException, match="There are no images below s3://images/none/"):
-        bench.run("none/", fail_if_empty=True)
+        runs.run("none/", fail_if_empty=True)
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "message"),
     [
-        ({"image": "s3://images/a.png"}, "Set either image, or prefix and results"),
-        ({"results": None}, "Set either image, or prefix and results"),
-        ({"prefix": "images"}, "prefix is 'images'; it must be s3://bucket/prefix"),
-        ({"prefix": "s3://nowhere/"}, "NoSuchBucket"),
-        ({"results": "s3://nowhere/a"}, "404|NoSuchBucket"),
-        ({"results": "s3://reports/"}, "results is 's3://reports/'; it must be s3://bucket/key"),
+        (
+            {"image_s3_uri": "s3://images/a.png"},
+            "Set either image_s3_uri, or images_s3_prefix and results_s3_uri",
+        ),
+        ({"results_s3_uri": None}, "Set either image_s3_uri, or images_s3_prefix and results_s3_uri"),
+        ({"images_s3_prefix": "images"}, "images_s3_prefix is 'images'; it must be s3://bucket/prefix"),
+        ({"images_s3_prefix": "s3://nowhere/"}, "NoSuchBucket"),
+        ({"results_s3_uri": "s3://nowhere/a"}, "404|NoSuchBucket"),
+        (
+            {"results_s3_uri": "s3://reports/"},
+            "results_s3_uri is 's3://reports/'; it must be s3://bucket/key",
+        ),
         ({"on_invalid_image": "ignore"}, "on_invalid_image is 'ignore'; it must be one of fail, record"),
-        ({"store_masks": "s3://images/"}, "would be images below"),
+        ({"masks_s3_prefix": "s3://images/"}, "the masks would be images the next time"),
         ({"max_workers": 0}, "max_workers is 0; it must be at least 1"),
         ({"project_name": "none"}, "ResourceNotFoundException"),
     ],
 )
-def test_parameters_that_can_not_be(bench: Bench, folder: str, parameters: dict[str, Any], told: str) -> None:
-    with pytest.raises(AirflowFailException, match=told):
-        bench.run(folder, **parameters)
+def test_parameters_that_can_not_be(
+    runs: DetectionRuns, folder: str, parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=message):
+        runs.run(folder, **parameters)
 
 
 # -- a service that is busy ------------------------------------------------------------------------------
 
 
-def test_a_busy_service_is_asked_more_slowly(s3: Any, connect: Any, folder: str) -> None:
+def test_a_busy_service_gets_fewer_requests(s3: Any, connect: Any, folder: str) -> None:
     with running_service(flags=["--queue-per-unit", "1"]) as service:
         account = Account.of(service)
         account.project()
         version = account.train()
-        bench = Bench(account, s3, connect)
-        with bench.proxy:
+        runs = DetectionRuns(account, s3, connect)
+        with runs.proxy:
             with pytest.raises(AirflowFailException, match="start it, and wait until it is HOSTED"):
-                bench.run(folder)
+                runs.run(folder)
             name = {"ProjectName": "plates", "ModelVersion": version}
             account.client.start_model(**name, MinInferenceUnits=1)
-            [unit] = wait_for(lambda: replicas(service), 30, "the inference unit to begin")
+            [unit] = wait_for(lambda: replicas(service), 300, "the inference unit to begin")
             os.kill(unit, signal.SIGSTOP)
-            with pytest.raises(AirflowException, match=r"STARTING_HOSTING.* a retry of this task") as raised:
-                bench.run(folder)
+            with pytest.raises(AirflowException, match=r"STARTING_HOSTING.* let the task retry") as raised:
+                runs.run(folder)
             assert not isinstance(raised.value, AirflowFailException)
             os.kill(unit, signal.SIGCONT)
             account.wait("model_hosted", "plates", version)
-            assert bench.run(folder, max_workers=12)["failed"] == 0
-            statuses = [exchange.status for exchange in bench.proxy.exchanges if detecting(exchange)]
+
+            def wake_up_when_it_is_busy(exchange: Exchange) -> bool:
+                if exchange.status == 429:
+                    os.kill(unit, signal.SIGCONT)
+                return False
+
+            runs.drop = wake_up_when_it_is_busy
+            os.kill(unit, signal.SIGSTOP)
+            assert runs.run(folder, max_workers=12)["failed"] == 0
+            statuses = [exchange.status for exchange in runs.proxy.exchanges if detecting(exchange)]
     assert statuses.count(200) == 12
     assert statuses.count(429) > 0

@@ -1,4 +1,4 @@
-"""What happens when: each row of the operators' promise, in real Airflow tasks against a real service.
+"""A lost answer, a killed process, a clear: one project, in real Airflow tasks against a real service.
 
 All runs that the selected tests need are triggered at the start, and each test then looks at its own. Airflow
 and its tasks run far from UTC, in Asia/Kolkata. A dropped answer is dropped for the whole first try:
@@ -11,33 +11,35 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from airflow_and_service import ATTEMPTS_OF_A_TRY, Faulty, World, client_of, the_first
+from airflow_and_service import ATTEMPTS_OF_A_TRY, Deployment, LossyConnection, client_of, the_first
 from airflow_instance import Run
 
-from airflow_provider_lookoutvision.idempotency import client_token, tokens_of_other_epochs
+from airflow_provider_lookoutvision.idempotency import client_token, previous_tokens
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange
 from airflow_provider_lookoutvision.testing.service import running_service
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_trigger_all")]
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("_trigger_all")]
 
 
 # -- the answer is lost ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def run_with_lost_answers(world: World) -> Iterator[tuple[Run, Faulty]]:
-    with world.losing(the_first(ATTEMPTS_OF_A_TRY)) as faulty:
-        yield world.airflow.run("create", conn_id=faulty.conn_id, project_name="answer-lost"), faulty
+def run_with_lost_answers(deployment: Deployment) -> Iterator[tuple[Run, LossyConnection]]:
+    with deployment.losing(the_first(ATTEMPTS_OF_A_TRY)) as lossy:
+        yield deployment.airflow.run("create", conn_id=lossy.conn_id, project_name="answer-lost"), lossy
 
 
-def test_a_lost_answer_makes_one_project(world: World, run_with_lost_answers: tuple[Run, Faulty]) -> None:
-    run, faulty = run_with_lost_answers
+def test_a_lost_answer_makes_one_project(
+    deployment: Deployment, run_with_lost_answers: tuple[Run, LossyConnection]
+) -> None:
+    run, lossy = run_with_lost_answers
     assert run.wait() == "success"
 
     assert run.task("create").try_number == 2
-    assert [exchange.dropped for exchange in faulty.proxy.exchanges] == [True, True, False]
-    assert faulty.tokens() == [client_token(run.context("create"))] * 3
-    (project,) = world.projects("answer-lost")
+    assert [exchange.dropped for exchange in lossy.proxy.exchanges] == [True, True, False]
+    assert lossy.tokens() == [client_token(run.context("create"))] * 3
+    (project,) = deployment.projects("answer-lost")
     assert run.xcom("create") == {
         "ProjectArn": project["ProjectArn"],
         "ProjectName": "answer-lost",
@@ -46,7 +48,7 @@ def test_a_lost_answer_makes_one_project(world: World, run_with_lost_answers: tu
 
 
 def test_the_metadata_feeds_the_next_task_far_from_utc(
-    world: World, run_with_lost_answers: tuple[Run, Faulty]
+    deployment: Deployment, run_with_lost_answers: tuple[Run, LossyConnection]
 ) -> None:
     run, _ = run_with_lost_answers
     assert run.wait() == "success"
@@ -56,27 +58,27 @@ def test_the_metadata_feeds_the_next_task_far_from_utc(
     assert (received["name"], received["arn"]) == ("answer-lost", run.xcom("create", "ProjectArn"))
     created = datetime.fromisoformat(received["created"])
     assert created.utcoffset() == timedelta(0)
-    assert created == world.projects("answer-lost")[0]["CreationTimestamp"]
+    assert created == deployment.projects("answer-lost")[0]["CreationTimestamp"]
 
 
 @pytest.fixture(scope="module")
-def run_with_new_tokens(world: World) -> Iterator[Run]:
-    with world.losing(the_first(ATTEMPTS_OF_A_TRY)) as faulty:
-        yield world.airflow.run(
-            "create_with_a_new_token_on_every_try", conn_id=faulty.conn_id, project_name="uuid"
+def run_with_new_tokens(deployment: Deployment) -> Iterator[Run]:
+    with deployment.losing(the_first(ATTEMPTS_OF_A_TRY)) as lossy:
+        yield deployment.airflow.run(
+            "create_with_a_new_token_on_every_try", conn_id=lossy.conn_id, project_name="uuid"
         )
 
 
-def test_the_same_with_a_random_token_fails(world: World, run_with_new_tokens: Run) -> None:
+def test_the_same_with_a_random_token_fails(deployment: Deployment, run_with_new_tokens: Run) -> None:
     assert run_with_new_tokens.wait() == "failed"
 
     assert run_with_new_tokens.task("create").try_number == 2
-    assert "did not make it" in run_with_new_tokens.log("create", 2)
-    assert len(world.projects("uuid")) == 1
+    assert "did not create it" in run_with_new_tokens.log("create", 2)
+    assert len(deployment.projects("uuid")) == 1
 
 
 @pytest.fixture(scope="module")
-def run_with_a_killed_service(world: World) -> Iterator[tuple[Run, list[int]]]:
+def run_with_a_killed_service(deployment: Deployment) -> Iterator[tuple[Run, list[int]]]:
     lose = the_first(ATTEMPTS_OF_A_TRY)
     killed: list[int] = []
 
@@ -87,8 +89,8 @@ def run_with_a_killed_service(world: World) -> Iterator[tuple[Run, list[int]]]:
             service.start()
         return lose(exchange)
 
-    with running_service() as service, world.losing(kill_after_the_commit, service) as faulty:
-        yield world.airflow.run("create", conn_id=faulty.conn_id, project_name="killed"), killed
+    with running_service() as service, deployment.losing(kill_after_the_commit, service) as lossy:
+        yield deployment.airflow.run("create", conn_id=lossy.conn_id, project_name="killed"), killed
         assert [p["ProjectName"] for p in client_of(service).list_projects()["Projects"]] == ["killed"]
 
 
@@ -104,66 +106,70 @@ def test_a_service_killed_after_its_commit_remembers(
 
 
 @pytest.fixture(scope="module")
-def run_killed(world: World) -> Run:
-    return world.airflow.run("create_and_be_killed", conn_id=world.conn_id, project_name="task-killed")
+def run_killed(deployment: Deployment) -> Run:
+    return deployment.airflow.run(
+        "create_and_be_killed", conn_id=deployment.conn_id, project_name="task-killed"
+    )
 
 
-def test_a_killed_task_finds_its_project(world: World, run_killed: Run) -> None:
+def test_a_killed_task_finds_its_project(deployment: Deployment, run_killed: Run) -> None:
     assert run_killed.wait() == "success"
 
     assert run_killed.task("create").try_number == 2
-    (project,) = world.projects("task-killed")
+    (project,) = deployment.projects("task-killed")
     assert run_killed.xcom("create", "ProjectArn") == project["ProjectArn"]
 
 
 @pytest.fixture(scope="module")
-def run_renamed(world: World) -> Iterator[Run]:
-    with world.losing(the_first(ATTEMPTS_OF_A_TRY)) as faulty:
-        yield world.airflow.run(
-            "create_with_a_new_name_on_every_try", conn_id=faulty.conn_id, project_name="renamed"
+def run_renamed(deployment: Deployment) -> Iterator[Run]:
+    with deployment.losing(the_first(ATTEMPTS_OF_A_TRY)) as lossy:
+        yield deployment.airflow.run(
+            "create_with_a_new_name_on_every_try", conn_id=lossy.conn_id, project_name="renamed"
         )
 
 
-def test_a_name_that_a_retry_renders_differently_is_refused(world: World, run_renamed: Run) -> None:
+def test_a_name_that_a_retry_renders_differently_is_refused(deployment: Deployment, run_renamed: Run) -> None:
     assert run_renamed.wait() == "failed"
 
     log = run_renamed.log("create", 2)
-    assert "made project 'renamed-1', and now it is to be 'renamed-2'" in log
-    assert [project["ProjectName"] for project in world.projects("renamed")] == ["renamed-1"]
+    assert "created project 'renamed-1', and this try asks for 'renamed-2'" in log
+    assert [project["ProjectName"] for project in deployment.projects("renamed")] == ["renamed-1"]
 
 
 @pytest.fixture(scope="module")
-def run_deleted_meanwhile(world: World) -> Iterator[Run]:
+def run_deleted_meanwhile(deployment: Deployment) -> Iterator[Run]:
     lose = the_first(ATTEMPTS_OF_A_TRY)
 
     def delete_before_the_retry(exchange: Exchange) -> bool:
         lost = lose(exchange)
-        if lost and len(faulty.proxy.exchanges) == ATTEMPTS_OF_A_TRY - 1:
-            client_of(world.service).delete_project(ProjectName="deleted-meanwhile")
+        if lost and len(lossy.proxy.exchanges) == ATTEMPTS_OF_A_TRY - 1:
+            client_of(deployment.service).delete_project(ProjectName="deleted-meanwhile")
         return lost
 
-    with world.losing(delete_before_the_retry) as faulty:
-        yield world.airflow.run("create", conn_id=faulty.conn_id, project_name="deleted-meanwhile")
+    with deployment.losing(delete_before_the_retry) as lossy:
+        yield deployment.airflow.run("create", conn_id=lossy.conn_id, project_name="deleted-meanwhile")
 
 
-def test_a_retry_resurrects_nothing(world: World, run_deleted_meanwhile: Run) -> None:
+def test_a_retry_resurrects_nothing(deployment: Deployment, run_deleted_meanwhile: Run) -> None:
     assert run_deleted_meanwhile.wait() == "failed"
 
     assert "has been deleted since" in run_deleted_meanwhile.log("create", 2)
-    assert not world.projects("deleted-meanwhile")
+    assert not deployment.projects("deleted-meanwhile")
 
 
 # -- cleared tasks ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def run_to_clear(world: World) -> Iterator[tuple[Run, Faulty]]:
-    with world.losing(lambda _: False) as faulty:
-        yield world.airflow.run("create", conn_id=faulty.conn_id, project_name="task-cleared"), faulty
+def run_to_clear(deployment: Deployment) -> Iterator[tuple[Run, LossyConnection]]:
+    with deployment.losing(lambda _: False) as lossy:
+        yield deployment.airflow.run("create", conn_id=lossy.conn_id, project_name="task-cleared"), lossy
 
 
-def test_a_cleared_task_finds_its_project(world: World, run_to_clear: tuple[Run, Faulty]) -> None:
-    run, faulty = run_to_clear
+def test_a_cleared_task_finds_its_project(
+    deployment: Deployment, run_to_clear: tuple[Run, LossyConnection]
+) -> None:
+    run, lossy = run_to_clear
     assert run.wait() == "success"
     before = run.xcom("create")
     first = client_token(run.context("create"))
@@ -175,199 +181,34 @@ def test_a_cleared_task_finds_its_project(world: World, run_to_clear: tuple[Run,
         assert run.xcom("create") == before
         context = run.context("create")
         assert context["ti"].try_number == clears + 1
-        assert first in tokens_of_other_epochs(context)
-        assert faulty.tokens()[-1] == first  # the proof of authorship
-        assert faulty.tokens()[0] == first != client_token(context) in faulty.tokens()
-    assert len(world.projects("task-cleared")) == 1
+        assert first in previous_tokens(context)
+        assert lossy.tokens()[-1] == first  # the proof of authorship
+        assert lossy.tokens()[0] == first != client_token(context) in lossy.tokens()
+    assert len(deployment.projects("task-cleared")) == 1
 
 
 @pytest.fixture(scope="module")
-def run_of_a_whole_life(world: World) -> Iterator[tuple[Run, Faulty]]:
-    with world.losing(the_first(ATTEMPTS_OF_A_TRY, "DELETE")) as faulty:
+def run_of_a_whole_life(deployment: Deployment) -> Iterator[tuple[Run, LossyConnection]]:
+    with deployment.losing(the_first(ATTEMPTS_OF_A_TRY, "DELETE")) as lossy:
         yield (
-            world.airflow.run("create_and_delete_twice", conn_id=faulty.conn_id, project_name="life"),
-            faulty,
+            deployment.airflow.run("create_and_delete_twice", conn_id=lossy.conn_id, project_name="life"),
+            lossy,
         )
 
 
-def test_a_project_that_is_gone_is_deleted(world: World, run_of_a_whole_life: tuple[Run, Faulty]) -> None:
-    run, faulty = run_of_a_whole_life
+def test_a_project_that_is_gone_is_deleted(
+    deployment: Deployment, run_of_a_whole_life: tuple[Run, LossyConnection]
+) -> None:
+    run, lossy = run_of_a_whole_life
     assert run.wait() == "success"
 
     assert run.task("delete").try_number == 2  # and the service answered its token as before
-    assert faulty.tokens("DELETE")[:3] == [client_token(run.context("delete"))] * 3
+    assert lossy.tokens("DELETE")[:3] == [client_token(run.context("delete"))] * 3
     assert "already gone" in run.log("delete_again", 1)
-    assert not world.projects("life")
+    assert not deployment.projects("life")
 
     run.clear("create", "delete", "delete_again")  # a new intention: it all happens again
     assert run.wait() == "success"
 
     assert "is deleted" in run.log("delete", 3)
-    assert not world.projects("life")
-
-
-# -- mapped tasks and groups -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def run_mapped(world: World) -> Run:
-    return world.airflow.run("create_mapped", conn_id=world.conn_id, names=["map-a", "map-b", "map-c"])
-
-
-def test_mapped_tasks_make_a_project_each(world: World, run_mapped: Run) -> None:
-    assert run_mapped.wait() == "success"
-
-    assert run_mapped.xcom("collect") == ["map-a", "map-b", "map-c"]
-    assert len(world.projects("map-")) == 3
-    assert run_mapped.xcom("create", map_index=1)["ProjectName"] == "map-b"
-
-
-@pytest.fixture(scope="module")
-def run_mapped_to_one_name(world: World) -> Run:
-    return world.airflow.run("create_mapped", conn_id=world.conn_id, names=["one-name", "one-name"])
-
-
-def test_one_of_two_mapped_tasks_gets_the_name_on_every_try(
-    world: World, run_mapped_to_one_name: Run
-) -> None:
-    run = run_mapped_to_one_name
-    assert run.wait() == "failed"
-    states = [run.task("create", index).state for index in (0, 1)]
-    assert sorted(states) == ["failed", "success"]
-    loser, winner = states.index("failed"), states.index("success")
-    made = run.xcom("create", map_index=winner)
-
-    run.clear("create")
-    assert run.wait() == "failed"
-
-    assert [run.task("create", index).state for index in (0, 1)] == states
-    assert [run.task("create", index).try_number for index in (0, 1)] == [2, 2]
-    for try_number in (1, 2):
-        assert "did not make it" in run.log("create", try_number, loser)
-    assert run.xcom("create", map_index=winner) == made
-    assert len(world.projects("one-name")) == 1
-
-
-@pytest.fixture(scope="module")
-def run_in_groups(world: World) -> Iterator[tuple[Run, Faulty]]:
-    with world.losing(lambda _: False) as faulty:
-        yield world.airflow.run("create_in_groups", conn_id=faulty.conn_id, project_name="group"), faulty
-
-
-def test_a_group_is_part_of_the_identity(world: World, run_in_groups: tuple[Run, Faulty]) -> None:
-    run, faulty = run_in_groups
-    assert run.wait() == "success"
-
-    tokens = {client_token(run.context(task)) for task in ("left.create", "right.create")}
-    assert len(tokens) == 2
-    assert set(faulty.tokens()) == tokens
-    assert len(world.projects("group-")) == 2
-
-
-# -- other people's projects -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def run_using_anothers(world: World) -> Run:
-    client_of(world.service).create_project(ProjectName="theirs-to-use")
-    return world.airflow.run("create", conn_id=world.conn_id, project_name="theirs-to-use", if_exists="use")
-
-
-def test_takes_somebody_elses_project_when_told_to(world: World, run_using_anothers: Run) -> None:
-    assert run_using_anothers.wait() == "success"
-
-    (theirs,) = world.projects("theirs-to-use")
-    assert run_using_anothers.xcom("create") == {
-        "ProjectArn": theirs["ProjectArn"],
-        "ProjectName": "theirs-to-use",
-        "CreationTimestamp": theirs["CreationTimestamp"].astimezone(UTC).isoformat(),
-    }
-    assert "which this task instance did not make" in run_using_anothers.log("create", 1)
-
-
-@pytest.fixture(scope="module")
-def run_refusing_anothers(world: World) -> Run:
-    client_of(world.service).create_project(ProjectName="theirs-to-keep")
-    return world.airflow.run("create", conn_id=world.conn_id, project_name="theirs-to-keep")
-
-
-def test_fails_at_once_on_somebody_elses_project(run_refusing_anothers: Run) -> None:
-    assert run_refusing_anothers.wait() == "failed"
-
-    assert run_refusing_anothers.task("create").try_number == 1
-    assert "if_exists='use'" in run_refusing_anothers.log("create", 1)
-
-
-@pytest.fixture(scope="module")
-def run_of_the_first_airflow(world: World) -> Run:
-    conn_id = world.airflow.connection(
-        world.service.endpoint_url, world.service, client_token_namespace="plant-1"
-    )
-    return world.airflow.run("create", "a-run", conn_id=conn_id, project_name="shared")
-
-
-def test_a_namespace_keeps_two_airflows_apart(world: World, run_of_the_first_airflow: Run) -> None:
-    assert run_of_the_first_airflow.wait() == "success"
-    made = run_of_the_first_airflow.xcom("create")
-
-    # Another Airflow with the same DAGs: this one, after it has forgotten the run.
-    outcomes = {}
-    for namespace in ("plant-2", "plant-1"):
-        run_of_the_first_airflow.delete()
-        conn_id = world.airflow.connection(
-            world.service.endpoint_url, world.service, client_token_namespace=namespace
-        )
-        run = world.airflow.run("create", "a-run", conn_id=conn_id, project_name="shared")
-        outcomes[namespace] = run.wait()
-    assert outcomes == {"plant-2": "failed", "plant-1": "success"}
-    # The limit that docs/exactly-once.md tells of: of one namespace, the second shares the first's project.
-    assert run.xcom("create") == made
-
-
-# -- faults of the input ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def run_with_an_invalid_name(world: World) -> Iterator[tuple[Run, Faulty]]:
-    with world.losing(lambda _: False) as faulty:
-        yield world.airflow.run("create", conn_id=faulty.conn_id, project_name="-line 4"), faulty
-
-
-def test_an_invalid_name_is_refused_before_any_call(run_with_an_invalid_name: tuple[Run, Faulty]) -> None:
-    run, faulty = run_with_an_invalid_name
-    assert run.wait() == "failed"
-
-    assert run.task("create").try_number == 1
-    assert "1 to 255 characters that match" in run.log("create", 1)
-    assert not faulty.proxy.exchanges
-
-
-@pytest.fixture(scope="module")
-def run_without_permission(world: World) -> Run:
-    key = world.service.new_key(allow=["lookoutvision:List*"])
-    conn_id = world.airflow.connection(world.service.endpoint_url, key)
-    return world.airflow.run("create", conn_id=conn_id, project_name="forbidden")
-
-
-def test_a_missing_permission_fails_at_once(world: World, run_without_permission: Run) -> None:
-    assert run_without_permission.wait() == "failed"
-
-    assert run_without_permission.task("create").try_number == 1
-    assert "AccessDeniedException" in run_without_permission.log("create", 1)
-
-
-# -- the example -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def run_of_the_example(world: World) -> Run:
-    return world.airflow.run(
-        "example_lookoutvision_project", aws_conn_id=world.conn_id, project_name="the-example"
-    )
-
-
-def test_the_example_works(world: World, run_of_the_example: Run) -> None:
-    assert run_of_the_example.wait() == "success"
-
-    assert "project/the-example was created at 20" in run_of_the_example.log("report", 1)
-    assert not world.projects("the-example")
+    assert not deployment.projects("life")

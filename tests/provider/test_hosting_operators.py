@@ -17,7 +17,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 )
 from airflow_provider_lookoutvision.testing.service import running_service
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def deleting(conn_id: str, project: str, **parameters: Any) -> LookoutVisionDele
     )
 
 
-def test_a_killed_start_stops_its_own_model_if_told_to(conn_id: str, account: Account) -> None:
+def test_a_killed_start_stops_its_own_model_with_cancel_on_kill(conn_id: str, account: Account) -> None:
     for cancel_on_kill, status in ((False, "HOSTED"), (True, "TRAINED")):
         kill(starting(conn_id, cancel_on_kill=cancel_on_kill), f"kill {cancel_on_kill}")
         account.wait("model_stopped" if cancel_on_kill else "model_hosted", "plates", "1")
@@ -70,8 +70,8 @@ def test_starting_and_stopping_twice_is_success(conn_id: str, capsys: pytest.Cap
     assert "hosted with 1 to 2 inference units, not with 1 inference units" in capsys.readouterr().out
     assert starting(conn_id, max_inference_units="2").execute(context("first")) == hosted  # a retry
 
-    unwaited = stopping(conn_id, wait_for_completion=False).execute(context("first"))
-    assert unwaited["Status"] in {"STOPPING_HOSTING", "TRAINED"}
+    unfinished = stopping(conn_id, wait_for_completion=False).execute(context("first"))
+    assert unfinished["Status"] in {"STOPPING_HOSTING", "TRAINED"}
     hosted = starting(conn_id).execute(context("third"))  # while the model may still be stopping
     assert (hosted["Status"], hosted["MinInferenceUnits"]) == ("HOSTED", 1)
     for run_id in ("first", "first", "second"):
@@ -97,18 +97,20 @@ def test_there_is_nothing_to_stop_in_what_is_gone(conn_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "message"),
     [
         ({"min_inference_units": 6}, "at most 5 inference units"),
         ({"min_inference_units": 2, "max_inference_units": 1}, "less than MinInferenceUnits"),
-        ({"min_inference_units": "two"}, "Inference units are counted"),
+        ({"min_inference_units": "two"}, "Inference units must be whole numbers"),
         ({"model_version": "99"}, "has no model '99'"),
         ({"project_name": "none", "model_version": "latest"}, "ResourceNotFoundException"),
     ],
 )
-def test_a_start_that_can_not_be_is_not_retried(conn_id: str, parameters: dict[str, Any], told: str) -> None:
-    with pytest.raises(AirflowFailException, match=told):
-        starting(conn_id, **parameters).execute(context("wrong" + told))
+def test_a_start_that_can_not_be_is_not_retried(
+    conn_id: str, parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=message):
+        starting(conn_id, **parameters).execute(context("wrong" + message))
 
 
 def test_a_retry_stays_with_the_version_that_was_the_latest(conn_id: str, account: Account) -> None:

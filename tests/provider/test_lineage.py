@@ -1,4 +1,4 @@
-"""What Airflow's OpenLineage provider is told of tasks that have run against the service and an S3."""
+"""The lineage that Airflow's OpenLineage provider gets of tasks run against the service and an S3."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 from airflow_provider_lookoutvision.triggers import lookoutvision as triggers
 from example_dags.demo.backends import IMAGES, RESULTS, Backends, running_backends
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(3600)
 
 ACCOUNT = "lookoutvision://us-east-1/123456789012"
 TRAIN, TEST, MODEL = ((ACCOUNT, name) for name in ("dataset/p/train", "dataset/p/test", "model/p/1"))
@@ -73,7 +73,7 @@ def lineage(task: Any, state: Any = TaskInstanceState.SUCCESS) -> OperatorLineag
     )
 
 
-def told(task: Any, state: Any = TaskInstanceState.SUCCESS) -> tuple[list[Place], list[Place]]:
+def lineage_of(task: Any, state: Any = TaskInstanceState.SUCCESS) -> tuple[list[Place], list[Place]]:
     """The names of what is read, and of what is written."""
     found = lineage(task, state)
     inputs, outputs = (
@@ -89,28 +89,38 @@ def test_from_images_to_verdicts(conn_id: str, backends: Backends, monkeypatch: 
     LookoutVisionCreateProjectOperator(**named).execute(context())
 
     build = LookoutVisionBuildManifestOperator(
-        **common, images=f"s3://{IMAGES}/line/", destination=f"s3://{IMAGES}/manifests", test_share=0.5
+        **common,
+        images_s3_prefix=f"s3://{IMAGES}/line/",
+        manifests_s3_prefix=f"s3://{IMAGES}/manifests",
+        test_size=0.5,
     )
     manifests = build.execute(context())
     train_manifest, test_manifest = (
         (f"s3://{IMAGES}", f"manifests/{name}.manifest") for name in ("train", "test")
     )
-    assert told(build) == ([(f"s3://{IMAGES}", "line/")], [train_manifest, test_manifest])
+    assert lineage_of(build) == ([(f"s3://{IMAGES}", "line/")], [train_manifest, test_manifest])
     assert [each.outputFacets["outputStatistics"].rowCount for each in lineage(build).outputs] == [20, 20]
 
     for dataset, manifest, (_, name) in ((TRAIN, train_manifest, TRAIN), (TEST, test_manifest, TEST)):
         dataset_type = name.rpartition("/")[2]
         create = LookoutVisionCreateDatasetOperator(
-            **named, **SOON, dataset_type=dataset_type, manifest=manifests[dataset_type]
+            **named,
+            **SOON,
+            dataset_type=dataset_type,
+            manifest_s3_uri=manifests[f"{dataset_type}_manifest_s3_uri"],
         )
         create.execute(context(name))
-        assert told(create) == ([manifest], [dataset])
+        assert lineage_of(create) == ([manifest], [dataset])
 
     use = LookoutVisionCreateDatasetOperator(
-        **named, **SOON, dataset_type="test", manifest=manifests["test"], if_exists="use"
+        **named,
+        **SOON,
+        dataset_type="test",
+        manifest_s3_uri=manifests["test_manifest_s3_uri"],
+        if_exists="skip",
     )
     use.execute(context("another"))
-    assert told(use) == ([TEST], [])
+    assert lineage_of(use) == ([TEST], [])
 
     changes = backends.s3.get_object(Bucket=IMAGES, Key=train_manifest[1])["Body"].read().splitlines()[0]
     backends.s3.put_object(Bucket=IMAGES, Key="changes.jsonl", Body=changes)
@@ -118,15 +128,15 @@ def test_from_images_to_verdicts(conn_id: str, backends: Backends, monkeypatch: 
         **named, **SOON, dataset_type="train", changes_s3_uri=f"s3://{IMAGES}/changes.jsonl"
     )
     update.execute(context())
-    assert told(update) == ([(f"s3://{IMAGES}", "changes.jsonl")], [TRAIN])
+    assert lineage_of(update) == ([(f"s3://{IMAGES}", "changes.jsonl")], [TRAIN])
 
     def train() -> LookoutVisionCreateModelOperator:
         location = f"s3://{RESULTS}/evaluation/"
-        return LookoutVisionCreateModelOperator(**named, **SOON, output_location=location, deferrable=True)
+        return LookoutVisionCreateModelOperator(**named, **SOON, output_s3_prefix=location, deferrable=True)
 
     resumed = train()
     description = finish(train(), resumed)
-    inputs, outputs = told(resumed)
+    inputs, outputs = lineage_of(resumed)
     assert sorted(inputs) == [TEST, TRAIN]
     assert outputs == [
         MODEL,
@@ -134,8 +144,8 @@ def test_from_images_to_verdicts(conn_id: str, backends: Backends, monkeypatch: 
     ]
     facets = lineage(resumed).outputs[0].facets
     assert facets["datasetType"].datasetType == "MODEL"
-    figures = facets["lookoutvision_performance"]
-    assert {name: getattr(figures, name) for name in ("F1Score", "Precision", "Recall")} == description[
+    metrics = facets["lookoutvision_performance"]
+    assert {name: getattr(metrics, name) for name in ("F1Score", "Precision", "Recall")} == description[
         "Performance"
     ]
 
@@ -143,28 +153,28 @@ def test_from_images_to_verdicts(conn_id: str, backends: Backends, monkeypatch: 
     look = LookoutVisionDetectAnomaliesOperator(
         **named,
         model_version="latest",
-        prefix=f"s3://{IMAGES}/line/",
-        results=f"s3://{RESULTS}/verdicts.jsonl",
-        store_masks=f"s3://{RESULTS}/masks/",
+        images_s3_prefix=f"s3://{IMAGES}/line/",
+        results_s3_uri=f"s3://{RESULTS}/verdicts.jsonl",
+        masks_s3_prefix=f"s3://{RESULTS}/masks/",
     )
     look.execute(context())
     results = [(f"s3://{RESULTS}", "verdicts.jsonl"), (f"s3://{RESULTS}", "masks/")]
-    assert told(look) == ([(f"s3://{IMAGES}", "line/"), MODEL], results)
+    assert lineage_of(look) == ([(f"s3://{IMAGES}", "line/"), MODEL], results)
     assert lineage(look).outputs[0].outputFacets["outputStatistics"].rowCount == 40
 
     one = LookoutVisionDetectAnomaliesOperator(
-        **named, model_version="1", image=f"s3://{IMAGES}/line/normal/1.png"
+        **named, model_version="1", image_s3_uri=f"s3://{IMAGES}/line/normal/1.png"
     )
     one.execute(context())
-    assert told(one) == ([(f"s3://{IMAGES}", "line/normal/1.png"), MODEL], [])
+    assert lineage_of(one) == ([(f"s3://{IMAGES}", "line/normal/1.png"), MODEL], [])
 
 
 def finish(first: Any, resumed: Any) -> Any:
     """Run a task until it defers, then its trigger, and then another object of it, as another worker does."""
 
     async def fired(trigger: Any) -> Any:
-        _, arguments = trigger.serialize()
-        events = type(trigger)(**json.loads(json.dumps(arguments))).run()
+        _, fields = trigger.serialize()
+        events = type(trigger)(**json.loads(json.dumps(fields))).run()
         return (await anext(events)).payload
 
     with pytest.raises(TaskDeferred) as raised:
@@ -175,7 +185,7 @@ def finish(first: Any, resumed: Any) -> Any:
 
 
 def test_a_packaged_model(connect: Any) -> None:
-    # The answers are botocore's stubs, checked by the model: what is told is in them.
+    # The answers are botocore's stubs, checked by the model: the lineage comes from them.
     arn = "arn:aws:lookoutvision:us-east-1:123456789012:model/p/3"
     place = {"Bucket": "components", "Prefix": "edge/"}
     task = LookoutVisionStartModelPackagingJobOperator(
@@ -190,16 +200,16 @@ def test_a_packaged_model(connect: Any) -> None:
     version = {"ProjectName": "p", "ModelVersion": "3"}
     with Stubber(task.hook.conn) as service:
         service.add_response(
-            "start_model_packaging_job", {"JobName": "j"}, {**asked(task), "ClientToken": ANY}
+            "start_model_packaging_job", {"JobName": "j"}, {**job_of(task), "ClientToken": ANY}
         )
         for _ in range(2):
             service.add_response("describe_model_packaging_job", described, job)
         service.add_response("describe_model", {"ModelDescription": {"ModelArn": arn}}, version)
         task.execute(context())
-        assert told(task) == ([(ACCOUNT, "model/p/3")], [("s3://components", "edge/")])
+        assert lineage_of(task) == ([(ACCOUNT, "model/p/3")], [("s3://components", "edge/")])
 
 
-def asked(task: LookoutVisionStartModelPackagingJobOperator) -> dict[str, Any]:
+def job_of(task: LookoutVisionStartModelPackagingJobOperator) -> dict[str, Any]:
     version = {"ProjectName": task.project_name, "ModelVersion": task.model_version}
     return {**version, "Configuration": task.configuration}
 
@@ -213,7 +223,7 @@ def test_a_service_that_is_away_costs_its_part_only(connect: Any) -> None:
         dataset_type="train",
         changes_s3_uri="s3://images/m",
     )
-    assert told(task) == ([("s3://images", "m")], [])
+    assert lineage_of(task) == ([("s3://images", "m")], [])
 
 
 def test_a_task_that_fails_has_written_nothing(conn_id: str) -> None:
@@ -222,13 +232,13 @@ def test_a_task_that_fails_has_written_nothing(conn_id: str) -> None:
         aws_conn_id=conn_id,
         project_name="none",
         model_version="1",
-        prefix="s3://images/line/",
-        results="s3://results/r",
-        store_masks="s3://results/masks/",
+        images_s3_prefix="s3://images/line/",
+        results_s3_uri="s3://results/r",
+        masks_s3_prefix="s3://results/masks/",
     )
     with pytest.raises(AirflowFailException):
         task.execute(context())
-    assert told(task, TaskInstanceState.FAILED) == ([("s3://images", "line/")], [])
+    assert lineage_of(task, TaskInstanceState.FAILED) == ([("s3://images", "line/")], [])
 
 
 def test_an_asset_has_the_name_that_operators_tell() -> None:
@@ -239,6 +249,6 @@ def test_an_asset_has_the_name_that_operators_tell() -> None:
 @pytest.mark.parametrize("uri", ["s3://images", "s3://images/"])
 def test_a_whole_bucket_has_a_name(conn_id: str, uri: str) -> None:
     task = LookoutVisionBuildManifestOperator(
-        task_id="t", aws_conn_id=conn_id, images=uri, destination="s3://images/m/"
+        task_id="t", aws_conn_id=conn_id, images_s3_prefix=uri, manifests_s3_prefix="s3://images/m/"
     )
-    assert told(task) == ([("s3://images", "/")], [])
+    assert lineage_of(task) == ([("s3://images", "/")], [])

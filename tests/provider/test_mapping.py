@@ -31,7 +31,7 @@ from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyPr
 from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
 from airflow_provider_lookoutvision.testing.service import Service
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(3600)
 
 HERE = Path(__file__).parent
 PROJECTS = ("left", "right")
@@ -67,14 +67,14 @@ def losing_what_is_waited_for() -> Any:
     seen = set()
 
     def drop(exchange: Exchange) -> bool:
-        # The Amazon provider's hook puts the class that asks into the user agent.
-        asking = re.search(
+        # The Amazon provider's hook puts the calling class into the user agent.
+        caller = re.search(
             r"Caller/(\w+Sensor|\w+(Stop|Delete)ModelOperator)", exchange.headers["user-agent"]
         )
-        if exchange.method != "GET" or not asking:
+        if exchange.method != "GET" or not caller:
             return False
-        known = (asking[1], exchange.path) in seen
-        seen.add((asking[1], exchange.path))
+        known = (caller[1], exchange.path) in seen
+        seen.add((caller[1], exchange.path))
         return not known
 
     return drop
@@ -150,7 +150,7 @@ def test_every_operator_and_sensor_is_mapped_and_succeeds_or_is_refused_at_once(
 
 
 def test_what_waits_does_so_in_the_task_and_deferred(mapped: Mapped) -> None:
-    deferred = Counter(re.findall(r"(\w+): asking (?:with aiobotocore|from threads)", mapped.log))
+    deferred = Counter(re.findall(r"(\w+): polling with (?:aiobotocore|threads)", mapped.log))
     assert deferred == {
         "DatasetCreated": 3,  # two datasets of the project "right", and the sensor
         "DatasetUpdated": 1,
@@ -165,7 +165,7 @@ def test_what_waits_does_so_in_the_task_and_deferred(mapped: Mapped) -> None:
 
 def test_each_instance_works_on_what_it_was_given(mapped: Mapped) -> None:
     results = mapped.results
-    places = [each["train"] for each in results["build_manifest"]]
+    places = [each["train_manifest_s3_uri"] for each in results["build_manifest"]]
     assert places == [
         f"s3://manifests/{project}/{kind}/train.manifest"
         for project in PROJECTS

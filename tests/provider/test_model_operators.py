@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
-from airflow_and_service import World
+from airflow_and_service import Deployment
 from airflow_instance import Run
 from botocore.exceptions import ConnectionClosedError
 from task_context import connected, context, kill
@@ -22,22 +22,22 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 )
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_trigger_all")]
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("_trigger_all")]
 
 
 # -- in Airflow ------------------------------------------------------------------------------------------
 
 
-def run_in_an_account(world: World, dag_id: str) -> tuple[Run, Account]:
-    account = Account.of(world.service)
+def run_in_an_account(deployment: Deployment, dag_id: str) -> tuple[Run, Account]:
+    account = Account.of(deployment.service)
     account.project()
-    conn_id = world.airflow.connection(world.service.endpoint_url, account.key)
-    return world.airflow.run(dag_id, conn_id=conn_id), account
+    conn_id = deployment.airflow.connection(deployment.service.endpoint_url, account.key)
+    return deployment.airflow.run(dag_id, conn_id=conn_id), account
 
 
 @pytest.fixture(scope="module")
-def run_that_fails(world: World) -> tuple[Run, Account]:
-    return run_in_an_account(world, "train_host_and_fail")
+def run_that_fails(deployment: Deployment) -> tuple[Run, Account]:
+    return run_in_an_account(deployment, "train_host_and_fail")
 
 
 def test_a_killed_task_trains_once(run_that_fails: tuple[Run, Account]) -> None:
@@ -68,8 +68,8 @@ def test_a_teardown_stops_the_model_when_the_work_fails(run_that_fails: tuple[Ru
 
 
 @pytest.fixture(scope="module")
-def run_deferred(world: World) -> tuple[Run, Account]:
-    return run_in_an_account(world, "train_deferred_and_delete")
+def run_deferred(deployment: Deployment) -> tuple[Run, Account]:
+    return run_in_an_account(deployment, "train_deferred_and_delete")
 
 
 def test_trains_in_a_triggerer_and_deletes(run_deferred: tuple[Run, Account]) -> None:
@@ -86,9 +86,9 @@ def test_trains_in_a_triggerer_and_deletes(run_deferred: tuple[Run, Account]) ->
 
 
 @pytest.fixture(scope="module")
-def account(world: World) -> Account:
+def account(deployment: Deployment) -> Account:
     """An account whose project "plates" has one trained model, that no test changes but to host it."""
-    return Account.with_a_model(world.service)
+    return Account.with_a_model(deployment.service)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def project(account: Account) -> str:
 
 
 def creating(conn_id: str, project: str, **parameters: Any) -> LookoutVisionCreateModelOperator:
-    parameters = {"output_location": f"s3://{BUCKET}/evaluation/", **parameters}
+    parameters = {"output_s3_prefix": f"s3://{BUCKET}/evaluation/", **parameters}
     return LookoutVisionCreateModelOperator(
         task_id="task", aws_conn_id=conn_id, project_name=project, waiter_delay=0.2, **parameters
     )
@@ -170,8 +170,8 @@ def test_a_model_that_is_not_good_enough_fails_the_task_and_is_kept(
 ) -> None:
     with pytest.raises(AirflowFailException) as raised:
         creating(conn_id, project, min_f1=0.95).execute(context(project))
-    figures = f"F1Score {QUICK_F1:.4f}, Precision 1.0000, Recall 0.8000; min_f1 is 0.95"
-    assert str(raised.value) == f"Model {project}/1 is not good enough: {figures}. The model is kept"
+    metrics = f"F1Score {QUICK_F1:.4f}, Precision 1.0000, Recall 0.8000; min_f1 is 0.95"
+    assert str(raised.value) == f"Model {project}/1 is not good enough: {metrics}. The model is kept"
     assert account.statuses(project) == {"1": "TRAINED"}
 
 
@@ -195,15 +195,15 @@ def test_the_prefix_is_kept_as_it_is(account: Account, connect: Any, location: s
     with LossyProxy(account.service.endpoint_url, lambda _: False) as proxy:
         conn_id = connected(connect, account, endpoint_url=proxy.endpoint_url)
         with pytest.raises(AirflowFailException, match="ResourceNotFoundException"):
-            creating(conn_id, "none", output_location=location).execute(context(location))
+            creating(conn_id, "none", output_s3_prefix=location).execute(context(location))
         sent = json.loads(proxy.exchanges[0].body)
     assert sent == {"OutputConfig": {"S3Location": {"Bucket": "out", "Prefix": prefix}}}
 
 
 @pytest.mark.parametrize("location", ["b/run", "s3:///run", "https://b/run"])
 def test_the_output_must_be_in_s3(conn_id: str, location: str) -> None:
-    with pytest.raises(AirflowFailException, match=r"output_location is .*; it must be s3://bucket/prefix"):
-        creating(conn_id, "plates", output_location=location).execute(context("output"))
+    with pytest.raises(AirflowFailException, match=r"output_s3_prefix is .*; it must be s3://bucket/prefix"):
+        creating(conn_id, "plates", output_s3_prefix=location).execute(context("output"))
 
 
 def test_a_training_whose_images_are_at_fault_is_not_retried(conn_id: str, account: Account) -> None:
@@ -213,12 +213,12 @@ def test_a_training_whose_images_are_at_fault_is_not_retried(conn_id: str, accou
         creating(conn_id, "empty").execute(context("empty"))
 
 
-def test_trainings_over_the_quota_are_left_to_airflows_retries(connect: Any, world: World) -> None:
-    account = Account.of(world.service)
+def test_trainings_over_the_quota_are_left_to_airflows_retries(connect: Any, deployment: Deployment) -> None:
+    account = Account.of(deployment.service)
     account.project()
     for _ in range(2):
         account.begin_training()
-    with pytest.raises(AirflowException, match=r"max_trainings.*A retry of this task asks again") as raised:
+    with pytest.raises(AirflowException, match=r"max_trainings.*Let the task retry") as raised:
         creating(connected(connect, account), "plates").execute(context("quota"))
     assert not isinstance(raised.value, AirflowFailException)
     for version in account.statuses():

@@ -14,11 +14,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_lookoutvision.idempotency import client_token
-from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.model import register_service_model
 from airflow_provider_lookoutvision.operators import lookoutvision
 from airflow_provider_lookoutvision.operators.base import (
     LookoutVisionBaseOperator,
-    for_xcom,
+    to_json,
 )
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionBuildManifestOperator,
@@ -50,7 +50,7 @@ STATIC = {
     "cancel_on_kill",
     "deferrable",
     "fail_if_empty",
-    "max_refs",
+    "max_anomalous_s3_uris",
     "max_workers",
     "stop_if_hosted",
     "wait_for_completion",
@@ -60,16 +60,19 @@ STATIC = {
 
 # What an operator needs besides a project's name.
 REQUIRED: dict[str, dict[str, Any]] = {
-    "LookoutVisionBuildManifestOperator": {"images": "s3://images/", "destination": "s3://images/"},
+    "LookoutVisionBuildManifestOperator": {
+        "images_s3_prefix": "s3://images/",
+        "manifests_s3_prefix": "s3://images/",
+    },
     "LookoutVisionCreateDatasetOperator": {"dataset_type": "train"},
     "LookoutVisionUpdateDatasetEntriesOperator": {"dataset_type": "train", "changes": "{}"},
     "LookoutVisionDeleteDatasetOperator": {"dataset_type": "train"},
-    "LookoutVisionCreateModelOperator": {"output_location": "s3://models/"},
+    "LookoutVisionCreateModelOperator": {"output_s3_prefix": "s3://models/"},
     "LookoutVisionStartModelOperator": {"model_version": "1"},
     "LookoutVisionStopModelOperator": {"model_version": "1"},
     "LookoutVisionDeleteModelOperator": {"model_version": "1"},
     "LookoutVisionStartModelPackagingJobOperator": {"model_version": "1", "configuration": {}},
-    "LookoutVisionDetectAnomaliesOperator": {"model_version": "1", "image": "s3://images/1.png"},
+    "LookoutVisionDetectAnomaliesOperator": {"model_version": "1", "image_s3_uri": "s3://images/1.png"},
     "LookoutVisionDatasetSensor": {"dataset_type": "train"},
     "LookoutVisionModelPackagingJobSensor": {"job_name": "j"},
 }
@@ -99,7 +102,7 @@ def conn_id(service: Service, connect: Any) -> str:
 @pytest.fixture
 def client(service: Service) -> Any:
     session = boto3.Session(service.access_key_id, service.secret_access_key, region_name="eu-central-1")
-    return teach(session).client("lookoutvision", endpoint_url=service.endpoint_url)
+    return register_service_model(session).client("lookoutvision", endpoint_url=service.endpoint_url)
 
 
 def context(run_id: str, *, max_tries: int = 1, retries: int = 1, try_number: int = 1) -> Any:
@@ -153,14 +156,14 @@ def test_every_parameter_is_a_template_but_for_switches_and_limits(operator: Any
 @pytest.mark.parametrize(
     ("name", "rendered"),
     [
-        ("CreateDatasetOperator", {"manifest": "{'s3': 'b'}"}),
+        ("CreateDatasetOperator", {"manifest_s3_uri": "{'s3': 'b'}"}),
         ("CreateModelOperator", {"min_f1": "good"}),
         ("CreateModelOperator", {"tags": "{'line': '7'}"}),
         ("StartModelOperator", {"min_inference_units": "two"}),
         ("StartModelOperator", {"model_version": "1", "max_inference_units": "None"}),
         ("DetectAnomaliesOperator", {"on_invalid_image": "None"}),
         ("DeleteProjectOperator", {"cascade": "perhaps"}),
-        ("BuildManifestOperator", {"test_share": "half"}),
+        ("BuildManifestOperator", {"test_size": "half"}),
         ("BuildManifestOperator", {"seed": "None"}),
         ("BuildManifestOperator", {"mask_colors": "{'scratch': '#FF0000'}"}),
         ("StartModelPackagingJobOperator", {"configuration": "{'Greengrass': {}}"}),
@@ -188,8 +191,9 @@ def test_parameters_are_given_by_name(operator: Any) -> None:
 
 
 def test_a_wrong_if_exists_is_found_when_the_dag_is_parsed() -> None:
-    with pytest.raises(AirflowFailException, match=r"'take'.*fail, use"):
+    with pytest.raises(AirflowFailException, match=r"'take'.*fail or skip"):
         create("c", "p", if_exists="take")
+    create("c", "p", if_exists="skip")
     create("c", "p", if_exists="use")
     create("c", "p", if_exists="{{ params.if_exists }}")
 
@@ -197,7 +201,7 @@ def test_a_wrong_if_exists_is_found_when_the_dag_is_parsed() -> None:
 def test_a_wrong_if_exists_is_found_after_rendering_too(conn_id: str, client: Any) -> None:
     task = create(conn_id, "rendered", if_exists="{{ params.if_exists }}")
     task.if_exists = "take"  # type: ignore[assignment]  # as rendering does
-    with pytest.raises(AirflowFailException, match=r"'take'.*fail, use"):
+    with pytest.raises(AirflowFailException, match=r"'take'.*fail or skip"):
         task.execute(context("rendered"))
     assert "rendered" not in names(client)
 
@@ -212,19 +216,19 @@ def names(client: Any) -> list[str]:
 def test_an_explicit_token_is_used_as_it_is(conn_id: str, client: Any) -> None:
     made = client.create_project(ProjectName="mine", ClientToken="by-hand")["ProjectMetadata"]
     found = create(conn_id, "mine", client_token="by-hand").execute(context("explicit"))
-    assert found == for_xcom(made)
+    assert found == to_json(made)
 
 
 def test_an_explicit_token_that_made_another_project_is_refused(conn_id: str, client: Any) -> None:
     client.create_project(ProjectName="old", ClientToken="spent")
-    with pytest.raises(AirflowFailException, match=r"'spent' has made project 'old'.*'new'"):
+    with pytest.raises(AirflowFailException, match=r"'spent' created project 'old'.*'new'"):
         create(conn_id, "new", client_token="spent").execute(context("spent"))
     assert "new" not in names(client)
 
 
 def test_with_an_explicit_token_nothing_else_is_proof(conn_id: str, client: Any) -> None:
     create(conn_id, "derived").execute(context("derived"))
-    with pytest.raises(AirflowFailException, match="did not make it"):
+    with pytest.raises(AirflowFailException, match="did not create it"):
         create(conn_id, "derived", client_token="another").execute(context("derived", try_number=2))
 
 

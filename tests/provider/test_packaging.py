@@ -1,4 +1,4 @@
-"""The operator of packaging jobs: what it asks for, as long as the service has none."""
+"""The operator of packaging jobs: its request, as long as the service has no packaging jobs."""
 
 from __future__ import annotations
 

@@ -18,13 +18,14 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.model import register_service_model
 from airflow_provider_lookoutvision.sensors.lookoutvision import (
     LookoutVisionDatasetSensor,
     LookoutVisionModelPackagingJobSensor,
     LookoutVisionModelSensor,
 )
 from airflow_provider_lookoutvision.testing.service import Service, running_service
+from airflow_provider_lookoutvision.waiters import waiter
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def service() -> Iterator[Service]:
     dataset that is never imported."""
     with running_service(flags=["--no-worker"]) as service:
         session = boto3.Session(service.access_key_id, service.secret_access_key, region_name="eu-central-1")
-        client = teach(session).client("lookoutvision", endpoint_url=service.endpoint_url)
+        client = register_service_model(session).client("lookoutvision", endpoint_url=service.endpoint_url)
         client.create_project(ProjectName="p")
         client.create_dataset(ProjectName="p", DatasetType="train")
         client.create_model(ProjectName="p", OutputConfig={"S3Location": {"Bucket": "some-bucket"}})
@@ -69,30 +70,36 @@ def test_returns_the_description_of_what_is_there(conn_id: str) -> None:
 def test_goes_on_waiting_for_what_may_still_come(conn_id: str) -> None:
     assert not dataset_sensor(conn_id, "test").poke({})
     assert not model_sensor(conn_id).poke({})
+    before = time.time()
     with pytest.raises(TaskDeferred) as deferred:
         model_sensor(conn_id, deferrable=True, poke_interval=7, timeout=70).execute({})
+    passed = time.time() - before
     _, fields = deferred.value.trigger.serialize()
-    assert fields["waiter"] == "ModelTrained"
-    assert fields["arguments"] == {"ProjectName": "p", "ModelVersion": "latest"}
+    assert fields["waiter_name"] == "ModelTrained"
+    assert fields["waiter_args"] == {"ProjectName": "p", "ModelVersion": "latest"}
     assert (fields["waiter_delay"], fields["waiter_max_attempts"]) == (7, 10)
-    # The trigger ends in time. Airflow's own timeout is for one that isn't run.
-    assert deferred.value.timeout.total_seconds() == pytest.approx(70 + 5 * 60, abs=1)
+    # The trigger ends in time. Airflow's own timeout is for a trigger that no triggerer runs.
+    assert 70 + 5 * 60 - passed <= deferred.value.timeout.total_seconds() <= 70 + 5 * 60
 
 
 def test_its_time_does_not_begin_anew(conn_id: str) -> None:
-    """When what the trigger has seen is over: the latest model is another one by then."""
-    ends_at = time.time() + 30
+    """The state that the trigger has seen is over: the latest model is another one by then."""
+    before = time.time()
+    end_time = before + 3600
     with pytest.raises(TaskDeferred) as deferred:
-        model_sensor(conn_id, deferrable=True, timeout=70).execute_complete(
-            {}, {"status": "success", "return_value": {"ends_at": ends_at}}
+        model_sensor(conn_id, deferrable=True, timeout=7200).execute_complete(
+            {}, {"status": "success", "return_value": {"end_time": end_time}}
         )
+    after = time.time()
     fields = deferred.value.trigger.serialize()[1]
-    assert fields["ends_at"] == ends_at
-    assert fields["return_value"] == {"ends_at": ends_at}
-    assert deferred.value.timeout.total_seconds() == pytest.approx(30 + 5 * 60, abs=1)
+    assert fields["end_time"] == end_time
+    assert fields["return_value"] == {"end_time": end_time}
+    left = deferred.value.timeout.total_seconds() - 5 * 60
+    assert end_time - after <= left <= end_time - before
 
 
-def test_what_is_in_training_may_still_be_hosted(conn_id: str) -> None:
+def test_what_is_in_training_may_still_be_hosted(conn_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiter, "_LAST_REQUEST_SECONDS", 120)
     assert not model_sensor(conn_id, state="hosted").poke({})
     with pytest.raises(TaskDeferred) as deferred:
         model_sensor(conn_id, state="hosted", deferrable=True, timeout=0).execute({})
@@ -102,14 +109,14 @@ def test_what_is_in_training_may_still_be_hosted(conn_id: str) -> None:
 
     (event,) = asyncio.run(events())
     assert event["status"] == "timeout"
-    assert "last seen TRAINING" in event["message"]
+    assert "last status TRAINING" in event["message"]
 
 
 @pytest.mark.parametrize(
     ("sensor", "match"),
     [
         (lambda conn_id: model_sensor(conn_id, state="stopped"), "TRAINING"),
-        (lambda conn_id: model_sensor(conn_id, model_version=9), "ResourceNotFoundException"),
+        (lambda conn_id: model_sensor(conn_id, state="STOPPED"), "TRAINING"),
     ],
 )
 def test_fails_when_it_can_not_come(conn_id: str, sensor: Any, match: str) -> None:
@@ -124,6 +131,7 @@ def test_fails_when_it_can_not_come(conn_id: str, sensor: Any, match: str) -> No
         (lambda conn_id: model_sensor(conn_id, project_name=""), "Parameter validation failed"),
         (lambda conn_id: model_sensor(conn_id, project_name="no name"), "ValidationException"),
         (lambda conn_id: model_sensor(conn_id, model_version="newest"), "ValidationException"),
+        (lambda conn_id: model_sensor(conn_id, model_version=9), "ResourceNotFoundException"),
         (lambda conn_id: dataset_sensor(conn_id, "validation"), "ValidationException"),
         (
             lambda conn_id: LookoutVisionModelPackagingJobSensor(
@@ -133,7 +141,7 @@ def test_fails_when_it_can_not_come(conn_id: str, sensor: Any, match: str) -> No
         ),
     ],
 )
-def test_fails_without_retries_when_asking_is_in_vain(conn_id: str, sensor: Any, match: str) -> None:
+def test_fails_without_retries_when_a_retry_would_not_help(conn_id: str, sensor: Any, match: str) -> None:
     with pytest.raises(AirflowFailException, match=match):
         sensor(conn_id).poke({})
 
@@ -145,27 +153,31 @@ def test_skips_what_it_would_fail_if_that_is_wanted(conn_id: str, deferrable: bo
         sensor.execute({})
 
 
-def test_tells_of_each_state_once(conn_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_each_state_once(conn_id: str, capsys: pytest.CaptureFixture[str]) -> None:
     sensor = model_sensor(conn_id, poke_interval=30, timeout=600)
     for _ in range(3):
         sensor.poke({})
-    told = capsys.readouterr().out
-    waiting = r"Waiting for ModelTrained of p/latest: TRAINING \(.+\); asking every 30 s, for 0:10:00 at most"
-    assert len(re.findall(waiting, told)) == 1
+    output = capsys.readouterr().out
+    waiting = (
+        r"Waiting for ModelTrained of p/latest: TRAINING \(.+\); polling every 30 s, for 0:10:00 at most"
+    )
+    assert len(re.findall(waiting, output)) == 1
 
 
-def test_a_state_that_is_none_is_named(conn_id: str) -> None:
+def test_an_unknown_state_is_named(conn_id: str) -> None:
     with pytest.raises(AirflowFailException, match="state is 'happy'; it must be one of trained, hosted"):
         model_sensor(conn_id, state="happy").poke({})
 
 
-def test_the_event_decides_who_is_at_fault(conn_id: str) -> None:
+def test_the_event_decides_about_a_retry(conn_id: str) -> None:
     sensor = dataset_sensor(conn_id, "train")
-    success = {"status": "success", "return_value": {"ends_at": time.time()}}
+    success = {"status": "success", "return_value": {"end_time": time.time()}}
     assert sensor.execute_complete({}, success)["Status"] == "CREATE_COMPLETE"
     with pytest.raises(AirflowFailException, match="the manifest"):
-        sensor.execute_complete({}, {"status": "input", "message": "the manifest"})
-    with pytest.raises(AirflowException, match="the machine"):
-        sensor.execute_complete({}, {"status": "error", "message": "the machine"})
-    with pytest.raises(AirflowSensorTimeout, match="last seen TRAINING"):
-        sensor.execute_complete({}, {"status": "timeout", "message": "last seen TRAINING"})
+        sensor.execute_complete({}, {"status": "error", "message": "the manifest", "retryable": False})
+    with pytest.raises(AirflowException, match="the machine") as raised:
+        sensor.execute_complete({}, {"status": "error", "message": "the machine", "retryable": True})
+    assert not isinstance(raised.value, AirflowFailException)
+    event = {"status": "timeout", "message": "last status TRAINING", "retryable": True}
+    with pytest.raises(AirflowSensorTimeout, match="last status TRAINING"):
+        sensor.execute_complete({}, event)

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import DAG, task
 from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionCreateProjectOperator
 from airflow_provider_lookoutvision.taskflow import image_dataset
 
-PLACES = {"images": "s3://images/line/", "destination": "s3://images/manifests/"}
+PLACES = {"images_s3_prefix": "s3://images/line/", "manifests_s3_prefix": "s3://images/manifests/"}
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def use(value: Any) -> None:
 
 def test_the_name_waits_for_both_datasets(dag: DAG) -> None:
     project = LookoutVisionCreateProjectOperator(task_id="create_project", project_name="p")
-    dataset = image_dataset(project.output["ProjectName"], **PLACES, test_share=0.25)
+    dataset = image_dataset(project.output["ProjectName"], **PLACES, test_size=0.25)
     use.override(task_id="train_model")(dataset["project_name"])
     use.override(task_id="count")(dataset["train"])
     use.override(task_id="report")(dataset)
@@ -60,7 +60,7 @@ def test_without_a_share_there_is_one_dataset(dag: DAG) -> None:
 def test_a_share_that_is_known_later_makes_both(dag: DAG, share: Any) -> None:
     if share == "an output":
         share = use.override(task_id="choose")(1)
-    image_dataset("p", **PLACES, test_share=share)
+    image_dataset("p", **PLACES, test_size=share)
     assert dag.has_task("image_dataset.create_test_dataset")
 
 
@@ -68,12 +68,12 @@ def test_arguments_reach_the_tasks_that_have_them(dag: DAG) -> None:
     image_dataset(
         "p",
         **PLACES,
-        test_share=0.5,
+        test_size=0.5,
         seed=7,
         mask_colors={"dent": "#FF0000"},
         group_id="line_1",
         s3_conn_id="s3",
-        if_exists="use",
+        if_exists="skip",
         waiter_delay=2,
         region_name="eu-central-1",
         retries=1,
@@ -82,12 +82,12 @@ def test_arguments_reach_the_tasks_that_have_them(dag: DAG) -> None:
         dag.get_task(f"line_1.{name}")
         for name in ("build_manifest", "create_train_dataset", "create_test_dataset")
     )
-    assert (build.images, build.destination) == tuple(PLACES.values())
-    assert (build.test_share, build.seed, build.mask_colors) == (0.5, 7, {"dent": "#FF0000"})
+    assert (build.images_s3_prefix, build.manifests_s3_prefix) == tuple(PLACES.values())
+    assert (build.test_size, build.seed, build.mask_colors) == (0.5, 7, {"dent": "#FF0000"})
     assert build.s3_conn_id == "s3"
     assert [dataset.dataset_type for dataset in datasets] == ["train", "test"]
     for dataset in datasets:
-        assert (dataset.project_name, dataset.if_exists, dataset.waiter_delay) == ("p", "use", 2)
+        assert (dataset.project_name, dataset.if_exists, dataset.waiter_delay) == ("p", "skip", 2)
         assert dataset.deferrable
     for each in (build, *datasets):
         assert (each.aws_conn_id, each.region_name, each.retries) == ("from-the-dag", "eu-central-1", 1)

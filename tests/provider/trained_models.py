@@ -16,7 +16,7 @@ import boto3
 import numpy as np
 from PIL import Image, ImageDraw
 
-from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.model import register_service_model
 from airflow_provider_lookoutvision.testing.service import Key, Service
 
 BUCKET = "plates"
@@ -38,7 +38,11 @@ class Account:
     def of(cls, service: Service) -> Account:
         key = service.new_key(account=f"{secrets.randbelow(10**12):012}")
         session = boto3.Session(key.access_key_id, key.secret_access_key, region_name="eu-central-1")
-        return cls(service, key, teach(session).client("lookoutvision", endpoint_url=service.endpoint_url))
+        return cls(
+            service,
+            key,
+            register_service_model(session).client("lookoutvision", endpoint_url=service.endpoint_url),
+        )
 
     @classmethod
     def with_a_model(cls, service: Service) -> Account:

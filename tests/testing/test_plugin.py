@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
-from airflow_provider_lookoutvision.model import teach
+from airflow_provider_lookoutvision.model import register_service_model
 from airflow_provider_lookoutvision.testing.service import (
     Service,
     ServiceFailed,
@@ -83,8 +83,8 @@ def run(folder: Path, tests: str, *, passes: bool = True, conftest: str = "", **
     return done.stdout
 
 
-def told_of(service: Service) -> dict[str, str]:
-    """The environment of tests that are to use a service that runs."""
+def settings_of(service: Service) -> dict[str, str]:
+    """The environment variables of tests that use a running service."""
     return {
         "LOOKOUTVISION_TEST_SERVICE": service.endpoint_url,
         "AWS_ACCESS_KEY_ID": service.access_key_id,
@@ -93,7 +93,7 @@ def told_of(service: Service) -> dict[str, str]:
 
 
 def command_of(folder: Path, script: str) -> str:
-    """An executable ``lookoutvision`` that does this and then what it is told to."""
+    """An executable ``lookoutvision`` that runs a script."""
     file = folder / "lookoutvision"
     file.write_text(f"#!/bin/sh\n{script}\n")
     file.chmod(0o755)
@@ -105,12 +105,12 @@ def test_starts_a_service_and_cleans_up(tmp_path: Path) -> None:
 
 
 def test_takes_the_command_of_another_environment(tmp_path: Path) -> None:
-    told = tmp_path / "told"
+    calls = tmp_path / "calls"
     command = command_of(
-        tmp_path, f'echo "$1" >> {shlex.quote(str(told))}; exec {shlex.join(service_command())} "$@"'
+        tmp_path, f'echo "$1" >> {shlex.quote(str(calls))}; exec {shlex.join(service_command())} "$@"'
     )
     assert "2 passed" in run(tmp_path, CLEANS_UP, LOOKOUTVISION_TEST_SERVICE=command)
-    assert told.read_text().split() == ["serve", "keys", "keys"]
+    assert calls.read_text().split() == ["serve", "keys", "keys"]
 
 
 def test_waits_no_longer_than_it_says_for_what_never_ends(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_waits_no_longer_than_it_says_for_what_never_ends(tmp_path: Path) -> Non
         tmp_path,
         MAKES_SOMETHING + IMPORTS_A_DATASET,
         passes=False,
-        conftest="from airflow_provider_lookoutvision.testing import clearing; clearing.SECONDS = 1",
+        conftest="from airflow_provider_lookoutvision.testing import cleanup; cleanup.TIMEOUT_SECONDS = 1",
         LOOKOUTVISION_TEST_SERVICE=without_worker,
     )
     assert "1 passed" in output
@@ -131,11 +131,11 @@ def test_waits_no_longer_than_it_says_for_what_never_ends(tmp_path: Path) -> Non
 
 def projects(service: Service) -> set[str]:
     session = boto3.Session(service.access_key_id, service.secret_access_key, region_name="us-east-1")
-    client: Any = teach(session).client("lookoutvision", endpoint_url=service.endpoint_url)
+    client: Any = register_service_model(session).client("lookoutvision", endpoint_url=service.endpoint_url)
     return {project["ProjectName"] for project in client.list_projects()["Projects"]}
 
 
-def test_deletes_nothing_that_it_isn_t_told_to_of_a_running_service(tmp_path: Path) -> None:
+def test_deletes_nothing_by_itself_on_a_running_service(tmp_path: Path) -> None:
     somebody_else = """
     lookoutvision.client.create_project(ProjectName="somebody-elses")
     lookoutvision.client.create_project(ProjectName="mine")
@@ -147,9 +147,9 @@ def test_has_no_folders(lookoutvision):
     lookoutvision.bucket("images")
 """
     with running_service(flags=["--no-worker"]) as service:
-        output = run(tmp_path, MAKES_SOMETHING + somebody_else, passes=False, **told_of(service))
+        output = run(tmp_path, MAKES_SOMETHING + somebody_else, passes=False, **settings_of(service))
         assert projects(service) == {"p", "somebody-elses"}
-    assert "projects that it hadn't before this test" in output
+    assert "has new projects since this test began" in output
     assert "p, somebody-elses" in output
     assert "1 failed, 1 passed" in output
     assert "the buckets are those of the service that LOOKOUTVISION_TEST_SERVICE names" in output

@@ -23,7 +23,7 @@ def dag_of(dag_id: str) -> DAG:
         params={
             "conn_id": "aws_default",
             "project_name": "unnamed",
-            "manifest": "s3://images/train.manifest",
+            "manifest_s3_uri": "s3://images/train.manifest",
             "if_exists": "fail",
             "deferrable": False,
             "changes": [{"source-ref": "s3://images/new.png"}],
@@ -43,14 +43,14 @@ def deferred_or_not(deferrable: bool) -> str:
 
 
 with dag_of("create_dataset"):
-    project = LookoutVisionCreateProjectOperator(task_id="project", if_exists="use")
+    project = LookoutVisionCreateProjectOperator(task_id="project", if_exists="skip")
     branch = deferred_or_not("{{ params.deferrable }}")
     project >> branch
     for task_id, deferrable in (("create", False), ("create_deferred", True)):
         branch >> LookoutVisionCreateDatasetOperator(
             task_id=task_id,
             dataset_type="train",
-            manifest="{{ params.manifest }}",
+            manifest_s3_uri="{{ params.manifest_s3_uri }}",
             if_exists="{{ params.if_exists }}",
             waiter_delay=0.5,
             waiter_max_attempts=120,
@@ -60,7 +60,7 @@ with dag_of("create_dataset"):
 with dag_of("update_and_delete_dataset"):
     project = LookoutVisionCreateProjectOperator(task_id="project")
     create = LookoutVisionCreateDatasetOperator.partial(
-        task_id="create", manifest="{{ params.manifest }}", waiter_delay=0.5
+        task_id="create", manifest_s3_uri="{{ params.manifest_s3_uri }}", waiter_delay=0.5
     ).expand(dataset_type=["train", "test"])
     update = LookoutVisionUpdateDatasetEntriesOperator(
         task_id="update",

@@ -56,7 +56,7 @@ def refused() -> None:
 
 
 @task
-def tell(place: str, results: dict[str, Any]) -> None:
+def report(place: str, results: dict[str, Any]) -> None:
     Path(place).write_text(json.dumps({name: list(of_each) for name, of_each in results.items()}))
 
 
@@ -68,16 +68,16 @@ with DAG(
 ):
     manifest = LookoutVisionBuildManifestOperator.partial(
         task_id="build_manifest",
-        destination="{{ task.images | replace('plates', 'manifests') }}",
-        test_share="{{ 0.0 }}",
+        manifests_s3_prefix="{{ task.images_s3_prefix | replace('plates', 'manifests') }}",
+        test_size="{{ 0.0 }}",
         seed="{{ 7 }}",
-    ).expand(images=[f"s3://plates/{name}/{kind}/" for name in PROJECTS for kind in KINDS])
+    ).expand(images_s3_prefix=[f"s3://plates/{name}/{kind}/" for name in PROJECTS for kind in KINDS])
     project = LookoutVisionCreateProjectOperator.partial(task_id="create_project").expand(
         project_name=PROJECTS
     )
     dataset = LookoutVisionCreateDatasetOperator.partial(
         task_id="create_dataset",
-        manifest="s3://manifests/{{ task.project_name }}/{{ task.dataset_type }}/train.manifest",
+        manifest_s3_uri="s3://manifests/{{ task.project_name }}/{{ task.dataset_type }}/train.manifest",
         waiter_delay=0.2,
     ).expand_kwargs([{**wait, "dataset_type": kind} for wait in WAITS for kind in KINDS])
     dataset_sensor = LookoutVisionDatasetSensor.partial(
@@ -87,7 +87,7 @@ with DAG(
         task_id="update_entries", dataset_type="train", changes=[ADDED], waiter_delay=0.2
     ).expand_kwargs(WAITS)
     model = LookoutVisionCreateModelOperator.partial(
-        task_id="create_model", output_location="s3://reports/{{ task.project_name }}/", waiter_delay=0.2
+        task_id="create_model", output_s3_prefix="s3://reports/{{ task.project_name }}/", waiter_delay=0.2
     ).expand_kwargs(WAITS)
     package = LookoutVisionStartModelPackagingJobOperator.partial(
         task_id="package",
@@ -112,8 +112,8 @@ with DAG(
     detect = LookoutVisionDetectAnomaliesOperator.partial(
         task_id="detect",
         model_version="1",
-        prefix="s3://plates/{{ task.project_name }}/test/normal/",
-        results="s3://reports/{{ task.project_name }}.jsonl",
+        images_s3_prefix="s3://plates/{{ task.project_name }}/test/normal/",
+        results_s3_uri="s3://reports/{{ task.project_name }}.jsonl",
     ).expand(project_name=PROJECTS)
     stop = LookoutVisionStopModelOperator.partial(
         task_id="stop_model", model_version="1", waiter_delay=0.2
@@ -131,7 +131,7 @@ with DAG(
     manifest >> project >> dataset >> dataset_sensor >> entries >> model
     model >> [package, package_sensor] >> refused() >> start
     start >> model_sensor >> detect >> stop >> delete_dataset >> delete_model >> delete_project
-    delete_project >> tell(
+    delete_project >> report(
         "{{ params.report }}",
         {
             "build_manifest": manifest.output,

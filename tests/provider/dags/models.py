@@ -1,4 +1,4 @@
-"""DAGs that train, host and ask models."""
+"""DAGs that train, host and use models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, task
 
-from airflow_provider_lookoutvision.operators import batches
+from airflow_provider_lookoutvision.operators import batch
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionCreateModelOperator,
     LookoutVisionDeleteModelOperator,
@@ -43,7 +43,7 @@ with dag_of("train_host_and_fail"):
     """The training's task is killed once, and what needs the hosted model fails."""
     create = LookoutVisionCreateModelOperator(
         task_id="create",
-        output_location="s3://plates/evaluation/",
+        output_s3_prefix="s3://plates/evaluation/",
         tags={"line": "7"},
         waiter_delay=0.5,
         post_execute=kill_the_first_try,
@@ -65,7 +65,7 @@ with dag_of("train_host_and_fail"):
 with dag_of("train_deferred_and_delete"):
     create = LookoutVisionCreateModelOperator(
         task_id="create",
-        output_location="s3://plates/evaluation/",
+        output_s3_prefix="s3://plates/evaluation/",
         waiter_delay=0.5,
         min_f1="{{ 0.5 }}",
         deferrable=True,
@@ -77,17 +77,17 @@ with dag_of("train_deferred_and_delete"):
 with dag_of("detect_mapped"):
 
     def die_in_the_middle(context: Any) -> None:
-        """Kill the first try of the first mapped task when it has kept its second part."""
-        batches.PART_RESULTS = 4
-        keep = batches.Checkpoint.keep
+        """Kill the first try of the first mapped task when it has saved its second part."""
+        batch.PART_RESULTS = 4
+        save = batch.Checkpoint.save
 
-        def keep_and_die(self: Any, results: Any) -> None:
-            keep(self, results)
+        def save_and_die(self: Any, results: Any) -> None:
+            save(self, results)
             if self._count == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         if context["ti"].try_number == 1 and context["ti"].map_index == 0:
-            batches.Checkpoint.keep = keep_and_die  # type: ignore[method-assign]
+            batch.Checkpoint.save = save_and_die  # type: ignore[method-assign]
 
     @task
     def prefixes(params: dict[str, Any] | None = None) -> list[str]:
@@ -100,7 +100,7 @@ with dag_of("detect_mapped"):
     detect = LookoutVisionDetectAnomaliesOperator.partial(
         task_id="detect",
         model_version="1",
-        results="s3://reports/{{ run_id }}/{{ ti.map_index }}.jsonl",
+        results_s3_uri="s3://reports/{{ run_id }}/{{ ti.map_index }}.jsonl",
         pre_execute=die_in_the_middle,
-    ).expand(prefix=prefixes())
+    ).expand(images_s3_prefix=prefixes())
     collect(detect.output["total"])

@@ -1,4 +1,4 @@
-"""Changes that carry a client token: the task instance's own, or one that the user gives."""
+"""Operators whose call carries a client token: the task instance's own, or one that the user gives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class TokenMixin(LookoutVisionBaseOperator):
+class ClientTokenMixin(LookoutVisionBaseOperator):
     """What an operator adds whose call changes something.
 
     :param client_token: a token of your own, used as it is; by default the task instance's.
@@ -24,8 +24,8 @@ class TokenMixin(LookoutVisionBaseOperator):
         self.client_token = client_token
 
     def token(self, context: Context, *purpose: str) -> str:
-        """Return the token for the operator's own call.
+        """Return the token for the operator's main call.
 
-        :param purpose: tells the call from others of the same task instance.
+        :param purpose: distinguishes the call from others of the same task instance.
         """
         return self.derived_token(context, *purpose) if self.client_token is None else self.client_token

@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG
 
+from airflow_provider_lookoutvision.operators import batch
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionCreateModelOperator,
     LookoutVisionDetectAnomaliesOperator,
@@ -19,7 +20,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 
 
 def end_the_first_try(context: Any) -> None:
-    """Tell the process to end, as a worker that is shut down does, when the training has begun."""
+    """Send SIGTERM when the training has begun, as a worker does that shuts down."""
 
     def end() -> None:
         while not context["task"].cancellation():
@@ -28,6 +29,10 @@ def end_the_first_try(context: Any) -> None:
 
     if context["ti"].try_number == 1:
         threading.Thread(target=end, daemon=True).start()
+
+
+def save_often(context: Any) -> None:
+    batch.PART_RESULTS = 2
 
 
 with DAG(
@@ -46,7 +51,7 @@ with DAG(
             task_id=task_id,
             aws_conn_id="{{ params.idle }}",
             project_name=task_id,
-            output_location="s3://models/",
+            output_s3_prefix="s3://models/",
             waiter_delay=1,
             cancel_on_kill=cancel_on_kill,
             deferrable=deferrable,
@@ -65,7 +70,8 @@ with DAG(
         aws_conn_id="{{ params.slow }}",
         project_name="plates",
         model_version="2",
-        prefix="s3://images/",
-        results="s3://reports/killed.jsonl",
+        images_s3_prefix="s3://images/",
+        results_s3_uri="s3://reports/killed.jsonl",
         max_workers=2,
+        pre_execute=save_often,
     )

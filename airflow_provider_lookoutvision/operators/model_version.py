@@ -1,8 +1,8 @@
 """One version of a project's models: what the operators that work on one share.
 
-Which state a version is in is only known when the service has answered, and may be another by the next call.
-So each change is asked for first, and only a refusal makes it look at the state: to find what was wanted
-done already, or to wait for what is in the way.
+The state of a version is known only from a response, and may be another at the next call. So each change is
+requested first, and only a refusal makes the operator look at the state: the work may be done already, or
+something may have to end first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GONE = "gone"
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelVersion:
     """A version of a project's models, and the operator that works on it."""
 
     operator: LookoutVisionBaseOperator
@@ -31,13 +31,13 @@ class Model:
         return f"{self.project_name}/{self.version}"
 
     @property
-    def arguments(self) -> dict[str, str]:
+    def args(self) -> dict[str, str]:
         """The members that name it in every operation."""
         return {"ProjectName": self.project_name, "ModelVersion": self.version}
 
     def describe(self) -> dict[str, Any]:
         """Call DescribeModel, and return the ModelDescription."""
-        answer = self.operator.call("DescribeModel", **self.arguments)
+        answer = self.operator.call("DescribeModel", **self.args)
         description: dict[str, Any] = answer["ModelDescription"]
         return description
 
@@ -49,28 +49,28 @@ class Model:
             return GONE
 
     def stop(self, token: str) -> bool:
-        """Call StopModel, unless nothing hosts the model any more.
+        """Call StopModel, unless the model isn't hosted any more.
 
         :return: whether it is stopping now.
         """
         exceptions = self.operator.hook.conn.exceptions
         try:
-            self.operator.call("StopModel", **self.arguments, ClientToken=token)
+            self.operator.call("StopModel", **self.args, ClientToken=token)
         except exceptions.ResourceNotFoundException:
             return False
         except exceptions.ConflictException:
             status = self.status()
             if status in ("STARTING_HOSTING", "HOSTED", "SYSTEM_UPDATING"):
                 raise
-            self.operator.log.info("Model %s is %s: nothing to stop", self.name, status)
+            self.operator.log.info("Model %s is %s: there is nothing to stop", self.name, status)
             return status == "STOPPING_HOSTING"
-        self.operator.log.info("Model %s is told to stop", self.name)
+        self.operator.log.info("Model %s is stopping", self.name)
         return True
 
     def delete(self, token: str) -> None:
         """Call DeleteModel, unless the model is gone."""
         try:
-            self.operator.call("DeleteModel", **self.arguments, ClientToken=token)
+            self.operator.call("DeleteModel", **self.args, ClientToken=token)
         except self.operator.hook.conn.exceptions.ResourceNotFoundException:
             self.operator.log.info("Model %s is already gone", self.name)
         else:
@@ -81,7 +81,7 @@ class ModelVersionMixin(LookoutVisionBaseOperator):
     """What an operator adds that works on one version of a project's models.
 
     :param project_name: the project.
-    :param model_version: the version's number; or ``latest``, which is the highest number when the task runs.
+    :param model_version: the version's number; or ``latest``, the highest number when the task runs.
     """
 
     template_fields: Sequence[str] = (
@@ -95,10 +95,10 @@ class ModelVersionMixin(LookoutVisionBaseOperator):
         self.project_name = project_name
         self.model_version = model_version
 
-    def numbered(self) -> Model:
-        """Return the model by its number, which ``latest`` is looked up for."""
-        # A DAG that renders templates to native objects makes a number of it.
-        model = Model(self, self.project_name, str(self.model_version))
+    def resolve_version(self) -> ModelVersion:
+        """Return the version by its number; ``latest`` is looked up."""
+        # A DAG that renders templates to native objects turns it into a number.
+        model = ModelVersion(self, self.project_name, str(self.model_version))
         if model.version != LATEST:
             return model
-        return Model(self, self.project_name, model.describe()["ModelVersion"])
+        return ModelVersion(self, self.project_name, model.describe()["ModelVersion"])

@@ -1,9 +1,9 @@
-"""Working through the images of an S3 prefix, so that a retry goes on where an earlier try ended.
+"""A batch of images below an S3 prefix, whose retry goes on where an earlier try ended.
 
-The results are written to S3 in parts as they come, and read back by the next try: what is listed with the
-same ETag is not done again, whatever else has been added, replaced or deleted meanwhile. Each try writes
-parts of its own, so that two at once do each other no harm. Images are listed, worked on and written in the
-order of their keys, a few at a time: memory doesn't grow with their number.
+Results are written to S3 in parts while they come in, and the next try reads them back: an image with the
+same key and ETag isn't processed again, whatever was added, replaced or deleted meanwhile. Each try writes
+its own parts, so two tries at once don't disturb each other. Images are listed, processed and written in the
+order of their keys, a few at a time, so memory doesn't grow with their number.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from itertools import groupby
 from typing import Any
 
 from airflow_provider_lookoutvision.manifests import IMAGE_NAMES
-from airflow_provider_lookoutvision.operators.pacing import Pace, Stopped
+from airflow_provider_lookoutvision.operators.adaptive_concurrency import AdaptiveConcurrency, TaskStopped
 
 PART_RESULTS = 500
 PART_SECONDS = 10.0
-_GLANCE_SECONDS = 0.5  # between two looks at whether the task is told to end
-_MOST_DELETED = 1000  # in one request, says S3
+_STOP_CHECK_SECONDS = 0.5  # between two checks whether the task was asked to stop
+_MOST_DELETED = 1000  # in one request to S3
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of an image: the ETag of what was looked at, and the line that is written of it."""
+    """The result of an image: the ETag of the object that was read, and the line to write."""
 
     key: str
     etag: str
@@ -49,11 +49,11 @@ class Result:
 
     @property
     def failed(self) -> bool:
-        """Whether the image could not be used."""
+        """Whether the image can't be used."""
         return "error" in self.line
 
 
-def images(client: Any, bucket: str, prefix: str) -> Iterator[Image]:
+def list_images(client: Any, bucket: str, prefix: str) -> Iterator[Image]:
     """List the images below a prefix in S3's order, which is that of the keys' UTF-8 bytes."""
     for listed in _objects(client, bucket, prefix):
         if listed["Key"].lower().endswith(IMAGE_NAMES):
@@ -61,11 +61,11 @@ def images(client: Any, bucket: str, prefix: str) -> Iterator[Image]:
 
 
 class Checkpoint:
-    """The parts of one batch: what this try and the earlier ones have done.
+    """The parts of one batch: the results of this try and of the earlier ones.
 
     :param client: of S3.
     :param folder: the keys of all parts begin with this.
-    :param tokens: of this try, and of the others whose parts count too; the first is this try's.
+    :param tokens: those of the tries whose parts count; the first is this try's.
     """
 
     def __init__(self, client: Any, bucket: str, folder: str, tokens: Sequence[str]) -> None:
@@ -73,14 +73,14 @@ class Checkpoint:
         self._own = f"{folder}{tokens[0]}/{secrets.token_hex(8)}/"
         self._count = 0
 
-    def done(self) -> Iterator[Result]:
-        """Yield what earlier tries have done, in the order of the keys, reading a part of each at a time."""
+    def load(self) -> Iterator[Result]:
+        """Yield earlier tries' results in the order of the keys, reading one part of each try at a time."""
         parts = sorted(self._parts())
         tries = [list(keys) for _, keys in groupby(parts, key=lambda key: key.rpartition("/")[0])]
         return heapq.merge(*map(self._read, tries), key=lambda result: result.key)
 
-    def keep(self, results: Collection[Result]) -> None:
-        """Write the next part. Failures have no part in it: they cost nothing, and may have been mended."""
+    def save(self, results: Collection[Result]) -> None:
+        """Write the next part, without failures: they cost nothing, and the image may be repaired by then."""
         lines = [
             json.dumps([result.key, result.etag, result.line]) for result in results if not result.failed
         ]
@@ -90,7 +90,7 @@ class Checkpoint:
             self._count += 1
 
     def remove(self) -> None:
-        """Delete the parts. It is only tidying up: a failure is logged."""
+        """Delete the parts. The batch is complete without it, so an error is only logged."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -112,79 +112,83 @@ class Checkpoint:
             try:
                 content = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
             except self._client.exceptions.NoSuchKey:
-                continue  # another try has come to its end, and removed it
+                continue  # another try has finished, and removed it
             for line in content.splitlines():
                 yield Result(*json.loads(line))
 
 
-def work_through(
+def process_images(
     images: Iterable[Image],
     checkpoint: Checkpoint,
-    work: Callable[[Image], Result],
+    process: Callable[[Image], Result],
     workers: int,
-    take: Callable[[Result], None],
-    pace: Pace,
+    handle: Callable[[Result], None],
+    concurrency: AdaptiveConcurrency,
 ) -> None:
-    """Do what isn't done yet, ``workers`` at a time, and take all results in the images' order.
+    """Process the images without a saved result, and handle all results in the images' order.
 
-    :param pace: of the work; stopped when something has failed.
-    :raises Exception: what ``work`` raises. What has been done by then is kept.
-    :raises Stopped: when the pace is. What has been done by then is kept, and then what was under way: a
-        task that is told to end may have five seconds, and a slow service takes longer to answer.
+    :param process: processes one image, in one of the threads.
+    :param workers: how many threads there are.
+    :param handle: called with each result, saved or new.
+    :param concurrency: of the requests that ``process`` sends; it is stopped when something fails.
+    :raises Exception: what ``process`` raises. The results until then are saved.
+    :raises TaskStopped: when ``concurrency`` is stopped. The results until then are saved first, and then
+        those of the images in process: a task that is asked to stop may have five seconds, and a slow service
+        takes longer to respond.
     """
     window: deque[Result | Future[Result]] = deque()
-    fresh: list[Result] = []
-    count, kept_at = 0, time.monotonic()
+    unsaved: list[Result] = []
+    count, saved_at = 0, time.monotonic()
 
     def settle() -> None:
-        nonlocal count, kept_at
-        first = window[0]  # and there it stays until it is counted, since a signal may come at any moment
-        while isinstance(first, Future) and not wait([first], _GLANCE_SECONDS).done:
-            if pace.stopped:
-                raise Stopped("The task was told to end")
+        nonlocal count, saved_at
+        first = window[0]  # it stays there until it is counted, since a signal may come at any moment
+        while isinstance(first, Future) and not wait([first], _STOP_CHECK_SECONDS).done:
+            if concurrency.stopped:
+                raise TaskStopped("The task was asked to stop")
         result = first if isinstance(first, Result) else first.result()
         if result is not first:
-            fresh.append(result)
+            unsaved.append(result)
         window.popleft()
-        take(result)
+        handle(result)
         count += 1
-        if len(fresh) >= PART_RESULTS or (fresh and time.monotonic() - kept_at >= PART_SECONDS):
-            checkpoint.keep(fresh)
-            fresh.clear()
-            kept_at = time.monotonic()
-            log.info("%d images are done", count)
+        if len(unsaved) >= PART_RESULTS or (unsaved and time.monotonic() - saved_at >= PART_SECONDS):
+            checkpoint.save(unsaved)
+            unsaved.clear()
+            saved_at = time.monotonic()
+            log.info("%d images are processed", count)
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="detect")
     try:
-        for image, known in _join(images, checkpoint.done()):
-            window.append(known or pool.submit(work, image))
+        for image, saved in _join(images, checkpoint.load()):
+            window.append(saved or pool.submit(process, image))
             if len(window) >= 2 * workers:
                 settle()
         while window:
             settle()
     except BaseException:
-        pace.stopped = True
+        concurrency.stopped = True
         pool.shutdown(wait=False, cancel_futures=True)
-        checkpoint.keep(fresh)
+        checkpoint.save(unsaved)
         pool.shutdown()
-        # What a signal came upon while it was counted is kept twice, which does no harm.
+        # A result that was being counted when a signal came is saved twice, which does no harm.
         ended = (each for each in window if isinstance(each, Future) and not each.cancelled())
-        checkpoint.keep([each.result() for each in ended if each.exception() is None])
+        checkpoint.save([each.result() for each in ended if each.exception() is None])
         raise
     pool.shutdown()
-    checkpoint.keep(fresh)
+    checkpoint.save(unsaved)
 
 
-def _join(images: Iterable[Image], done: Iterator[Result]) -> Iterator[tuple[Image, Result | None]]:
-    """Both are sorted by key, so one pass finds what belongs together."""
-    result = next(done, None)
+def _join(images: Iterable[Image], saved: Iterator[Result]) -> Iterator[tuple[Image, Result | None]]:
+    """Pair each image with its saved result. Both are sorted by key, so one pass is enough."""
+    result = next(saved, None)
     for image in images:
-        known = None
+        found = None
         while result and result.key <= image.key:
             if (result.key, result.etag) == (image.key, image.etag):
-                known = result
-            result = next(done, None)
-        yield image, known
+                found = result
+            result = next(saved, None)
+        yield image, found
 
 
 def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Resources in states that pass: what waits for them, what is left to Airflow's retries, what ends a wait."""
+"""Resources in states that end by themselves: what waits for them, what is retried, what ends a wait."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 from airflow_provider_lookoutvision.testing.lossy_proxy import LossyProxy
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 
-PATIENCE = {"waiter_delay": 0.05, "waiter_max_attempts": 3}
+SHORT = {"waiter_delay": 0.05, "waiter_max_attempts": 3}
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def updating(
     )  # fmt: skip
 
 
-def left_to_retries(operator: Any, told: str) -> None:
-    with pytest.raises(AirflowException, match=told) as raised:
+def fails_retryably(operator: Any, message: str) -> None:
+    with pytest.raises(AirflowException, match=message) as raised:
         operator.execute(context("run"))
     assert not isinstance(raised.value, AirflowFailException)
 
@@ -95,7 +95,7 @@ def test_mapped_updates_of_one_dataset_take_turns(connect: Any) -> None:
             for index, each in enumerate(refs)
         ]
         statuses = [409] * len(refs)
-        wait_for(lambda: posted(proxy)[: len(refs)] == statuses, 60, "all to be refused")
+        wait_for(lambda: posted(proxy)[: len(refs)] == statuses, 300, "all to be refused")
         with running_service(service.data_dir):  # which has a worker
             for task in tasks:
                 task.result()  # whose status may be that of the next one's update already
@@ -109,11 +109,9 @@ def posted(proxy: LossyProxy) -> list[int | None]:
     return [exchange.status for exchange in proxy.exchanges if exchange.method != "GET"]
 
 
-def test_an_update_waits_no_longer_than_it_is_told_to(conn_id: str, account: Account, project: str) -> None:
+def test_an_update_waits_no_longer_than_its_attempts(conn_id: str, account: Account, project: str) -> None:
     update(account, project)
-    left_to_retries(
-        updating(conn_id, project, ["s3://images/b.png"], **PATIENCE), "has not come: asked 3 times"
-    )
+    fails_retryably(updating(conn_id, project, ["s3://images/b.png"], **SHORT), "timed out; polled 3 times")
 
 
 def test_a_dataset_that_is_busy_is_deleted_by_a_retry(conn_id: str, account: Account, project: str) -> None:
@@ -121,9 +119,7 @@ def test_a_dataset_that_is_busy_is_deleted_by_a_retry(conn_id: str, account: Acc
     delete = LookoutVisionDeleteDatasetOperator(
         task_id="task", aws_conn_id=conn_id, project_name=project, dataset_type="train"
     )
-    left_to_retries(
-        delete, "is UPDATE_IN_PROGRESS: wait until that has ended.* a retry of this task asks again"
-    )
+    fails_retryably(delete, "is UPDATE_IN_PROGRESS: wait until that has ended.* let the task retry")
 
 
 def test_a_training_waits_for_the_dataset_and_ends_with_the_task(
@@ -131,10 +127,14 @@ def test_a_training_waits_for_the_dataset_and_ends_with_the_task(
 ) -> None:
     update(account, project)
     train = LookoutVisionCreateModelOperator(
-        task_id="task", aws_conn_id=conn_id, project_name=project, output_location="s3://out", waiter_delay=60
+        task_id="task",
+        aws_conn_id=conn_id,
+        project_name=project,
+        output_s3_prefix="s3://out",
+        waiter_delay=60,
     )
     train.on_kill()
-    left_to_retries(train, "DatasetCreated of .*/train is not waited for any more, since the task is killed")
+    fails_retryably(train, "DatasetCreated of .*/train is not waited for any more: the task is killed")
     assert account.statuses(project) == {}
 
 
@@ -147,20 +147,20 @@ def test_a_dataset_that_can_not_be_used_is_not_waited_for(
         updating(conn_id, project, ["s3://images/b.png"]).execute(context("run"))
 
 
-def test_what_needs_a_model_that_is_being_trained_is_left_to_retries(
+def test_what_needs_a_model_that_is_being_trained_is_fails_retryably(
     conn_id: str, account: Account, project: str
 ) -> None:
     account.begin_training(project)
     model = {"task_id": "task", "aws_conn_id": conn_id, "project_name": project, "model_version": "1"}
-    left_to_retries(LookoutVisionStartModelOperator(**model), "is TRAINING: only a trained model")
+    fails_retryably(LookoutVisionStartModelOperator(**model), "is TRAINING: only a trained model")
 
 
-def test_a_cascade_is_as_patient_as_it_is_told_to_be(conn_id: str, account: Account, project: str) -> None:
+def test_a_cascade_waits_no_longer_than_its_attempts(conn_id: str, account: Account, project: str) -> None:
     update(account, project)
     cascade = LookoutVisionDeleteProjectOperator(
-        task_id="task", aws_conn_id=conn_id, project_name=project, cascade=True, **PATIENCE
+        task_id="task", aws_conn_id=conn_id, project_name=project, cascade=True, **SHORT
     )
-    left_to_retries(cascade, "is UPDATE_IN_PROGRESS: wait until that has ended")
+    fails_retryably(cascade, "is UPDATE_IN_PROGRESS: wait until that has ended")
     assert account.client.describe_project(ProjectName=project)["ProjectDescription"]["Datasets"]
 
 
@@ -170,4 +170,4 @@ def test_a_killed_cascade_ends(conn_id: str, account: Account, project: str) -> 
         task_id="task", aws_conn_id=conn_id, project_name=project, cascade=True, waiter_delay=60
     )
     cascade.on_kill()
-    left_to_retries(cascade, "is not waited for any more, since the task is killed")
+    fails_retryably(cascade, "is not waited for any more: the task is killed")

@@ -1,4 +1,4 @@
-"""A session that was taught knows the service, and everything else that it knew before."""
+"""A session that the model is registered with knows the service, and all that it knew before."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from aiobotocore.session import AioSession
 from aiobotocore.session import get_session as get_async_session
 from botocore.loaders import Loader
 
-from airflow_provider_lookoutvision.model import API_VERSION, MODEL_PATH, SERVICE_NAME, teach
+from airflow_provider_lookoutvision.model import (
+    API_VERSION,
+    MODEL_PATH,
+    SERVICE_NAME,
+    register_service_model,
+    teach,
+)
 
 
 class AsyncWrapper:
@@ -88,25 +94,29 @@ def write_model(folder: Path, name: str, operations: list[str], version: str = A
     return str(folder)
 
 
-def test_a_session_learns_the_service_and_forgets_nothing(any_session: Any) -> None:
+def test_a_session_knows_the_service_and_all_others(any_session: Any) -> None:
     before = services(any_session)
-    assert teach(any_session) is any_session
+    assert register_service_model(any_session) is any_session
     assert services(any_session) == sorted({*before, SERVICE_NAME})
     assert len(operations_of(any_session)) == 22
 
 
-def test_teaching_twice_is_teaching_once(any_session: Any) -> None:
-    loader = core(teach(any_session)).get_component("data_loader")
+def test_registering_twice_is_registering_once(any_session: Any) -> None:
+    loader = core(register_service_model(any_session)).get_component("data_loader")
     paths = list(loader.search_paths)
-    assert core(teach(any_session)).get_component("data_loader") is loader
+    assert core(register_service_model(any_session)).get_component("data_loader") is loader
     assert loader.search_paths == paths
     assert len(operations_of(any_session)) == 22
+
+
+def test_teach_is_the_short_name() -> None:
+    assert teach is register_service_model
 
 
 @pytest.mark.parametrize("other", ["s3", "sts"])
 def test_other_services_are_as_they_were(any_session: Any, other: str) -> None:
     before = core(any_session).get_component("data_loader").load_service_model(other, "service-2")
-    teach(any_session)
+    register_service_model(any_session)
     loader = core(any_session).get_component("data_loader")
     assert loader.load_service_model(other, "service-2") == before
     assert loader.list_api_versions(other, "service-2") == [
@@ -118,13 +128,13 @@ def test_other_services_are_as_they_were(any_session: Any, other: str) -> None:
 def test_resources_of_boto3_still_work() -> None:
     session = boto3.Session()
     before = session.get_available_resources()
-    teach(session)
+    register_service_model(session)
     assert session.get_available_resources() == before
     assert session.resource("s3").Bucket("b").name == "b"
 
 
 def test_a_boto3_session_around_a_taught_one_has_both() -> None:
-    inner = teach(botocore.session.get_session())
+    inner = register_service_model(botocore.session.get_session())
     inner.get_component("data_loader").list_available_services("resources-1")
     session = boto3.Session(botocore_session=inner)
     assert session.resource("s3").Bucket("b").name == "b"
@@ -133,9 +143,9 @@ def test_a_boto3_session_around_a_taught_one_has_both() -> None:
 
 def test_the_session_inside_may_be_taught_before_or_after_the_one_around_it() -> None:
     session = boto3.Session()
-    teach(session._session)
+    register_service_model(session._session)
     assert session.resource("s3").Bucket("b").name == "b"
-    assert teach(session)._loader is session._session.get_component("data_loader")
+    assert register_service_model(session)._loader is session._session.get_component("data_loader")
     assert session.resource("s3").Bucket("b").name == "b"
 
 
@@ -143,7 +153,7 @@ def test_a_session_that_has_been_used_learns_too() -> None:
     session = boto3.Session()
     sts, s3 = session.client("sts"), session.resource("s3")
     services(session)
-    teach(session)
+    register_service_model(session)
     assert len(operations_of(session)) == 22
     assert sts.generate_presigned_url("get_caller_identity").startswith("https://sts.")
     assert s3.Bucket("b").Object("k").key == "k"
@@ -154,7 +164,7 @@ def test_a_loader_that_others_share_stays_as_it_is() -> None:
     before = list(shared.list_available_services("service-2")), list(shared.search_paths)
     session = get_async_session()
     session.register_component("data_loader", shared)
-    teach(session)
+    register_service_model(session)
     assert len(operations_of(session)) == 22
     assert (shared.list_available_services("service-2"), shared.search_paths) == before
 
@@ -163,7 +173,7 @@ def test_the_models_of_the_environment_are_kept(
     new_session: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_DATA_PATH", write_model(tmp_path, "toy", ["ListProjects"]))
-    session = teach(new_session())
+    session = register_service_model(new_session())
     assert operations_of(session, "toy") == {"list_projects"}
     assert len(operations_of(session)) == 22
 
@@ -174,11 +184,11 @@ def test_our_model_wins_over_another_one_of_the_environment(
     monkeypatch.setenv("AWS_DATA_PATH", write_model(tmp_path, SERVICE_NAME, ["ListProjects"]))
     session = boto3.Session()
     assert operations_of(session) == {"list_projects"}
-    assert len(operations_of(teach(session))) == 22
+    assert len(operations_of(register_service_model(session))) == 22
 
 
 def test_what_is_added_to_one_session_later_is_found_there_only(tmp_path: Path) -> None:
-    one, other = teach(boto3.Session()), teach(boto3.Session())
+    one, other = register_service_model(boto3.Session()), register_service_model(boto3.Session())
     assert services(one) == services(other)
     one._loader.search_paths.append(write_model(tmp_path, "toy", ["ListProjects"]))
     assert operations_of(one, "toy") == {"list_projects"}
@@ -186,7 +196,7 @@ def test_what_is_added_to_one_session_later_is_found_there_only(tmp_path: Path) 
 
 
 def test_sessions_share_what_they_read() -> None:
-    one, other = (teach(boto3.Session())._loader for _ in range(2))
+    one, other = (register_service_model(boto3.Session())._loader for _ in range(2))
     assert one is not other
     assert one.load_data("endpoints") is other.load_data("endpoints")
     one.search_paths.append(one.search_paths[-1])
@@ -207,7 +217,7 @@ def test_threads_may_teach_one_session_at_once() -> None:
 
     def learn(_: int) -> Any:
         together.wait()
-        return teach(session).get_component("data_loader")
+        return register_service_model(session).get_component("data_loader")
 
     with ThreadPoolExecutor(8) as pool:
         loaders = list(pool.map(learn, range(8)))
@@ -222,7 +232,7 @@ def test_threads_may_teach_their_sessions_at_once() -> None:
     def learn(_: int) -> int:
         session = boto3.Session()
         together.wait()
-        return len(operations_of(teach(session)))
+        return len(operations_of(register_service_model(session)))
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(learn, range(8))) == [22] * 8
@@ -230,7 +240,9 @@ def test_threads_may_teach_their_sessions_at_once() -> None:
 
 def test_an_asynchronous_client_calls_pages_and_waits(service: Any) -> None:
     async def use() -> tuple[Any, Any]:
-        async with teach(get_async_session()).create_client(SERVICE_NAME, endpoint_url=service.url) as client:
+        async with register_service_model(get_async_session()).create_client(
+            SERVICE_NAME, endpoint_url=service.url
+        ) as client:
             service.answer({"Projects": [{"ProjectName": "a"}], "NextToken": "t"})
             service.answer({"Projects": [{"ProjectName": "b"}]})
             pages = await client.get_paginator("list_projects").paginate().build_full_result()
