@@ -125,11 +125,13 @@ def _serve(flags: argparse.Namespace) -> int:
 
 def _work(flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.server.serving import opened
+    from airflow_provider_lookoutvision.server.signals import exit_on_stop_signal
     from airflow_provider_lookoutvision.server.worker import work
 
     settings = settings_module.load(vars(flags))
-    with opened(settings) as (database, _):
-        return work(settings, database)
+    with exit_on_stop_signal(), opened(settings) as (database, _):
+        work(settings, database)
+    return 0
 
 
 def _model_path(_flags: argparse.Namespace) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from airflow_provider_lookoutvision.server.jobs.handler import JobHandler
 from airflow_provider_lookoutvision.server.jobs.queue import Lease, Stopped
 from airflow_provider_lookoutvision.server.models.trainer import Trainer
 from airflow_provider_lookoutvision.server.settings import Settings, as_environ
+from airflow_provider_lookoutvision.server.signals import on_stop_signal
 from airflow_provider_lookoutvision.server.storage import buckets
 from airflow_provider_lookoutvision.server.storage.database import Database
 
@@ -113,30 +113,28 @@ class Worker:
         return True
 
 
-def work(settings: Settings, database: Database) -> int:
+def work(settings: Settings, database: Database) -> None:
     """Run a worker in this process until SIGTERM, SIGINT, or the end of its standard input."""
     logs.configure(settings.log_level)
     owner = os.environ.get(_OWNER_VARIABLE) or _new_owner()
     worker = Worker(settings, database, owner)
 
-    def stop(*_: object) -> None:
+    def stop() -> None:
         worker.stop()
         # A download that hangs holds up nobody: it ends with the process, and its lease runs out.
-        leaving = threading.Timer(LEAVE_SECONDS, os._exit, (1,))
-        leaving.daemon = True
-        leaving.start()
+        exit_later = threading.Timer(LEAVE_SECONDS, os._exit, (1,))
+        exit_later.daemon = True
+        exit_later.start()
 
     def listen() -> None:
         while os.read(0, 4096):
             worker.wake()
         stop()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    on_stop_signal(stop)
     if _OWNER_VARIABLE in os.environ:
         threading.Thread(target=listen, daemon=True).start()
     worker.run()
-    return 0
 
 
 _OWNER_VARIABLE = "LOOKOUTVISION_WORKER_OWNER"
@@ -169,6 +167,8 @@ class WorkerProcess:
     def stop(self) -> None:
         """Stop it, and wait until it has given back what was under way."""
         self._stopping.set()
+        if self._keeper.ident is None:
+            return  # it was never started
         if self._process:
             self._process.terminate()
         self._keeper.join(STOP_SECONDS)
