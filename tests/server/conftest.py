@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 from postgres_server import PostgresServer
 from services import REGION, MakeClient, NewDatabase, NewKey, NewService, Storage, client_of, storage_of
-from signed_http import Wire
+from signed_http import SignedHttpClient
 
 from airflow_provider_lookoutvision.testing.service import Key, Service, running_service
 
@@ -135,9 +135,9 @@ def new_service(new_database: NewDatabase, tmp_path: Path) -> Iterator[NewServic
 
 
 @pytest.fixture
-def wire(service: Service, new_key: NewKey) -> Wire:
+def signed_http(service: Service, new_key: NewKey) -> SignedHttpClient:
     """Sends raw requests, signed with a key that may do everything in the test's account."""
-    return Wire(service.endpoint_url, new_key())
+    return SignedHttpClient(service.endpoint_url, new_key())
 
 
 @pytest.fixture
@@ -152,20 +152,23 @@ def logged(service: Service) -> Logged:
 
 
 @pytest.fixture(scope="session")
-def start_twin(service: Service) -> Callable[[], Any]:
-    """``with start_twin() as twin``: another process of ``service``, on the same data."""
+def start_second_process(service: Service) -> Callable[[], Any]:
+    """``with start_second_process() as second_process``: another process of ``service``, on the same data."""
     return lambda: running_service(service.data_dir, [*service.flags, "--no-worker"])
 
 
 @pytest.fixture(scope="session")
-def twin(
-    database: str, start_twin: Callable[[], Any], _twins: dict[str, Service], _forever: ExitStack
+def second_process(
+    database: str,
+    start_second_process: Callable[[], Any],
+    _second_processes: dict[str, Service],
+    _forever: ExitStack,
 ) -> Service:
-    if database not in _twins:
-        _twins[database] = _forever.enter_context(start_twin())
-    return _twins[database]
+    if database not in _second_processes:
+        _second_processes[database] = _forever.enter_context(start_second_process())
+    return _second_processes[database]
 
 
 @pytest.fixture(scope="session")
-def _twins() -> dict[str, Service]:
+def _second_processes() -> dict[str, Service]:
     return {}

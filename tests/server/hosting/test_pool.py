@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from dataset_fixtures import is_alive
-from service_processes import processes
+from service_processes import is_alive, processes
 
 from airflow_provider_lookoutvision.server.hosting import pool as pool_module
 from airflow_provider_lookoutvision.server.hosting.pool import Pool, PoolConfig
@@ -27,8 +26,8 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
 
 
 @pytest.fixture(autouse=True)
-def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "_MODULE", "stand_in_replica")
+def _scripted_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_MODULE", "scripted_replica")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
 
 
@@ -292,4 +291,4 @@ def test_a_pool_that_is_closed_while_it_starts_leaves_nothing(steps: int, tmp_pa
                 await asyncio.sleep(0.002)
 
     run(scenario())
-    assert processes("stand_in_replica", str(tmp_path)) == []
+    assert processes("scripted_replica", str(tmp_path)) == []
