@@ -57,15 +57,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
     class BySuite(LoadScopeScheduling):
-        """Of several processes one has the tests that share a whole Airflow; the others get file by file."""
+        """Tests that share what takes long to make run in one process, all others file by file."""
 
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "a whole Airflow" if needs_world(file) else file
+            return scope(nodeid.partition("::")[0])
 
     @cache
-    def needs_world(file: str) -> bool:
-        return "(world: World" in (config.rootpath / file).read_text(encoding="utf-8")
+    def scope(file: str) -> str:
+        source = (config.rootpath / file).read_text(encoding="utf-8")
+        if "(world: World" in source:
+            return "a whole Airflow"
+        return "trained models" if 'pytest_plugins = ["model_fixtures"]' in source else file
 
     return BySuite(config, log)
 

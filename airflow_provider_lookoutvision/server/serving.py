@@ -1,4 +1,4 @@
-"""A service process from its start to its end."""
+"""A service process, from its start to its stop."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _BACKLOG = 2048
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[tuple[Database, Cipher]]:
-    """The database, its schema the newest, and the cipher; made when they aren't there yet.
+    """The database, upgraded to the newest schema, and the cipher; created if they don't exist.
 
-    :raises SettingsError: when they can't be had, saying why.
+    :raises SettingsError: when they can't be opened, with the reason.
     """
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -48,7 +48,7 @@ def opened(settings: Settings) -> Iterator[tuple[Database, Cipher]]:
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; requests under way are finished first."""
+    """Serve until SIGTERM or SIGINT, and finish the requests under way."""
     settings.refuse_open_plaintext()
     logs.configure(settings.log_level)
     with exit_on_stop_signal(), _listen(settings) as listener, opened(settings) as (database, cipher):
@@ -97,7 +97,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Prints its address once it listens, the port too where the system chose it; stops at the first signal."""
+    """Prints its address once it listens, also a port that the system chose; stops at the first signal."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

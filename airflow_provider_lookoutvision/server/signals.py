@@ -1,7 +1,8 @@
 """SIGTERM and SIGINT stop a process once: the first one stops it in order, all later ones change nothing.
 
 A process manager, a terminal and an impatient user send several. Python's own handling would end the process
-by one that arrives late, even while the interpreter shuts down, and the exit status would be that of a failure.
+by one that arrives late, even while the interpreter shuts down, and the exit status would be that of a
+failure.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 =============== ======== ===============================================================================
 ``database``    session  ``"sqlite"``, then ``"postgresql"``: whoever uses it, or one of the fixtures below,
-                         runs on both. ``pytest --database=sqlite`` (or ``postgresql``) leaves one out.
+                         runs on both. ``pytest --database=sqlite`` (or ``postgresql``) leaves one out, and
+                         so does ``@pytest.mark.one_database``, for what is the same on every database.
 ``new_database`` session a function: the flags that give ``lookoutvision`` an empty database of that kind
 ``service``     session  the running service (``testing.service.Service``), shared by all tests
 ``storage``     session  its database and its cipher, opened by this process beside it
@@ -34,10 +35,16 @@ DATABASES = ("sqlite", "postgresql")
 Logged = Callable[[str], dict[str, Any]]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "one_database: what is tested is the same on every database")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "database" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("database")
-        databases = DATABASES if chosen == "both" else [chosen]
+        databases = list(DATABASES) if chosen == "both" else [chosen]
+        if metafunc.definition.get_closest_marker("one_database"):
+            databases = databases[:1]
         metafunc.parametrize("database", databases, indirect=True, scope="session")
 
 

@@ -11,6 +11,8 @@ from airflow_provider_lookoutvision.server import app
 from airflow_provider_lookoutvision.server.protocol import rest_json
 from airflow_provider_lookoutvision.testing.service import Service
 
+pytestmark = pytest.mark.one_database
+
 NOT_BUILT_YET = {"DescribeModelPackagingJob", "ListModelPackagingJobs", "StartModelPackagingJob"}
 
 

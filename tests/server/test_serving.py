@@ -104,6 +104,7 @@ def test_it_says_where_it_listens(host: str, tmp_path: Path) -> None:
     assert endpoint_url
 
 
+@pytest.mark.one_database
 def test_a_port_that_is_taken(service: Service, tmp_path: Path) -> None:
     said = error_message(
         wait_for_end(start_command("serve", "--port", service.port, "--data-dir", tmp_path / "data"))
@@ -204,12 +205,13 @@ def test_a_secret_key_that_is_none(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.one_database
 def test_a_database_of_a_newer_version(new_database: NewDatabase, tmp_path: Path) -> None:
     flags = ["--data-dir", tmp_path, *new_database()]
     assert run_command("keys", "list", *flags).status == 0
     url = flags[3] if len(flags) > 2 else f"sqlite:///{tmp_path / 'lookoutvision.db'}"
     engine = sa.create_engine(url)
-    with engine.start_command() as connection:
+    with engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     serving = wait_for_end(start_command("serve", "--port", "0", *flags))
     for outcome in (
@@ -220,7 +222,7 @@ def test_a_database_of_a_newer_version(new_database: NewDatabase, tmp_path: Path
         said = error_message(outcome)
         assert "a newer version of this package wrote the database" in said
         assert "install that version" in said
-    with engine.start_command() as connection:
+    with engine.begin() as connection:
         assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == "9999"
     engine.dispose()
 

@@ -72,6 +72,7 @@ def test_signals_let_it_finish_what_is_under_way(first: signal.Signals, new_serv
     ]
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_signals_let_the_worker_give_back_its_job(first: signal.Signals, new_service: NewService) -> None:
     service = new_service()
@@ -86,6 +87,7 @@ def test_signals_let_the_worker_give_back_its_job(first: signal.Signals, new_ser
         assert_job_was_given_back(storage)
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_signals_let_a_worker_on_its_own_give_back_its_job(
     first: signal.Signals, new_service: NewService
@@ -115,6 +117,7 @@ def exit_status_under_signals(process: subprocess.Popen[Any]) -> int:
     raise AssertionError
 
 
+@pytest.mark.one_database
 def test_it_waits_neither_for_the_idle_nor_longer_than_set(new_service: NewService) -> None:
     service = new_service("--no-worker", "--shutdown-seconds", "1")
     with connect(service.endpoint_url) as idle, connect(service.endpoint_url) as dawdling:

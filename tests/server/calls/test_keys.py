@@ -107,6 +107,7 @@ def test_the_database_holds_no_secret_that_can_be_read(
         assert key.secret_access_key.encode() not in file.read_bytes()
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -126,6 +127,7 @@ def test_keys_that_can_not_be(arguments: list[str], said: str, service: Service,
         assert connection.execute(count).scalar_one() == before
 
 
+@pytest.mark.one_database
 def test_the_first_key_is_in_a_file_for_its_owner_only(new_database: NewDatabase, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     flags = ["--data-dir", folder, "--port", "0", "--no-worker", *new_database()]
@@ -151,6 +153,7 @@ def test_the_first_key_is_in_a_file_for_its_owner_only(new_database: NewDatabase
     assert "access key is in" not in said[1]
 
 
+@pytest.mark.one_database
 def test_before_the_first_serve(new_database: NewDatabase, new_service: NewService, tmp_path: Path) -> None:
     folder, database = tmp_path / "data", new_database()
     outcome = wait_for_end(start_command("keys", "create", "--json", "--data-dir", folder, *database))

@@ -209,6 +209,7 @@ def test_an_update_answers_at_once(project: DatasetProject) -> None:
     assert project.settled()["Status"] == "UPDATE_COMPLETE"
 
 
+@pytest.mark.one_database
 def test_text_may_be_given_for_bytes(project: DatasetProject) -> None:
     project.create()
     described = project.update(manifest(line("ü.png")).decode())  # type: ignore[arg-type]
@@ -283,6 +284,7 @@ def _moments(storage: Storage, project: DatasetProject) -> list[Any]:
         )
 
 
+@pytest.mark.one_database
 def test_10_mebibytes_and_one_byte_more(project: DatasetProject, signed_http: SignedHttpClient) -> None:
     # 1,280 lines of 8,192 bytes each.
     project.create()
@@ -298,6 +300,7 @@ def test_10_mebibytes_and_one_byte_more(project: DatasetProject, signed_http: Si
     assert project.delete() is None
 
 
+@pytest.mark.one_database
 def test_changes_travel_as_base64(signed_http: SignedHttpClient) -> None:
     path = "/2020-11-20/projects/w/datasets/train/entries"
     signed_http.send("POST", "/2020-11-20/projects", body=b'{"ProjectName":"w"}')

@@ -13,6 +13,7 @@ from manifest_lines import line, manifest
 from airflow_provider_lookoutvision.testing.service import Service
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -110,12 +111,14 @@ def test_more_images_than_a_dataset_may_have(project: DatasetProject) -> None:
     )
 
 
+@pytest.mark.one_database
 def test_a_file_that_is_no_manifest_at_all_is_not_read_to_its_end(project: DatasetProject) -> None:
     described = project.created(b"x\n" * 10_000, "test")
     assert "/x.manifest has more than 4000 invalid lines: line 1: it is not" in described["StatusMessage"]
     assert described["StatusMessage"].endswith("; and 3991 more")
 
 
+@pytest.mark.one_database
 def test_a_single_line_of_300_million_bytes_costs_no_memory(
     project: DatasetProject, service: Service
 ) -> None:
@@ -141,6 +144,7 @@ def _kilobytes(process: Path, name: str) -> int:
     )
 
 
+@pytest.mark.one_database
 def test_a_manifest_that_is_too_large_is_not_read(project: DatasetProject) -> None:
     with (project.folder / "x.manifest").open("wb") as file:
         file.truncate(1_000_000_001)
@@ -150,6 +154,7 @@ def test_a_manifest_that_is_too_large_is_not_read(project: DatasetProject) -> No
     )
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
@@ -169,6 +174,7 @@ def test_a_manifest_that_can_not_be_had(key: str, reason: str, project: DatasetP
     assert described["StatusMessage"].startswith(f"Invalid input: s3://{project.bucket}/{key} {reason}")
 
 
+@pytest.mark.one_database
 def test_a_version_where_there_are_none(project: DatasetProject) -> None:
     described = project.created(DatasetSource=project.source(manifest(line()), VersionId="v1"))
     assert described["Status"] == "CREATE_FAILED"

@@ -22,7 +22,7 @@ from manifest_lines import (
 )
 
 from airflow_provider_lookoutvision.server.datasets.manifest import (
-    LONGEST_LINE,
+    MAX_LINE_LENGTH,
     Entry,
     Folder,
     InvalidLine,
@@ -58,15 +58,15 @@ LONG = "k" * 8000
         (b"{}", "it has no source-ref"),
         (b'{"Source-Ref":"s3://images/1.png"}', "it has no source-ref"),
         (b'{"source":"<html>"}', "it has no source-ref"),
-        (b"{" + b" " * LONGEST_LINE + b"}", "it has more than 8192 characters"),
+        (b"{" + b" " * MAX_LINE_LENGTH + b"}", "it has more than 8192 characters"),
         (b" " * 40_000 + b"{}", "it has more than 8192 characters"),
         ('{"a":"' + "é" * 20_000 + '"}', "it has more than 8192 characters"),
         ('{"ab":"' + "é" * 20_000 + '"}', "it has more than 8192 characters"),
         ('{"abc":"' + "😀" * 20_000 + '"}', "it has more than 8192 characters"),
         ('{"abcd":"' + "😀" * 20_000 + '"}', "it has more than 8192 characters"),
-        ({"source-ref": None}, "its source-ref is no text, or an empty one"),
-        ({"source-ref": ["s3://images/1.png"]}, "its source-ref is no text, or an empty one"),
-        ({"source-ref": ""}, "its source-ref is no text, or an empty one"),
+        ({"source-ref": None}, "its source-ref is not a string, or is empty"),
+        ({"source-ref": ["s3://images/1.png"]}, "its source-ref is not a string, or is empty"),
+        ({"source-ref": ""}, "its source-ref is not a string, or is empty"),
         ({"source-ref": "/data/1.png"}, "its source-ref is '/data/1.png', not s3://bucket/key"),
         ({"source-ref": "1.png"}, "its source-ref is '1.png', not s3://bucket/key"),
         ({"source-ref": "https://images/1.png"}, "its source-ref is 'https://images/1.png', not s3://"),
@@ -111,7 +111,7 @@ LONG = "k" * 8000
             "it has anomaly-mask-ref, but no anomaly-mask-ref-metadata of type groundtruth/semantic-segm",
         ),
         (without(masked(), "anomaly-mask-ref-metadata.type"), "but no anomaly-mask-ref-metadata of type"),
-        (changed(masked(), "anomaly-mask-ref", 7), "its anomaly-mask-ref is no text"),
+        (changed(masked(), "anomaly-mask-ref", 7), "its anomaly-mask-ref is not a string"),
         (
             changed(masked(), "anomaly-mask-ref", "m.png"),
             "its anomaly-mask-ref is 'm.png', not s3://bucket/key",
@@ -178,9 +178,9 @@ def test_a_relative_reference_that_leads_elsewhere(reference: str) -> None:
 def test_the_longest_line() -> None:
     document = line()
     document["comment"] = ""
-    document["comment"] = "µ" * (LONGEST_LINE - len(compact(document)))
+    document["comment"] = "µ" * (MAX_LINE_LENGTH - len(compact(document)))
     entry = read(compact(document).encode())
-    assert len(entry.line) == LONGEST_LINE
+    assert len(entry.line) == MAX_LINE_LENGTH
     document["comment"] += "µ"
     with pytest.raises(InvalidLine, match="more than 8192 characters"):
         read(compact(document).encode())
@@ -189,7 +189,7 @@ def test_the_longest_line() -> None:
 def test_a_line_that_grows_too_long_by_its_references() -> None:
     folder = Folder.of("factory", "folder/" * 100 + "x.manifest")
     document = {"source-ref": "1.png", "comment": ""}
-    document["comment"] = "c" * (LONGEST_LINE - 10 - len(compact(document)))
+    document["comment"] = "c" * (MAX_LINE_LENGTH - 10 - len(compact(document)))
     with pytest.raises(InvalidLine, match=r"it has \d+ characters; an entry has at most 8192"):
         read(encoded(document), folder)
 
@@ -262,7 +262,7 @@ def _check(content: bytes) -> None:
         assert "\0" not in str(entry)
         return
     assert read(entry.line.encode(), FOLDER) == entry
-    assert len(entry.line) <= LONGEST_LINE
+    assert len(entry.line) <= MAX_LINE_LENGTH
     assert "\n" not in entry.line
     assert "\0" not in entry.line
     assert json.loads(entry.line)["source-ref"] == entry.source_ref

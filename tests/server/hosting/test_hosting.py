@@ -24,6 +24,8 @@ from signed_http import SignedHttpClient, connect, read_response, signed_head
 from airflow_provider_lookoutvision.server.storage.schema import model_artifacts
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 
+pytestmark = pytest.mark.one_database
+
 pytest_plugins = ["model_fixtures"]
 
 GOOD, BAD = drawn(500)[0], drawn(500, scratched=True)[0]
@@ -100,7 +102,7 @@ def test_an_artifact_that_is_damaged_or_gone(
     mine = model_artifacts.c.model_id == model.model_id()
     for content, reason in (
         (b"no archive", "Service fault: the model can't be loaded: File is not a zip file"),
-        (None, "Service fault: what its training made is gone from the database: train it anew"),
+        (None, "Service fault: the trained model is missing from the database: train it again"),
     ):
         with training_service.storage.database.write() as connection:
             connection.execute(model_artifacts.delete().where(mine))

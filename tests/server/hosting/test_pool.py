@@ -219,7 +219,7 @@ def test_what_the_units_find_at_fault(tmp_path: Path) -> None:
         async with running(tmp_path) as pool:
             with pytest.raises(ValidationException, match="Body can't be used: it is no image"):
                 await pool.detect(image(answer={"invalid": "it is no image"}))
-            with pytest.raises(InternalServerException, match="met an error with this image"):
+            with pytest.raises(InternalServerException, match="failed on this image"):
                 await pool.detect(image(answer={"error": "ZeroDivisionError"}))
             assert await by(pool)
 
@@ -238,7 +238,7 @@ def test_a_model_that_can_not_be_loaded(tmp_path: Path) -> None:
 def test_units_that_die_before_they_are_ready_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "_LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(pool_module, "_MAX_RESTART_DELAY_SECONDS", 0.01)
 
     async def scenario() -> None:
         async with running(tmp_path, artifact=image(die=1), ready=False) as pool:
@@ -251,7 +251,7 @@ def test_units_that_die_before_they_are_ready_are_counted(
 def test_a_fault_after_the_model_was_loaded_is_not_the_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "_LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(pool_module, "_MAX_RESTART_DELAY_SECONDS", 0.01)
 
     async def scenario() -> None:
         async with running(tmp_path) as pool:

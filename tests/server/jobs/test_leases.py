@@ -20,7 +20,7 @@ from manifest_lines import line, manifest
 from polling import until
 from services import Storage
 
-from airflow_provider_lookoutvision.server.datasets.importer import Importer, Stopped
+from airflow_provider_lookoutvision.server.datasets.importer import Importer, WorkerStopping
 from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Location
@@ -162,7 +162,7 @@ def test_a_worker_stops_where_no_line_becomes_an_entry(
         return asked > 5000
 
     job = claimed()
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkerStopping):
         importer(service, storage, Endless([]), stopping).run(job)
     queue.Lease(storage.database, job).release()
     [left] = queued_jobs(storage)

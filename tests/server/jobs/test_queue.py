@@ -43,10 +43,10 @@ def test_a_job_is_claimed_once(
         assert claimed.count(None) == 3
         # In the order in which they came, for who asks one after another.
         for number in range(15):
-            queue.abandon(storage.database, f"worker-{number}")
+            queue.requeue(storage.database, f"worker-{number}")
         one_by_one = [queue.claim(storage.database, "one", KINDS) for _ in range(13)]
         assert [job.id for job in one_by_one if job] == waiting
-        assert queue.abandon(storage.database, "one") == 12
+        assert queue.requeue(storage.database, "one") == 12
     for number in range(12):
         until(
             lambda: project.client.describe_dataset(ProjectName=f"p{number}", DatasetType="test"),  # noqa: B023
@@ -68,7 +68,7 @@ def test_a_job_whose_workers_always_die_is_given_up(
     described = project.settled()
     assert described["Status"] == "CREATE_FAILED"
     assert described["StatusMessage"].startswith(
-        "Service fault: the import was begun 3 times, and never came"
+        "Service fault: the import was started 3 times and never finished"
     )
     assert queued_jobs(storage, account) == []
     # Trying again is safe, and the same token does it.
@@ -85,7 +85,7 @@ def test_an_update_whose_workers_always_die_changes_nothing(
         )
         for _ in range(3):
             assert queue.claim(storage.database, "dead", KINDS)
-            queue.abandon(storage.database, "dead")
+            queue.requeue(storage.database, "dead")
     described = project.settled()
     assert (described["Status"], statistics(described)[0]) == ("UPDATE_FAILED_ROLLBACK_COMPLETE", 1)
     assert described["StatusMessage"].startswith("Service fault: ")
@@ -94,7 +94,7 @@ def test_an_update_whose_workers_always_die_changes_nothing(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"details": {}}, "Service fault: the import met an error; the log tells which"),
+        ({"details": {}}, "Service fault: the import failed with an error; see the service's log"),
         ({"allowed_buckets": ["other-*"]}, "Invalid input: the access key may not use the bucket of s3://images-"),
         ({"allowed_buckets": []}, "Invalid input: the access key may not use the bucket of s3://images-"),
     ],

@@ -109,7 +109,7 @@ def test_two_services_do_nothing_twice(
     begun = [
         (found["job"], found["attempt"])
         for found in map(json.loads, service.log_file.read_bytes()[skipped:].splitlines())
-        if found["message"] == "job begun"
+        if found["message"] == "job started"
     ]
     assert len(begun) == len(set(begun)) == 12
     assert {attempt for _, attempt in begun} == {1}

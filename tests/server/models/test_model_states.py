@@ -87,6 +87,7 @@ def test_a_model_that_is_not_in_service_is_deleted(state: str, project: ModelPro
     assert (error["ResourceId"], error["ResourceType"]) == ("p/1", "MODEL")
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("operation", ["describe_model", *ALLOWED])
 def test_what_is_not_there(operation: str, project: ModelProject) -> None:
     call, more = getattr(project.client, operation), MORE.get(operation, {})

@@ -70,7 +70,7 @@ def test_the_token_of_a_failed_training_trains_anew(poor: ModelProject) -> None:
 def test_a_token_used_for_another_project_leaves_that_ones_models_alone(
     poor: ModelProject, training_service: TrainingService
 ) -> None:
-    other = training_service.new_project(poor.account, project="q")
+    other = training_service.new_project(poor.account, name="q")
     other.dataset([line("nothing.jpg", bucket=other.bucket)])
     assert poor.train(ClientToken="RunOnce")["Status"] == "TRAINING_FAILED"
     assert other.train(ClientToken="mine")["Status"] == "TRAINING_FAILED"
@@ -158,16 +158,18 @@ def test_a_training_that_always_loses_its_workers_is_given_up(
 ) -> None:
     with training_service.paused_worker():
         poor.create(ClientToken="t")
-        for _ in range(queue.MOST_ATTEMPTS):
+        for _ in range(queue.MAX_ATTEMPTS):
             job = queue.claim(training_service.storage.database, "dead", [TRAIN_JOB])
             assert job
             # What a worker that is killed leaves.
             left = training_service.service.data_dir / "training" / f"{job.id}-{job.attempts}"
             left.mkdir(parents=True)
-            queue.abandon(training_service.storage.database, "dead")
+            queue.requeue(training_service.storage.database, "dead")
     described = poor.ended()
     assert described["Status"] == "TRAINING_FAILED"
-    assert described["StatusMessage"].startswith("Service fault: the training was begun 3 times, and never")
+    assert described["StatusMessage"].startswith(
+        "Service fault: the training was started 3 times and never finished"
+    )
     assert queued_jobs(training_service.storage, poor.account) == []
     assert list((training_service.service.data_dir / "training").glob(f"{job.id}-*")) == []
     assert poor.create(ClientToken="t")["ModelVersion"] == "2"

@@ -19,7 +19,7 @@ from polling import until
 from service_processes import is_alive, processes, training_processes
 from services import NewService, storage_of
 
-from airflow_provider_lookoutvision.server.jobs.child_process import Child
+from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess
 from airflow_provider_lookoutvision.server.settings import load
 from airflow_provider_lookoutvision.server.storage.schema import jobs, training_entries
 from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
@@ -202,6 +202,7 @@ def test_a_killed_training_process_is_replaced_once(sqlite_project: ModelProject
     nothing_is_left(project)
 
 
+@pytest.mark.one_database
 def test_whatever_is_killed_the_training_ends(new_service: NewService) -> None:
     service = new_service()
     with storage_of(service) as storage:
@@ -235,7 +236,7 @@ def test_a_service_without_the_engine_says_what_to_install(
 ) -> None:
     (tmp_path / "wants_more.py").write_text("import a_library_that_is_not_there")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    with Child("wants_more", tmp_path, load({})) as child:
+    with ChildProcess("wants_more", tmp_path, load({})) as child:
         messages, over = child.messages(60)
         while not over:
             more, over = child.messages(60)

@@ -37,7 +37,7 @@ def anomalous(count: int, *classes: tuple[str, str], first: int = 0) -> list[Exa
 def checked(
     train: list[Example], test: list[Example] | None = None, most: tuple[int, int] = (8000, 800)
 ) -> TrainingSet:
-    return training_set(train, test, most_with_masks=most)
+    return training_set(train, test, max_with_masks=most)
 
 
 def problems(train: list[Example], test: list[Example] | None = None, **more: tuple[int, int]) -> list[str]:

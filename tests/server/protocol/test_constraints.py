@@ -12,6 +12,7 @@ from signed_http import HttpResponse, SignedHttpClient
 BLAMED = re.compile(r" at '([^']*)' failed to satisfy constraint: ")
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_broken_constraints_are_named(operation: str, signed_http: SignedHttpClient) -> None:
     def is_right(case: Case, answer: HttpResponse) -> bool:
@@ -24,6 +25,7 @@ def test_broken_constraints_are_named(operation: str, signed_http: SignedHttpCli
     _all_are_right(signed_http, broken_constraints()[operation], is_right)
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("operation", wrong_types())
 def test_other_types_are_refused(operation: str, signed_http: SignedHttpClient) -> None:
     def is_right(case: Case, answer: HttpResponse) -> bool:
@@ -56,6 +58,7 @@ def test_the_model_yields_cases_of_every_kind() -> None:
     assert sum(map(len, wrong_types().values())) > 200
 
 
+@pytest.mark.one_database
 def test_all_broken_constraints_are_told_at_once(signed_http: SignedHttpClient) -> None:
     request = Case("CreateModel", {"ProjectName": "-", "Tags": [{"Key": "", "Value": "!"}]}).request()
     answer = signed_http.send(request.method, request.path, body=request.body)
@@ -63,6 +66,7 @@ def test_all_broken_constraints_are_told_at_once(signed_http: SignedHttpClient) 
     assert BLAMED.findall(answer.message) == ["ProjectName", "OutputConfig", "Tags[0].Key", "Tags[0].Value"]
 
 
+@pytest.mark.one_database
 def test_a_great_many_broken_constraints_make_no_great_answer(signed_http: SignedHttpClient) -> None:
     request = Case(
         "TagResource", {"ResourceArn": "arn", "Tags": [{"Key": "!", "Value": "!"}] * 200}
@@ -72,6 +76,7 @@ def test_a_great_many_broken_constraints_make_no_great_answer(signed_http: Signe
     assert len(answer.body) < 10_000
 
 
+@pytest.mark.one_database
 def test_of_a_list_that_is_too_long_nothing_is_looked_at(signed_http: SignedHttpClient) -> None:
     request = Case("TagResource", {"ResourceArn": "arn:aws:x", "Tags": [{}] * 100_000}).request()
     answer = signed_http.send(request.method, request.path, body=request.body)
@@ -79,6 +84,7 @@ def test_of_a_list_that_is_too_long_nothing_is_looked_at(signed_http: SignedHttp
     assert "Tags[" not in answer.message
 
 
+@pytest.mark.one_database
 def test_text_far_beyond_its_length_meets_no_pattern(signed_http: SignedHttpClient) -> None:
     # The pattern of SourceRefContains takes quadratic time: on this, minutes, in which nobody is answered.
     request = Case("ListDatasetEntries", {"ProjectName": "p", "DatasetType": "train"}).request()

@@ -19,6 +19,7 @@ def make(client, *project_names: str) -> None:
         client.create_project(ProjectName=name)
 
 
+@pytest.mark.one_database
 def test_250_projects(client) -> None:
     expected = [f"p-{number:03}" for number in range(250)]
     make(client, *reversed(expected))

@@ -10,6 +10,8 @@ from signed_http import SignedHttpClient, connect, is_well_formed_error, read_re
 
 from airflow_provider_lookoutvision.testing.service import Service
 
+pytestmark = pytest.mark.one_database
+
 PROJECTS = "/2020-11-20/projects"
 MEBIBYTE = 1 << 20
 

@@ -17,6 +17,8 @@ from airflow_provider_lookoutvision.server.protocol.errors import RequestTimeout
 from airflow_provider_lookoutvision.server.protocol.request_bodies import RequestBodies
 from airflow_provider_lookoutvision.testing.service import Key, Service
 
+pytestmark = pytest.mark.one_database
+
 DETECT = "/2020-11-20/projects/p/models/1/detect"
 EIGHT = str(8 << 20)
 
