@@ -111,8 +111,8 @@ class Settings:
         if is_loopback(self.host) or self.tls_certificate or self.allow_plaintext:
             return
         raise SettingsError(
-            f"refusing to listen on {self.host} without TLS: anybody who sees a signed request can send it "
-            "again for 15 minutes. Set --tls-certificate and --tls-key, or --allow-plaintext if a proxy encrypts"
+            f"refusing to listen on {self.host} without TLS: anyone who sees a signed request can send it "
+            "again for 15 minutes. Set --tls-certificate and --tls-key, or --allow-plaintext behind TLS"
         )
 
 

@@ -1,8 +1,9 @@
-"""An inference unit without an engine, for tests of what is around one: it does what its images say.
+"""An inference unit without an engine, for tests of its pool: each image says what it does.
 
-It speaks as ``server.replica`` does. The artifact and the images are JSON objects: ``answer`` and ``fault``
-are what is answered; ``die`` ends the process; ``sleep`` waits so many seconds; ``gate`` waits until there is
-such a file; ``once`` makes it so only for who is first to make this file; ``garbage`` answers nonsense.
+It reads and writes as ``hosting.replica`` does. The artifact and the images are JSON objects: ``answer`` and
+``fault`` are what is answered; ``die`` ends the process; ``sleep`` waits so many seconds; ``gate`` waits until
+there is such a file; ``once`` makes it so only for the first process to create this file; ``garbage`` answers
+nonsense.
 """
 
 from __future__ import annotations
@@ -20,22 +21,26 @@ from airflow_provider_lookoutvision.server.hosting.frames import Answer
 
 def main() -> None:
     while (content := frames.read(sys.stdin.buffer)) is not None:
-        told: dict[str, Any] = json.loads(content)
-        if "once" in told:
+        instructions: dict[str, Any] = json.loads(content)
+        if "once" in instructions:
             try:
-                Path(told["once"]).touch(exist_ok=False)
+                Path(instructions["once"]).touch(exist_ok=False)
             except FileExistsError:
-                told = {}
-        time.sleep(told.get("sleep", 0))
-        while "gate" in told and not Path(told["gate"]).exists():
+                instructions = {}
+        time.sleep(instructions.get("sleep", 0))
+        while "gate" in instructions and not Path(instructions["gate"]).exists():
             time.sleep(0.01)
-        if "die" in told:
+        if "die" in instructions:
             os._exit(7)
-        if "garbage" in told:
+        if "garbage" in instructions:
             sys.stdout.buffer.write(b"\0\0\0\5\0\0\0\0oops!")
             sys.stdout.buffer.flush()
             continue
-        answer = {"fault": told["fault"]} if "fault" in told else told.get("answer", {"by": os.getpid()})
+        answer = (
+            {"fault": instructions["fault"]}
+            if "fault" in instructions
+            else instructions.get("answer", {"by": os.getpid()})
+        )
         frames.write_answer(sys.stdout.buffer, Answer(answer))
 
 

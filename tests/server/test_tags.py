@@ -18,7 +18,7 @@ pytest_plugins = ["model_fixtures"]
 
 
 @pytest.fixture
-def tagged(project: ModelProject) -> str:
+def model_arn(project: ModelProject) -> str:
     """The ARN of a model."""
     project.put(1)
     return project.describe("1")["ModelArn"]  # type: ignore[no-any-return]
@@ -33,17 +33,17 @@ def tags_of(project: ModelProject, arn: str) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in found}
 
 
-def test_tags_come_and_go(project: ModelProject, tagged: str) -> None:
-    assert project.client.list_tags_for_resource(ResourceArn=tagged)["Tags"] == []
-    project.client.tag_resource(ResourceArn=tagged, Tags=tags(line="7", owner="Zoë Ölund", empty=""))
-    project.client.tag_resource(ResourceArn=tagged, Tags=tags(line="8"))
-    assert list(tags_of(project, tagged).items()) == [("empty", ""), ("line", "8"), ("owner", "Zoë Ölund")]
-    project.client.tag_resource(ResourceArn=tagged, Tags=[])
-    project.client.untag_resource(ResourceArn=tagged, TagKeys=["owner", "empty", "never there"])
-    assert tags_of(project, tagged) == {"line": "8"}
+def test_tags_come_and_go(project: ModelProject, model_arn: str) -> None:
+    assert project.client.list_tags_for_resource(ResourceArn=model_arn)["Tags"] == []
+    project.client.tag_resource(ResourceArn=model_arn, Tags=tags(line="7", owner="Zoë Ölund", empty=""))
+    project.client.tag_resource(ResourceArn=model_arn, Tags=tags(line="8"))
+    assert list(tags_of(project, model_arn).items()) == [("empty", ""), ("line", "8"), ("owner", "Zoë Ölund")]
+    project.client.tag_resource(ResourceArn=model_arn, Tags=[])
+    project.client.untag_resource(ResourceArn=model_arn, TagKeys=["owner", "empty", "never there"])
+    assert tags_of(project, model_arn) == {"line": "8"}
     # Another model's are another's.
     project.put(2)
-    assert tags_of(project, tagged[:-1] + "2") == {}
+    assert tags_of(project, model_arn[:-1] + "2") == {}
 
 
 def test_tags_that_a_model_is_made_with(project: ModelProject, training_service: TrainingService) -> None:
@@ -63,27 +63,29 @@ def test_tags_that_a_model_is_made_with(project: ModelProject, training_service:
     assert error_response(project.client.list_tags_for_resource, ResourceArn=arn)["ResourceType"] == "MODEL"
 
 
-def test_a_model_has_at_most_200_tags(project: ModelProject, tagged: str) -> None:
+def test_a_model_has_at_most_200_tags(project: ModelProject, model_arn: str) -> None:
     first = {f"k{number}": "v" for number in range(199)}
-    project.client.tag_resource(ResourceArn=tagged, Tags=tags(**first))
-    error = error_response(project.client.tag_resource, ResourceArn=tagged, Tags=tags(k0="new", x="1", y="2"))
+    project.client.tag_resource(ResourceArn=model_arn, Tags=tags(**first))
+    error = error_response(
+        project.client.tag_resource, ResourceArn=model_arn, Tags=tags(k0="new", x="1", y="2")
+    )
     assert (error["Error"]["Code"], error["QuotaCode"]) == ("ServiceQuotaExceededException", "tags_per_model")
-    assert tags_of(project, tagged) == first  # all or nothing
-    project.client.tag_resource(ResourceArn=tagged, Tags=tags(k0="new", x="1"))
-    assert len(tags_of(project, tagged)) == 200
+    assert tags_of(project, model_arn) == first  # all or nothing
+    project.client.tag_resource(ResourceArn=model_arn, Tags=tags(k0="new", x="1"))
+    assert len(tags_of(project, model_arn)) == 200
     # Of many at one instant no more get in than there is room for.
-    project.client.untag_resource(ResourceArn=tagged, TagKeys=["x", "k0"])
+    project.client.untag_resource(ResourceArn=model_arn, TagKeys=["x", "k0"])
 
     def tag(number: int) -> bool:
         try:
-            project.client.tag_resource(ResourceArn=tagged, Tags=tags(**{f"t{number}": ""}))
+            project.client.tag_resource(ResourceArn=model_arn, Tags=tags(**{f"t{number}": ""}))
         except ClientError:
             return False
         return True
 
     with ThreadPoolExecutor(6) as threads:
         assert sum(threads.map(tag, range(6))) == 2
-    assert len(tags_of(project, tagged)) == 200
+    assert len(tags_of(project, model_arn)) == 200
 
 
 @pytest.mark.parametrize(
@@ -101,47 +103,47 @@ def test_a_model_has_at_most_200_tags(project: ModelProject, tagged: str) -> Non
         lambda arn: "arn:aws:s3:::p",
     ],
 )
-def test_what_is_no_models_arn(change: Any, project: ModelProject, tagged: str) -> None:
+def test_what_is_no_models_arn(change: Any, project: ModelProject, model_arn: str) -> None:
     for call, more in (
         (project.client.list_tags_for_resource, {}),
         (project.client.tag_resource, {"Tags": tags(a="1")}),
         (project.client.untag_resource, {"TagKeys": ["a"]}),
     ):
-        error = error_response(call, ResourceArn=change(tagged), **more)
+        error = error_response(call, ResourceArn=change(model_arn), **more)
         assert error["Error"]["Code"] == "ValidationException"
         assert "only models have tags" in error["Error"]["Message"]
 
 
 def test_no_tags_of_what_is_not_there_or_anothers(
-    project: ModelProject, tagged: str, training_service: TrainingService, other_account: str
+    project: ModelProject, model_arn: str, training_service: TrainingService, other_account: str
 ) -> None:
-    for arn in (tagged[:-1] + "2", tagged.replace("/p/", "/q/")):
+    for arn in (model_arn[:-1] + "2", model_arn.replace("/p/", "/q/")):
         error = error_response(project.client.list_tags_for_resource, ResourceArn=arn)
         assert (error["Error"]["Code"], error["ResourceType"]) == ("ResourceNotFoundException", "MODEL")
         assert error["ResourceId"] == arn.partition("model/")[2]
     stranger = training_service.client(other_account)
     assert (
-        error_response(stranger.list_tags_for_resource, ResourceArn=tagged)["Error"]["Code"]
+        error_response(stranger.list_tags_for_resource, ResourceArn=model_arn)["Error"]["Code"]
         == "ValidationException"
     )
 
 
 def test_an_arn_in_the_path_encoded_or_not(
-    project: ModelProject, tagged: str, training_service: TrainingService
+    project: ModelProject, model_arn: str, training_service: TrainingService
 ) -> None:
-    project.client.tag_resource(ResourceArn=tagged, Tags=tags(a="1"))
+    project.client.tag_resource(ResourceArn=model_arn, Tags=tags(a="1"))
     signed_http = SignedHttpClient(
         training_service.service.endpoint_url, training_service.new_key(project.account)
     )
-    encoded = signed_http.send("GET", f"/2020-11-20/tags/{quote(tagged, safe='')}")
+    encoded = signed_http.send("GET", f"/2020-11-20/tags/{quote(model_arn, safe='')}")
     assert (encoded.status, encoded.json) == (200, {"Tags": tags(a="1")})
     # An open slash is a path's, and no operation has such a path.
     assert (
-        signed_http.send("GET", f"/2020-11-20/tags/{quote(tagged, safe=':/')}").code
+        signed_http.send("GET", f"/2020-11-20/tags/{quote(model_arn, safe=':/')}").code
         == "UnknownOperationException"
     )
     removed = signed_http.send(
-        "DELETE", f"/2020-11-20/tags/{quote(tagged, safe='')}", "tagKeys=a&tagKeys=b%20c"
+        "DELETE", f"/2020-11-20/tags/{quote(model_arn, safe='')}", "tagKeys=a&tagKeys=b%20c"
     )
     assert (removed.status, removed.json) == (200, {})
-    assert tags_of(project, tagged) == {}
+    assert tags_of(project, model_arn) == {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +10,7 @@ from random import Random
 
 import pytest
 import sqlalchemy as sa
+from polling import until
 from project_calls import PROJECTS, ProjectClient
 from services import NewKey, Storage
 from signed_http import HttpResponse, SignedHttpClient
@@ -306,7 +306,5 @@ def test_tokens_whose_time_is_over_are_forgotten_when_the_service_starts(
 
     assert tokens() == {"lives", "tombstone", "deleted"}
     with start_second_process():
-        deadline = time.monotonic() + 30
-        while "tombstone" in tokens() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(tokens, lambda left: "tombstone" not in left)
     assert tokens() == {"lives", "deleted"}

@@ -185,15 +185,20 @@ def test_all_at_one_instant_on_nothing(new_database: NewDatabase, tmp_path: Path
     assert len(json.loads(run_command("keys", "list", "--json", *flags).out)) == 2 + firsts
 
 
-def test_who_comes_second_finds_the_first_key(new_database: NewDatabase, tmp_path: Path) -> None:
+def test_who_comes_second_finds_the_first_key(
+    new_database: NewDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = (new_database() or ["", f"sqlite:///{tmp_path / 'shared.db'}"])[1]
     settings = Settings(data_dir=tmp_path / "data", database_url=url)
     with opened(settings) as (database, cipher), opened(settings) as (others, _):
+        arrived, write = threading.Event(), others.write
+        monkeypatch.setattr(others, "write", lambda: arrived.set() or write())
         second = threading.Thread(target=_make_first_key, args=(settings, others, cipher))
         with database.write() as connection:
             lock(connection, "first key")
             second.start()
-            second.join(0.5)  # not waiting, it would be done by now
+            arrived.wait()
+            second.join(0.5)  # so that it would be done by now, if it did not wait
             access.create_key(connection, cipher)
         second.join()
         with database.read() as connection:

@@ -16,7 +16,7 @@ from airflow_provider_lookoutvision.testing.service import Key, Service
 
 
 @pytest.fixture
-def limited(service: Service, storage: Storage, account: str, project: DatasetProject) -> Any:
+def limited_client(service: Service, storage: Storage, account: str, project: DatasetProject) -> Any:
     """A client that may use some buckets only."""
     with storage.database.write() as connection:
         key, secret = access.create_key(
@@ -26,9 +26,11 @@ def limited(service: Service, storage: Storage, account: str, project: DatasetPr
 
 
 @pytest.mark.parametrize("bucket", ["parts", "Images-1", "my-images-1", "another"])
-def test_a_key_may_use_its_buckets_only(bucket: str, limited: Any, project: DatasetProject) -> None:
+def test_a_key_may_use_its_buckets_only(bucket: str, limited_client: Any, project: DatasetProject) -> None:
     source = {"GroundTruthManifest": {"S3Object": {"Bucket": bucket, "Key": "x.manifest"}}}
-    error = error_response(limited.create_dataset, ProjectName="p", DatasetType="train", DatasetSource=source)
+    error = error_response(
+        limited_client.create_dataset, ProjectName="p", DatasetType="train", DatasetSource=source
+    )
     assert error["Error"]["Code"] == "AccessDeniedException"
     assert re.fullmatch(
         r"User: arn:aws:iam::\d{12}:user/AKIA\w+ is not authorized to perform: lookoutvision:CreateDataset "
@@ -37,11 +39,13 @@ def test_a_key_may_use_its_buckets_only(bucket: str, limited: Any, project: Data
     )
     # Nothing came of it; and what needs no bucket is allowed.
     assert project.client.describe_project(ProjectName="p")["ProjectDescription"]["Datasets"] == []
-    limited.create_dataset(ProjectName="p", DatasetType="train")
+    limited_client.create_dataset(ProjectName="p", DatasetType="train")
 
 
-def test_a_key_may_use_the_buckets_that_its_patterns_name(limited: Any, project: DatasetProject) -> None:
-    limited.create_dataset(
+def test_a_key_may_use_the_buckets_that_its_patterns_name(
+    limited_client: Any, project: DatasetProject
+) -> None:
+    limited_client.create_dataset(
         ProjectName="p", DatasetType="train", DatasetSource=project.source(manifest(line()))
     )
     assert project.settled()["Status"] == "CREATE_COMPLETE"

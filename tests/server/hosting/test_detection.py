@@ -156,7 +156,7 @@ def test_the_latest_model_looks(hosted: ModelProject) -> None:
     assert "Anomalies" in hosted.detect(BAD, "latest")
 
 
-def test_what_is_told_of_a_hosted_model(hosted: ModelProject) -> None:
+def test_the_description_of_a_hosted_model(hosted: ModelProject) -> None:
     described: dict[str, Any] = hosted.describe("1")
     assert (described["Status"], described["StatusMessage"]) == ("HOSTED", "The model is running")
     assert described["MinInferenceUnits"] == 1

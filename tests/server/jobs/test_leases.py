@@ -59,7 +59,7 @@ class InterruptedStore:
 
 
 @pytest.fixture
-def claimed(
+def claim_job(
     project: DatasetProject, service: Service, storage: Storage, account: str
 ) -> Iterator[Callable[[], queue.Job]]:
     """A function that claims the job of a dataset that has been created; no other worker is awake."""
@@ -88,12 +88,14 @@ OBJECT_LINES = [manifest(line(f"{n}.png")) for n in range(2500)]
 
 
 def test_a_worker_that_was_thought_dead_writes_nothing_more(
-    claimed: Callable[[], queue.Job], project: DatasetProject, service: Service, storage: Storage
+    claim_job: Callable[[], queue.Job], project: DatasetProject, service: Service, storage: Storage
 ) -> None:
     others: list[queue.Job] = []
-    late = claimed()
+    late = claim_job()
     with pytest.raises(queue.LeaseLost):
-        importer(service, storage, InterruptedStore(OBJECT_LINES, lambda: others.append(claimed()))).run(late)
+        importer(service, storage, InterruptedStore(OBJECT_LINES, lambda: others.append(claim_job()))).run(
+            late
+        )
     assert count_stored_entries(storage, late.subject_id) == 1000  # what it wrote before
     for ending in ("no JSON\n", ""):
         # Neither a good end nor a bad one is its to tell.
@@ -117,9 +119,9 @@ def test_a_worker_that_was_thought_dead_writes_nothing_more(
 
 
 def test_a_worker_that_comes_back_under_its_own_name_writes_nothing_either(
-    claimed: Callable[[], queue.Job], service: Service, storage: Storage
+    claim_job: Callable[[], queue.Job], service: Service, storage: Storage
 ) -> None:
-    late = claimed()
+    late = claim_job()
     expire_leases(storage)
     again = queue.claim(storage.database, late.owner, KINDS)
     assert again
@@ -129,10 +131,10 @@ def test_a_worker_that_comes_back_under_its_own_name_writes_nothing_either(
 
 
 def test_a_lease_is_kept_for_as_long_as_the_work_takes(
-    claimed: Callable[[], queue.Job], service: Service, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    claim_job: Callable[[], queue.Job], service: Service, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "LEASE_MILLISECONDS", 1500)
-    job = claimed()
+    job = claim_job()
 
     def wait_until_it_is_renewed() -> None:
         expire_leases(storage)
@@ -144,7 +146,7 @@ def test_a_lease_is_kept_for_as_long_as_the_work_takes(
 
 @pytest.mark.parametrize("nothing", [b"\n", b"{}\n", b"x" * 40_000])
 def test_a_worker_stops_where_no_line_becomes_an_entry(
-    nothing: bytes, claimed: Callable[[], queue.Job], service: Service, storage: Storage
+    nothing: bytes, claim_job: Callable[[], queue.Job], service: Service, storage: Storage
 ) -> None:
     class Endless(InterruptedStore):
         def open(self, location: Location, most: int) -> BinaryIO:
@@ -161,7 +163,7 @@ def test_a_worker_stops_where_no_line_becomes_an_entry(
         asked += 1
         return asked > 5000
 
-    job = claimed()
+    job = claim_job()
     with pytest.raises(WorkerStopping):
         importer(service, storage, Endless([]), stopping).run(job)
     queue.Lease(storage.database, job).release()
@@ -170,7 +172,7 @@ def test_a_worker_stops_where_no_line_becomes_an_entry(
 
 
 def test_a_fault_of_the_machine_is_tried_three_times(
-    claimed: Callable[[], queue.Job], project: DatasetProject, service: Service, storage: Storage
+    claim_job: Callable[[], queue.Job], project: DatasetProject, service: Service, storage: Storage
 ) -> None:
     class Unreachable(InterruptedStore):
         def open(self, location: Location, most: int) -> BinaryIO:
@@ -179,12 +181,12 @@ def test_a_fault_of_the_machine_is_tried_three_times(
 
     store = Unreachable([])
     for attempt in (1, 2):
-        importer(service, storage, store).run(claimed())
+        importer(service, storage, store).run(claim_job())
         assert project.describe()["Status"] == "CREATE_IN_PROGRESS"
         # It isn't tried again at once, but when the lease has run out.
         assert queue.claim(storage.database, "another", KINDS) is None
         assert store.opened == attempt
-    importer(service, storage, store).run(claimed())
+    importer(service, storage, store).run(claim_job())
     described = project.describe()
     assert described["Status"] == "CREATE_FAILED"
     assert (
@@ -194,12 +196,12 @@ def test_a_fault_of_the_machine_is_tried_three_times(
 
 
 def test_a_fault_that_passes_is_never_seen(
-    claimed: Callable[[], queue.Job], project: DatasetProject, service: Service, storage: Storage
+    claim_job: Callable[[], queue.Job], project: DatasetProject, service: Service, storage: Storage
 ) -> None:
     def fail() -> None:
         raise OSError("the network share has gone")
 
-    importer(service, storage, InterruptedStore(OBJECT_LINES, fail)).run(claimed())
+    importer(service, storage, InterruptedStore(OBJECT_LINES, fail)).run(claim_job())
     assert project.describe()["Status"] == "CREATE_IN_PROGRESS"
-    importer(service, storage, InterruptedStore(OBJECT_LINES)).run(claimed())
+    importer(service, storage, InterruptedStore(OBJECT_LINES)).run(claim_job())
     assert (project.describe()["Status"], statistics(project.describe())[0]) == ("CREATE_COMPLETE", 2500)

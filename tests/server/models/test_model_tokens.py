@@ -19,8 +19,8 @@ pytest_plugins = ["model_fixtures"]
 
 
 @pytest.fixture
-def poor(project: ModelProject) -> ModelProject:
-    """A project whose dataset nothing can be learnt from: each training fails at once."""
+def untrainable_project(project: ModelProject) -> ModelProject:
+    """A project with a dataset that is too small: each training fails at once."""
     project.dataset([line("nothing.jpg", bucket=project.bucket)])
     return project
 
@@ -36,70 +36,81 @@ def message_of(error: dict[str, Any]) -> str:
     return str(error["Error"]["Message"])
 
 
-def test_a_repeated_request_trains_once(poor: ModelProject, training_service: TrainingService) -> None:
+def test_a_repeated_request_trains_once(
+    untrainable_project: ModelProject, training_service: TrainingService
+) -> None:
     with training_service.paused_worker():
-        first = poor.create(ClientToken="t", Description="first")
-        assert poor.create(ClientToken="t", Description="first") == first
-        assert len(queued_jobs(training_service.storage, poor.account)) == 1
+        first = untrainable_project.create(ClientToken="t", Description="first")
+        assert untrainable_project.create(ClientToken="t", Description="first") == first
+        assert len(queued_jobs(training_service.storage, untrainable_project.account)) == 1
         error = error_response(
-            poor.client.create_model,
-            **poor.of,
-            OutputConfig=poor.output,
+            untrainable_project.client.create_model,
+            **untrainable_project.of,
+            OutputConfig=untrainable_project.output,
             ClientToken="t",
             Description="second",
         )
         assert "with other parameters" in message_of(error)
         assert (error["ResourceId"], error["ResourceType"]) == ("p/1", "MODEL")
-    assert poor.versions() == ["1"]
+    assert untrainable_project.versions() == ["1"]
 
 
-def test_the_token_of_a_failed_training_trains_anew(poor: ModelProject) -> None:
-    assert poor.train(ClientToken="t")["Status"] == "TRAINING_FAILED"
-    again = poor.create(ClientToken="t")
+def test_the_token_of_a_failed_training_trains_anew(untrainable_project: ModelProject) -> None:
+    assert untrainable_project.train(ClientToken="t")["Status"] == "TRAINING_FAILED"
+    again = untrainable_project.create(ClientToken="t")
     # A version of its own in the place of the failed one: no version is used twice.
     assert (again["ModelVersion"], again["Status"]) == ("2", "TRAINING")
-    assert poor.versions() == ["2"]
-    assert poor.ended("2")["Status"] == "TRAINING_FAILED"
+    assert untrainable_project.versions() == ["2"]
+    assert untrainable_project.ended("2")["Status"] == "TRAINING_FAILED"
     # What failed and was deleted is no hindrance either, and another's failure is not touched.
-    assert poor.train(ClientToken="other")["ModelVersion"] == "3"
-    poor.client.delete_model(**poor.of, ModelVersion="2")
-    assert poor.train(ClientToken="t", Description="better")["ModelVersion"] == "4"
-    assert poor.versions() == ["3", "4"]
+    assert untrainable_project.train(ClientToken="other")["ModelVersion"] == "3"
+    untrainable_project.client.delete_model(**untrainable_project.of, ModelVersion="2")
+    assert untrainable_project.train(ClientToken="t", Description="better")["ModelVersion"] == "4"
+    assert untrainable_project.versions() == ["3", "4"]
 
 
 def test_a_token_used_for_another_project_leaves_that_ones_models_alone(
-    poor: ModelProject, training_service: TrainingService
+    untrainable_project: ModelProject, training_service: TrainingService
 ) -> None:
-    other = training_service.new_project(poor.account, name="q")
+    other = training_service.new_project(untrainable_project.account, name="q")
     other.dataset([line("nothing.jpg", bucket=other.bucket)])
-    assert poor.train(ClientToken="RunOnce")["Status"] == "TRAINING_FAILED"
+    assert untrainable_project.train(ClientToken="RunOnce")["Status"] == "TRAINING_FAILED"
     assert other.train(ClientToken="mine")["Status"] == "TRAINING_FAILED"
     assert other.train(ClientToken="RunOnce")["ModelVersion"] == "2"
-    assert (poor.versions(), other.versions()) == (["1"], ["1", "2"])
+    assert (untrainable_project.versions(), other.versions()) == (["1"], ["1", "2"])
 
 
-def test_a_refused_training_spends_no_token(poor: ModelProject, training_service: TrainingService) -> None:
+def test_a_refused_training_spends_no_token(
+    untrainable_project: ModelProject, training_service: TrainingService
+) -> None:
     with training_service.paused_worker():
-        poor.create(ClientToken="1")
-        poor.create(ClientToken="2")
-        members = {**poor.of, "OutputConfig": poor.output, "ClientToken": "t"}
-        error = error_response(poor.client.create_model, **members)
+        untrainable_project.create(ClientToken="1")
+        untrainable_project.create(ClientToken="2")
+        members = {**untrainable_project.of, "OutputConfig": untrainable_project.output, "ClientToken": "t"}
+        error = error_response(untrainable_project.client.create_model, **members)
         assert error["Error"]["Code"] == "ServiceQuotaExceededException"
-        poor.client.delete_model(**poor.of, ModelVersion="2")
-        assert poor.create(ClientToken="t")["ModelVersion"] == "3"
+        untrainable_project.client.delete_model(**untrainable_project.of, ModelVersion="2")
+        assert untrainable_project.create(ClientToken="t")["ModelVersion"] == "3"
 
 
 def test_a_repetition_brings_no_deleted_model_back(
-    poor: ModelProject, training_service: TrainingService
+    untrainable_project: ModelProject, training_service: TrainingService
 ) -> None:
     with training_service.paused_worker():
-        poor.create(ClientToken="t")
+        untrainable_project.create(ClientToken="t")
         for _ in range(2):
-            poor.client.delete_model(**poor.of, ModelVersion="1", ClientToken="d")
-        error = error_response(poor.client.create_model, **poor.of, OutputConfig=poor.output, ClientToken="t")
+            untrainable_project.client.delete_model(
+                **untrainable_project.of, ModelVersion="1", ClientToken="d"
+            )
+        error = error_response(
+            untrainable_project.client.create_model,
+            **untrainable_project.of,
+            OutputConfig=untrainable_project.output,
+            ClientToken="t",
+        )
         assert "has been deleted since" in message_of(error)
-        assert queued_jobs(training_service.storage, poor.account) == []
-    assert poor.versions() == []
+        assert queued_jobs(training_service.storage, untrainable_project.account) == []
+    assert untrainable_project.versions() == []
 
 
 def test_one_token_for_every_start_and_stop(project: ModelProject, classifier: ModelProject) -> None:
@@ -138,26 +149,32 @@ def test_the_token_of_a_failed_start_starts_anew(project: ModelProject) -> None:
         assert starts_of(project) == number
 
 
-def test_tokens_of_a_model_end_with_it(poor: ModelProject, training_service: TrainingService) -> None:
-    poor.put(1)
-    poor.start(ClientToken="s")
-    assert poor.ended("1", "STARTING_HOSTING")["Status"] == "HOSTING_FAILED"
-    poor.client.delete_model(**poor.of, ModelVersion="1", ClientToken="d")
+def test_tokens_of_a_model_end_with_it(
+    untrainable_project: ModelProject, training_service: TrainingService
+) -> None:
+    untrainable_project.put(1)
+    untrainable_project.start(ClientToken="s")
+    assert untrainable_project.ended("1", "STARTING_HOSTING")["Status"] == "HOSTING_FAILED"
+    untrainable_project.client.delete_model(**untrainable_project.of, ModelVersion="1", ClientToken="d")
     error = error_response(
-        poor.client.start_model, **poor.of, ModelVersion="1", MinInferenceUnits=1, ClientToken="s"
+        untrainable_project.client.start_model,
+        **untrainable_project.of,
+        ModelVersion="1",
+        MinInferenceUnits=1,
+        ClientToken="s",
     )
     assert (error["Error"]["Code"], error["ResourceType"]) == ("ResourceNotFoundException", "MODEL")
     with training_service.storage.database.read() as connection:
-        tokens = client_tokens.select().where(client_tokens.c.account_id == poor.account)
+        tokens = client_tokens.select().where(client_tokens.c.account_id == untrainable_project.account)
         tokens = tokens.where(client_tokens.c.resource_type == "MODEL")
         assert [(row.operation, row.token) for row in connection.execute(tokens)] == [("DeleteModel", "d")]
 
 
 def test_a_training_that_always_loses_its_workers_is_given_up(
-    poor: ModelProject, training_service: TrainingService
+    untrainable_project: ModelProject, training_service: TrainingService
 ) -> None:
     with training_service.paused_worker():
-        poor.create(ClientToken="t")
+        untrainable_project.create(ClientToken="t")
         for _ in range(queue.MAX_ATTEMPTS):
             job = queue.claim(training_service.storage.database, "dead", [TRAIN_JOB])
             assert job
@@ -165,11 +182,11 @@ def test_a_training_that_always_loses_its_workers_is_given_up(
             left = training_service.service.data_dir / "training" / f"{job.id}-{job.attempts}"
             left.mkdir(parents=True)
             queue.requeue(training_service.storage.database, "dead")
-    described = poor.ended()
+    described = untrainable_project.ended()
     assert described["Status"] == "TRAINING_FAILED"
     assert described["StatusMessage"].startswith(
         "Service fault: the training was started 3 times and never finished"
     )
-    assert queued_jobs(training_service.storage, poor.account) == []
+    assert queued_jobs(training_service.storage, untrainable_project.account) == []
     assert list((training_service.service.data_dir / "training").glob(f"{job.id}-*")) == []
-    assert poor.create(ClientToken="t")["ModelVersion"] == "2"
+    assert untrainable_project.create(ClientToken="t")["ModelVersion"] == "2"

@@ -17,8 +17,8 @@ pytest_plugins = ["model_fixtures"]
 
 
 @pytest.fixture
-def ready(project: ModelProject) -> ModelProject:
-    """A project with a training dataset, from which nothing can be learnt."""
+def untrainable_project(project: ModelProject) -> ModelProject:
+    """A project with a training dataset that is too small: each training fails at once."""
     project.dataset([line("nothing.jpg", bucket=project.bucket)])
     return project
 
@@ -27,33 +27,35 @@ def arn(project: ModelProject, version: int) -> str:
     return f"arn:aws:lookoutvision:{REGION}:{project.account}:model/p/{version}"
 
 
-def test_what_is_told_of_a_training(ready: ModelProject, training_service: TrainingService) -> None:
+def test_the_description_of_a_training(
+    untrainable_project: ModelProject, training_service: TrainingService
+) -> None:
     with training_service.paused_worker():
-        made = ready.create(Description="line-7.2_b", KmsKeyId="alias/k", Tags=[])
-        described = ready.describe("1")
-        [listed] = ready.client.list_models(**ready.of)["Models"]
+        made = untrainable_project.create(Description="line-7.2_b", KmsKeyId="alias/k", Tags=[])
+        described = untrainable_project.describe("1")
+        [listed] = untrainable_project.client.list_models(**untrainable_project.of)["Models"]
     assert isinstance(made.pop("CreationTimestamp"), datetime)
     assert made == {
         "ModelVersion": "1",
-        "ModelArn": arn(ready, 1),
+        "ModelArn": arn(untrainable_project, 1),
         "Description": "line-7.2_b",
         "Status": "TRAINING",
         "StatusMessage": "The model is being trained.",
     }
-    # While a model is in training there are no figures, and nothing stands for them.
+    # While a model is in training there are no performance, and nothing stands for them.
     assert {name: listed[name] for name in made} == made
     assert set(listed) == {*made, "CreationTimestamp"}
-    assert described == {**listed, "OutputConfig": ready.output, "KmsKeyId": "alias/k"}
+    assert described == {**listed, "OutputConfig": untrainable_project.output, "KmsKeyId": "alias/k"}
 
 
-def test_what_is_told_of_a_trained_model(project: ModelProject) -> None:
+def test_the_description_of_a_trained_model(project: ModelProject) -> None:
     project.put(7, output_prefix="k_fold_", description="d")
-    figures = {"F1Score": 0.75, "Recall": 0.6, "Precision": 1.0}
+    performance = {"F1Score": 0.75, "Recall": 0.6, "Precision": 1.0}
     described = project.describe("7")
     assert (
         described["Performance"]
         == project.client.list_models(**project.of)["Models"][0]["Performance"]
-        == figures
+        == performance
     )
     assert described["EvaluationEndTimestamp"].timestamp() == 1_600_000_060
     # The prefix is put before the names as it is.
@@ -65,22 +67,26 @@ def test_what_is_told_of_a_trained_model(project: ModelProject) -> None:
     assert not {"Performance", "EvaluationResult", "EvaluationEndTimestamp"} & set(project.describe("8"))
 
 
-def test_an_output_without_prefix(ready: ModelProject, training_service: TrainingService) -> None:
+def test_an_output_without_prefix(
+    untrainable_project: ModelProject, training_service: TrainingService
+) -> None:
     with training_service.paused_worker():
-        ready.create(OutputConfig={"S3Location": {"Bucket": ready.bucket}})
-        assert ready.describe()["OutputConfig"] == {"S3Location": {"Bucket": ready.bucket, "Prefix": ""}}
-        ready.client.delete_model(**ready.of, ModelVersion="1")
+        untrainable_project.create(OutputConfig={"S3Location": {"Bucket": untrainable_project.bucket}})
+        assert untrainable_project.describe()["OutputConfig"] == {
+            "S3Location": {"Bucket": untrainable_project.bucket, "Prefix": ""}
+        }
+        untrainable_project.client.delete_model(**untrainable_project.of, ModelVersion="1")
 
 
-def test_versions_are_never_used_again(ready: ModelProject) -> None:
-    assert [ready.train()["ModelVersion"] for _ in range(2)] == ["1", "2"]
-    assert ready.describe("latest")["ModelVersion"] == "2"
-    ready.client.delete_model(**ready.of, ModelVersion="2")
+def test_versions_are_never_used_again(untrainable_project: ModelProject) -> None:
+    assert [untrainable_project.train()["ModelVersion"] for _ in range(2)] == ["1", "2"]
+    assert untrainable_project.describe("latest")["ModelVersion"] == "2"
+    untrainable_project.client.delete_model(**untrainable_project.of, ModelVersion="2")
     # The latest is the highest that is there.
-    assert ready.describe("latest")["ModelVersion"] == "1"
-    ready.client.delete_model(**ready.of, ModelVersion="1")
-    assert ready.train()["ModelVersion"] == "3"
-    assert ready.versions() == ["3"]
+    assert untrainable_project.describe("latest")["ModelVersion"] == "1"
+    untrainable_project.client.delete_model(**untrainable_project.of, ModelVersion="1")
+    assert untrainable_project.train()["ModelVersion"] == "3"
+    assert untrainable_project.versions() == ["3"]
 
 
 def test_pages_of_models(project: ModelProject, training_service: TrainingService) -> None:
@@ -146,32 +152,38 @@ def test_a_training_from_a_dataset_that_failed(project: ModelProject) -> None:
     assert error["Error"]["Code"] == "ConflictException"
 
 
-def test_a_prefix_that_makes_the_key_too_long(ready: ModelProject, training_service: TrainingService) -> None:
-    output = {"S3Location": {"Bucket": ready.bucket, "Prefix": "x" * 1000}}
-    error = error_response(ready.client.create_model, **ready.of, OutputConfig=output)
+def test_a_prefix_that_makes_the_key_too_long(
+    untrainable_project: ModelProject, training_service: TrainingService
+) -> None:
+    output = {"S3Location": {"Bucket": untrainable_project.bucket, "Prefix": "x" * 1000}}
+    error = error_response(
+        untrainable_project.client.create_model, **untrainable_project.of, OutputConfig=output
+    )
     assert error["Error"]["Code"] == "ValidationException"
     assert "a key of 1027 characters" in error["Error"]["Message"]
     with training_service.paused_worker():
-        assert ready.create()["ModelVersion"] == "1"
+        assert untrainable_project.create()["ModelVersion"] == "1"
 
 
 @pytest.mark.parametrize("prefix", ["./out/", "a/../b/"])
-def test_a_prefix_that_makes_no_key(prefix: str, ready: ModelProject) -> None:
-    output = {"S3Location": {"Bucket": ready.bucket, "Prefix": prefix}}
-    error = error_response(ready.client.create_model, **ready.of, OutputConfig=output)
+def test_a_prefix_that_makes_no_key(prefix: str, untrainable_project: ModelProject) -> None:
+    output = {"S3Location": {"Bucket": untrainable_project.bucket, "Prefix": prefix}}
+    error = error_response(
+        untrainable_project.client.create_model, **untrainable_project.of, OutputConfig=output
+    )
     assert error["Error"]["Code"] == "ValidationException"
     assert repr(prefix) in error["Error"]["Message"]
 
 
 def test_the_output_bucket_must_be_one_of_the_keys(
-    ready: ModelProject, training_service: TrainingService
+    untrainable_project: ModelProject, training_service: TrainingService
 ) -> None:
-    limited = training_service.client(ready.account, buckets=["parts-*"])
+    limited = training_service.client(untrainable_project.account, buckets=["parts-*"])
     output = {"S3Location": {"Bucket": "secrets", "Prefix": ""}}
-    error = error_response(limited.create_model, **ready.of, OutputConfig=output)
+    error = error_response(limited.create_model, **untrainable_project.of, OutputConfig=output)
     assert error["Error"]["Code"] == "AccessDeniedException"
     assert error["Error"]["Message"].endswith("lookoutvision:CreateModel on resource: arn:aws:s3:::secrets")
-    assert ready.versions() == []
+    assert untrainable_project.versions() == []
 
 
 def test_a_project_with_models_stays(project: ModelProject) -> None:
@@ -223,24 +235,36 @@ def test_who_may_do_nothing_with_models(
     assert project.versions() == ["1"]
 
 
-def test_who_may_train_but_not_tag(ready: ModelProject, training_service: TrainingService) -> None:
-    client = training_service.client(ready.account, allow=["lookoutvision:CreateModel"])
-    members = {**ready.of, "OutputConfig": ready.output, "Tags": [{"Key": "a", "Value": "b"}]}
+def test_who_may_train_but_not_tag(
+    untrainable_project: ModelProject, training_service: TrainingService
+) -> None:
+    client = training_service.client(untrainable_project.account, allow=["lookoutvision:CreateModel"])
+    members = {
+        **untrainable_project.of,
+        "OutputConfig": untrainable_project.output,
+        "Tags": [{"Key": "a", "Value": "b"}],
+    }
     error = error_response(client.create_model, **members)
     assert error["Error"]["Code"] == "AccessDeniedException"
     assert "lookoutvision:TagResource" in error["Error"]["Message"]
-    assert ready.versions() == []
+    assert untrainable_project.versions() == []
 
 
-def test_who_may_do_one_thing_with_models(ready: ModelProject, training_service: TrainingService) -> None:
-    ready.put(1)
+def test_who_may_do_one_thing_with_models(
+    untrainable_project: ModelProject, training_service: TrainingService
+) -> None:
+    untrainable_project.put(1)
     with training_service.paused_worker():
-        for operation, members in requests(ready).items():
+        for operation, members in requests(untrainable_project).items():
             allow = [f"lookoutvision:{operation}"]
-            call = method_of(training_service.client(ready.account, allow=allow, project=["p"]), operation)
+            call = method_of(
+                training_service.client(untrainable_project.account, allow=allow, project=["p"]), operation
+            )
             if operation in {"DetectAnomalies", "StopModel"}:
-                ready.put(1, "TRAINED")  # which isn't hosted: the right is there, the state isn't
+                untrainable_project.put(
+                    1, "TRAINED"
+                )  # which isn't hosted: the right is there, the state isn't
                 assert error_response(call, **members)["Error"]["Code"] == "ConflictException"
             else:
                 assert call(**members)
-    assert ready.versions() == ["2"]
+    assert untrainable_project.versions() == ["2"]

@@ -84,7 +84,7 @@ def mutate(draw: st.DrawFn, holder: Any, key: Any) -> None:
 
 
 @pytest.fixture
-def furnished(signed_http: SignedHttpClient) -> SignedHttpClient:
+def with_projects(signed_http: SignedHttpClient) -> SignedHttpClient:
     """With a project of each name that requests have, and a dataset in it: there is something to meet."""
     for name in ("1", "p"):
         signed_http.send("POST", "/2020-11-20/projects", body=json.dumps({"ProjectName": name}).encode())
@@ -105,8 +105,8 @@ def is_known(answer: HttpResponse) -> bool:
 
 @calmly
 @given(request=almost_valid_requests())
-def test_requests_that_are_almost_valid(request: tuple[Any, ...], furnished: SignedHttpClient) -> None:
-    assert is_known(furnished.send(*request))
+def test_requests_that_are_almost_valid(request: tuple[Any, ...], with_projects: SignedHttpClient) -> None:
+    assert is_known(with_projects.send(*request))
 
 
 methods = st.sampled_from(["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"])
@@ -138,10 +138,10 @@ def test_requests_of_all_kinds(
     query: list[str],
     body: bytes,
     token: str | None,
-    furnished: SignedHttpClient,
+    with_projects: SignedHttpClient,
 ) -> None:
     method, path = route
     for label in labels:
         path = re.sub(r"\{\w+\}", lambda _, label=label: label, path, count=1)
     headers = {} if token is None else {"X-Amzn-Client-Token": token}
-    assert is_known(furnished.send(method, path, "&".join(query), body, headers))
+    assert is_known(with_projects.send(method, path, "&".join(query), body, headers))
