@@ -1,8 +1,8 @@
 """An inference unit without an engine, for tests of its pool: each image says what it does.
 
 It reads and writes as ``hosting.replica`` does. The artifact and the images are JSON objects: ``answer`` and
-``fault`` are what is answered; ``die`` ends the process; ``sleep`` waits so many seconds; ``gate`` waits until
-there is such a file; ``once`` makes it so only for the first process to create this file; ``garbage`` answers
+``fault`` are what is answered; ``die`` ends the process; ``sleep`` waits so many seconds; ``gate`` waits for
+such a file; ``once`` makes it so only for the first process to create this file; ``garbage`` answers
 nonsense.
 """
 
