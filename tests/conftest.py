@@ -73,15 +73,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def _forever() -> Iterator[ExitStack]:
+def _session_stack() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
 
 
 @pytest.fixture(scope="session")
-def postgres_server(_forever: ExitStack) -> Callable[[], PostgresServer]:
+def postgres_server(_session_stack: ExitStack) -> Callable[[], PostgresServer]:
     """A function: the server, started when it is first asked for."""
-    return cache(lambda: _forever.enter_context(PostgresServer()))
+    return cache(lambda: _session_stack.enter_context(PostgresServer()))
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def new_database(database: str, postgres_server: Callable[[], PostgresServer]) -
 
 
 @pytest.fixture(scope="session")
-def _services(_forever: ExitStack) -> dict[str, tuple[Service, Storage]]:
+def _services(_session_stack: ExitStack) -> dict[str, tuple[Service, Storage]]:
     return {}
 
 
@@ -71,12 +71,12 @@ def service(
     database: str,
     new_database: NewDatabase,
     _services: dict[str, tuple[Service, Storage]],
-    _forever: ExitStack,
+    _session_stack: ExitStack,
 ) -> Service:
     # A session's parameters may alternate between tests, and a service lasts longer than one turn.
     if database not in _services:
-        service = _forever.enter_context(running_service(flags=new_database()))
-        _services[database] = service, _forever.enter_context(storage_of(service))
+        service = _session_stack.enter_context(running_service(flags=new_database()))
+        _services[database] = service, _session_stack.enter_context(storage_of(service))
     return _services[database][0]
 
 
@@ -169,10 +169,10 @@ def second_process(
     database: str,
     start_second_process: Callable[[], Any],
     _second_processes: dict[str, Service],
-    _forever: ExitStack,
+    _session_stack: ExitStack,
 ) -> Service:
     if database not in _second_processes:
-        _second_processes[database] = _forever.enter_context(start_second_process())
+        _second_processes[database] = _session_stack.enter_context(start_second_process())
     return _second_processes[database]
 
 

@@ -18,7 +18,7 @@ Trainings and hosted models are kept away from the shared ``service``, since oth
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,35 +233,35 @@ _ROW: dict[str, Any] = {
 _FIGURES = {"evaluated_at": 1_600_000_060_000, "f1": 0.75, "recall": 0.6, "precision": 1.0}
 
 
-Kept = tuple[ExitStack, dict[tuple[str, str], Any]]
+@pytest.fixture(scope="session")
+def _training_service_on(_session_stack: ExitStack) -> Callable[[str, NewDatabase], TrainingService]:
+    # A session's parameters may alternate between tests, and a service lasts longer than one turn.
+    started: dict[str, TrainingService] = {}
+
+    def training_service_on(database: str, new_database: NewDatabase) -> TrainingService:
+        if database not in started:
+            service = _session_stack.enter_context(running_service(flags=new_database()))
+            storage = _session_stack.enter_context(storage_of(service))
+            started[database] = TrainingService(service, storage)
+        return started[database]
+
+    return training_service_on
 
 
 @pytest.fixture(scope="session")
-def _kept() -> Iterator[Kept]:
-    # A session's parameters may alternate between tests, and what is here lasts longer than one turn.
-    with ExitStack() as stack:
-        yield stack, {}
-
-
-def _studio(kept: Kept, database: str, flags: Sequence[str]) -> TrainingService:
-    stack, things = kept
-    if ("training_service", database) not in things:
-        service = stack.enter_context(running_service(flags=flags))
-        things["training_service", database] = TrainingService(
-            service, stack.enter_context(storage_of(service))
-        )
-    return things["training_service", database]  # type: ignore[no-any-return]
+def training_service(
+    database: str,
+    new_database: NewDatabase,
+    _training_service_on: Callable[[str, NewDatabase], TrainingService],
+) -> TrainingService:
+    return _training_service_on(database, new_database)
 
 
 @pytest.fixture(scope="session")
-def training_service(database: str, new_database: NewDatabase, _kept: Kept) -> TrainingService:
-    known = ("training_service", database) in _kept[1]
-    return _studio(_kept, database, [] if known else new_database())
-
-
-@pytest.fixture(scope="session")
-def sqlite_training_service(_kept: Kept) -> TrainingService:
-    return _studio(_kept, "sqlite", [])
+def sqlite_training_service(
+    _training_service_on: Callable[[str, NewDatabase], TrainingService],
+) -> TrainingService:
+    return _training_service_on("sqlite", list)
 
 
 @pytest.fixture

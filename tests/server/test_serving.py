@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from postgres_server import PostgresServer
 from project_calls import names
 from sdk_errors import error_response
-from services import NewDatabase, client_of, owner_of
+from services import NewDatabase, client_of, first_key_of
 from signed_http import SignedHttpClient
 
 from airflow_provider_lookoutvision.testing.service import Service, running_service
@@ -72,11 +72,11 @@ def test_it_listens_to_the_world_with_tls(certificate: tuple[Path, Path]) -> Non
     flags += ["--tls-certificate", str(certificate[0]), "--tls-key", str(certificate[1])]
     with running_service(flags=flags) as service:
         endpoint_url = service.endpoint_url.replace("http:", "https:")
-        client = client_of(endpoint_url, owner_of(service), verify=str(certificate[0]))
+        client = client_of(endpoint_url, first_key_of(service), verify=str(certificate[0]))
         client.create_project(ProjectName="p")
         assert names(client) == ["p"]
         with pytest.raises((OSError, HTTPException)):
-            SignedHttpClient(service.endpoint_url, owner_of(service)).send("GET", "/healthz")
+            SignedHttpClient(service.endpoint_url, first_key_of(service)).send("GET", "/healthz")
         # The client's connection is idle and still open, and no reason to wait.
         service.stop()
         assert service.process.returncode == 0
@@ -87,8 +87,8 @@ def test_it_listens_to_the_world_when_told_and_serves_the_regions_it_is_told() -
     flags = ["--host", "0.0.0.0", "--allow-plaintext", "--no-worker", "--regions", "eu-central-1, us-east-1"]
     with running_service(flags=flags) as service:
         for region in ("eu-central-1", "us-east-1"):
-            assert names(client_of(service.endpoint_url, owner_of(service), region=region)) == []
-        elsewhere = client_of(service.endpoint_url, owner_of(service), region="us-west-2")
+            assert names(client_of(service.endpoint_url, first_key_of(service), region=region)) == []
+        elsewhere = client_of(service.endpoint_url, first_key_of(service), region="us-west-2")
         error = error_response(elsewhere.list_projects)
         assert error["Error"]["Code"] == "AuthorizationHeaderMalformed"
         assert error["ResponseMetadata"]["HTTPStatusCode"] == 403
@@ -233,7 +233,7 @@ def test_when_the_database_goes_away_and_comes_back(
     url = postgres_server().new_database()
     name = url.partition("@/")[2].partition("?")[0]
     with running_service(flags=["--database-url", url, "--no-worker"]) as service:
-        signed_http = SignedHttpClient(service.endpoint_url, owner_of(service))
+        signed_http = SignedHttpClient(service.endpoint_url, first_key_of(service))
         assert signed_http.send("GET", "/healthz").status == 200
         postgres_server().execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         postgres_server().execute(

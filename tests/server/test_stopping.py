@@ -25,7 +25,7 @@ from import_jobs import (
 from polling import until
 from project_calls import PROJECTS, ProjectClient, body_of
 from service_processes import is_alive, workers
-from services import NewService, Storage, owner_of, storage_of
+from services import NewService, Storage, first_key_of, storage_of
 from signed_http import SignedHttpClient, connect, read_response, signed_head
 
 from airflow_provider_lookoutvision.testing.service import Service
@@ -43,7 +43,7 @@ def projects_locked(storage: Storage) -> Iterator[None]:
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_signals_let_it_finish_what_is_under_way(first: signal.Signals, new_service: NewService) -> None:
     service = new_service()
-    projects_client = ProjectClient(SignedHttpClient(service.endpoint_url, owner_of(service)))
+    projects_client = ProjectClient(SignedHttpClient(service.endpoint_url, first_key_of(service)))
     with storage_of(service) as storage, ExitStack() as requests:
         with projects_locked(storage):
             answers = [
@@ -123,7 +123,7 @@ def test_it_waits_neither_for_the_idle_nor_longer_than_set(new_service: NewServi
     with connect(service.endpoint_url) as idle, connect(service.endpoint_url) as dawdling:
         idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert read_response(idle).startswith("HTTP/1.1 200 ")
-        signed_http = SignedHttpClient(service.endpoint_url, owner_of(service))
+        signed_http = SignedHttpClient(service.endpoint_url, first_key_of(service))
         announced = {"Content-Length": "1"}
         dawdling.sendall(signed_head(signed_http, "POST", PROJECTS, b"x", **announced, Expect="100-continue"))
         assert read_response(dawdling).startswith("HTTP/1.1 100 ")  # and now it waits for a body

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from project_calls import names
 from sdk_errors import error_response
-from services import NewService, client_of, owner_of, storage_of
+from services import NewService, client_of, first_key_of, storage_of
 
 from airflow_provider_lookoutvision.server.calls import throttling
 from airflow_provider_lookoutvision.server.calls.access import AccessKey, Caller
@@ -20,7 +20,7 @@ from airflow_provider_lookoutvision.testing.service import Service, running_serv
 
 def test_the_quota_of_projects(new_service: NewService) -> None:
     service = new_service("--max-projects", "3", "--no-worker")
-    client = client_of(service.endpoint_url, owner_of(service))
+    client = client_of(service.endpoint_url, first_key_of(service))
 
     def create(number: int) -> str:
         try:
@@ -46,7 +46,7 @@ def test_the_quota_of_projects(new_service: NewService) -> None:
     assert error_response(client.create_project, ProjectName=made[0])["Error"]["Code"] == "ConflictException"
     assert client.create_project(ProjectName=made[0], ClientToken=f"t{made[0][1:]}")
 
-    elsewhere = client_of(service.endpoint_url, owner_of(service), region="us-east-1")
+    elsewhere = client_of(service.endpoint_url, first_key_of(service), region="us-east-1")
     assert elsewhere.create_project(ProjectName="more")
     client.delete_project(ProjectName=made[0])
     assert client.create_project(ProjectName="more", ClientToken="more")
@@ -60,7 +60,7 @@ def slow_service() -> Iterator[Service]:
 
 
 def test_the_rate_of_requests(slow_service: Service) -> None:
-    client = client_of(slow_service.endpoint_url, owner_of(slow_service))
+    client = client_of(slow_service.endpoint_url, first_key_of(slow_service))
     assert names(client) == []
     error = error_response(client.list_projects)
     assert error["Error"] == {

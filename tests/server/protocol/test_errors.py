@@ -14,7 +14,7 @@ from botocore.model import ServiceModel
 from model_requests import MODEL
 from project_calls import names
 from sdk_errors import error_response
-from services import NewService, client_of, owner_of, storage_of
+from services import NewService, client_of, first_key_of, storage_of
 from signed_http import SignedHttpClient
 
 from airflow_provider_lookoutvision.server.protocol import errors, rest_json
@@ -99,7 +99,7 @@ def test_every_answer_has_a_request_id_of_its_own(signed_http: SignedHttpClient)
 
 def test_a_fault_of_the_service(new_service: NewService) -> None:
     service = new_service("--no-worker")
-    client = client_of(service.endpoint_url, owner_of(service))
+    client = client_of(service.endpoint_url, first_key_of(service))
     with storage_of(service) as storage, storage.database.write() as connection:
         connection.execute(sa.text("ALTER TABLE projects RENAME COLUMN name TO gone"))
     error = error_response(client.list_projects)
