@@ -57,7 +57,7 @@ def wait_for_end(process: subprocess.Popen[str]) -> Outcome:
 
 
 def error_message(outcome: Outcome) -> str:
-    """The one line in which a command told why it did nothing."""
+    """The one line with which a command fails."""
     assert outcome.status == 2, outcome
     assert outcome.out == ""
     assert outcome.err.startswith("lookoutvision: ")

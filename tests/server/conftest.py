@@ -1,8 +1,8 @@
 """A real service on each database, clients of it, raw requests, and what the service logged of them.
 
 =============== ======== ===============================================================================
-``database``    session  ``"sqlite"``, then ``"postgresql"``: whoever uses it, or one of the fixtures below,
-                         runs on both. ``pytest --database=sqlite`` (or ``postgresql``) leaves one out, and
+``database``    session  ``"sqlite"``, then ``"postgresql"``: tests that use it, or one of the fixtures below,
+                         run on both. ``pytest --database=sqlite`` (or ``postgresql``) leaves one out, and
                          so does ``@pytest.mark.one_database``, for what is the same on every database.
 ``new_database`` session a function: the flags that give ``lookoutvision`` an empty database of that kind
 ``service``     session  the running service (``testing.service.Service``), shared by all tests

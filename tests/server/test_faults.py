@@ -1,4 +1,4 @@
-"""Answers that get lost, and servers that die: who asks again learns what happened, and it happened once."""
+"""Lost answers and killed servers: a repeated request gets the first answer, and takes effect once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_provider_lookoutvision.testing.service import Service, running_serv
 def killed_service(
     database: str, new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    """A service to be killed; whoever kills it starts it again."""
+    """A service to be killed; a test that kills it starts it again."""
     folder = tmp_path_factory.mktemp(f"killed_service-{database}")
     with running_service(folder, [*new_database(), "--no-worker"]) as service:
         yield service
@@ -120,7 +120,7 @@ def test_a_server_that_dies_while_many_create(
         .paginate()
     )
     there = {project["ProjectName"]: project for page in pages for project in page["Projects"]}
-    # What was answered is there; what is there was asked for; what was neither is now told to the asker.
+    # What was answered exists; what exists was requested; the repetition answers all.
     assert set(answered) <= set(there) <= asked
     unanswered = asked - set(answered)
     assert unanswered

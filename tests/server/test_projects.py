@@ -13,7 +13,7 @@ from services import REGION, MakeClient
 from signed_http import SignedHttpClient
 
 
-def test_create_tells_what_it_made(client, account) -> None:
+def test_create_returns_the_project(client, account) -> None:
     before = datetime.now(UTC)
     made = client.create_project(ProjectName="Line-7_a")["ProjectMetadata"]
     assert made["ProjectArn"] == f"arn:aws:lookoutvision:{REGION}:{account}:project/Line-7_a"

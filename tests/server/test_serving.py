@@ -83,7 +83,7 @@ def test_it_listens_to_the_world_with_tls(certificate: tuple[Path, Path]) -> Non
         assert "exceeded" not in service.log_file.read_text()
 
 
-def test_it_listens_to_the_world_when_told_and_serves_the_regions_it_is_told() -> None:
+def test_it_listens_without_tls_and_serves_some_regions_if_set() -> None:
     flags = ["--host", "0.0.0.0", "--allow-plaintext", "--no-worker", "--regions", "eu-central-1, us-east-1"]
     with running_service(flags=flags) as service:
         for region in ("eu-central-1", "us-east-1"):

@@ -78,7 +78,7 @@ def test_the_token_that_created_answers_for_as_long_as_the_project_lives(
     assert projects_client.names() == ["p"]
 
 
-def test_other_parameters_are_refused_and_told_what_the_token_made(projects_client: ProjectClient) -> None:
+def test_other_parameters_are_refused_with_the_resource_of_the_token(projects_client: ProjectClient) -> None:
     first = projects_client.create("p", "t")
     assert is_conflict(projects_client.create("q", "t"), WITH_OTHER_PARAMETERS)
     assert projects_client.names() == ["p"]
@@ -266,7 +266,7 @@ def test_many_tokens_for_one_name_at_one_instant(
 def test_a_crowd_that_creates_and_deletes_meets_no_fault(
     projects_client: ProjectClient, second_process: Service
 ) -> None:
-    """Few names and few tokens, in any order: whoever waits for whom, nobody waits for ever."""
+    """Few names and few tokens, in any order: there is no deadlock."""
     other = ProjectClient(replace(projects_client.signed_http, endpoint_url=second_process.endpoint_url))
 
     def visit(seed: int) -> Counter[int]:

@@ -42,7 +42,7 @@ def test_the_quota_of_projects(new_service: NewService) -> None:
     assert (error["ResourceId"], error["ResourceType"]) == ("more", "PROJECT")
     assert "has 3 projects in eu-central-1" in error["Error"]["Message"]
     assert names(client) == made
-    # A name that is taken is told as that, and a repeated request is no new project.
+    # A name that exists has its own error, and a repeated request is no new project.
     assert error_response(client.create_project, ProjectName=made[0])["Error"]["Code"] == "ConflictException"
     assert client.create_project(ProjectName=made[0], ClientToken=f"t{made[0][1:]}")
 

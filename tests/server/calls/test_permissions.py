@@ -75,7 +75,7 @@ def test_patterns_that_do_not(pattern: str, make_client: MakeClient) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_no_operation_goes_unasked(name: str, service: Service, new_key: NewKey) -> None:
+def test_every_operation_needs_permission(name: str, service: Service, new_key: NewKey) -> None:
     others = [f"lookoutvision:{other}" for other in OPERATIONS if other != name]
     request = Case(name, minimal(OPERATIONS[name])).request()
     answer = SignedHttpClient(service.endpoint_url, new_key(allow=others)).send(
@@ -132,14 +132,14 @@ def test_pages_are_full_for_who_sees_little(make_client: MakeClient) -> None:
     assert "NextToken" not in last
 
 
-def test_whether_a_project_exists_is_not_told_to_who_may_not_see_it(make_client: MakeClient) -> None:
+def test_the_error_does_not_show_whether_a_hidden_project_exists(make_client: MakeClient) -> None:
     make_client().create_project(ProjectName="secret")
     client = make_client(project=["public-*"])
     there, not_there = (denied(client.describe_project, ProjectName=name) for name in ("secret", "nothing"))
     assert there.replace("secret", "nothing") == not_there
 
 
-def test_a_name_that_breaks_the_rules_is_told_before_the_permission(make_client: MakeClient) -> None:
+def test_names_are_validated_before_permissions(make_client: MakeClient) -> None:
     client = make_client(project=["public-*"])
     assert (
         error_response(client.describe_project, ProjectName="a b")["Error"]["Code"] == "ValidationException"

@@ -126,7 +126,7 @@ def test_a_single_line_of_300_million_bytes_costs_no_memory(
     with (project.folder / "x.manifest").open("wb") as file:
         file.truncate(300_000_000)  # all of it zeros, and none of it on the disk
     worker = Path(f"/proc/{worker_of(service)}")
-    (worker / "clear_refs").write_text("5")  # the peak begins anew
+    (worker / "clear_refs").write_text("5")  # resets the peak
     before = _kilobytes(worker, "VmRSS")
     described = project.created(DatasetSource=project.source())
     assert described["StatusMessage"] == (

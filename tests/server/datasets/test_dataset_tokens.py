@@ -60,7 +60,7 @@ def test_a_repetition_in_progress_and_after(
     )
 
 
-def test_a_token_whose_dataset_failed_begins_anew(project: DatasetProject) -> None:
+def test_a_token_whose_dataset_failed_starts_again(project: DatasetProject) -> None:
     request = {**OF, "DatasetSource": project.source(b"no JSON"), "ClientToken": "t"}
     first = project.client.create_dataset(**request)["DatasetMetadata"]
     assert project.settled()["Status"] == "CREATE_FAILED"
@@ -116,13 +116,13 @@ def test_a_token_replaces_no_dataset_but_its_own(project: DatasetProject) -> Non
     assert project.describe() == described
 
 
-def test_a_token_whose_failed_dataset_was_deleted_begins_anew(project: DatasetProject) -> None:
+def test_a_token_whose_failed_dataset_was_deleted_starts_again(project: DatasetProject) -> None:
     project.created(b"no JSON", ClientToken="t")
     project.delete()
     assert project.created(manifest(line()), ClientToken="t")["Status"] == "CREATE_COMPLETE"
 
 
-def test_a_token_whose_update_failed_begins_anew(project: DatasetProject) -> None:
+def test_a_token_whose_update_failed_starts_again(project: DatasetProject) -> None:
     project.created(manifest(line("1.png")))
     for changes, status in (
         (b"no JSON", "UPDATE_FAILED_ROLLBACK_COMPLETE"),

@@ -112,7 +112,7 @@ def test_what_need_not_be_understood_stays_as_it_came(document: dict[str, Any]) 
     assert entry.line == compact(document)
 
 
-def test_a_label_that_only_its_metadata_tells_of() -> None:
+def test_a_label_that_has_only_metadata() -> None:
     entry = read(encoded(without(line(label="anomaly"), "anomaly-label")))
     assert json.loads(entry.line) == line(label="anomaly")
 

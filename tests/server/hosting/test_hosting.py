@@ -72,7 +72,7 @@ def test_the_life_of_a_hosted_model(model: ModelProject, training_service: Train
 
 
 def stopped_while_many_ask(model: ModelProject, training_service: TrainingService) -> None:
-    """Whoever asks is answered, or told that the model isn't hosted any more."""
+    """Every request is answered, or fails because the model isn't hosted any more."""
     clients = [training_service.client(model.account) for _ in range(4)]
     outcomes: Counter[str] = Counter()
 
@@ -164,7 +164,7 @@ def test_hosted_again_after_everything_was_killed(classifier: ModelProject) -> N
 
 
 def overloaded(project: ModelProject, service: Service) -> None:
-    """Units are added under load; who is too many is told to come back; and others are served meanwhile."""
+    """Units are added under load; requests beyond the queue are refused; the others are answered."""
     done = threading.Event()
     outcomes: Counter[str] = Counter()
     refusals: list[dict[str, Any]] = []
@@ -211,7 +211,7 @@ def test_uploads_that_are_given_up_hold_nothing(
     for _ in range(200):
         with connect(signed_http.endpoint_url) as connection:
             connection.sendall(head + body[: 1 << 16])
-    # More than were given up would fit at a time: whoever comes now finds room.
+    # More than were given up would fit at a time: there is room for the next request.
     assert hosted.detect(GOOD)["IsAnomalous"] is False
     answer = signed_http.send("POST", DETECT, body=body, headers={"Content-Type": "image/png"})
     assert "neither a JPEG nor a PNG" in answer.message

@@ -95,7 +95,7 @@ def test_the_units_share_the_work(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_a_full_queue_refuses_and_tells_when_to_come_back(tmp_path: Path) -> None:
+def test_a_full_queue_refuses_and_says_when_to_retry(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, queue=3) as pool:
             gate = Gate(tmp_path)
@@ -269,7 +269,7 @@ def test_a_fault_after_the_model_was_loaded_is_not_the_models(
     run(scenario())
 
 
-def test_who_waits_when_the_model_is_stopped_is_told(tmp_path: Path) -> None:
+def test_requests_that_wait_when_the_model_is_stopped_fail(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as pool:
             answers = [asyncio.create_task(pool.detect(image(gate="/nothing"))) for _ in range(4)]

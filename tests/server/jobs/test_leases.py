@@ -1,4 +1,4 @@
-"""A lease: whoever lost it writes nothing; faults that may pass are tried again."""
+"""A lease: a worker that lost it writes nothing; faults that may pass are retried."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_a_job_is_claimed_once(
         found = [job.id for job in claimed if job]
         assert sorted(found) == waiting
         assert claimed.count(None) == 3
-        # In the order in which they came, for who asks one after another.
+        # One after another, in the order in which they were queued.
         for number in range(15):
             queue.requeue(storage.database, f"worker-{number}")
         one_by_one = [queue.claim(storage.database, "one", KINDS) for _ in range(13)]

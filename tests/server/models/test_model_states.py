@@ -167,7 +167,7 @@ def test_deleted_and_started_at_one_instant(
             assert (deleted[-1], started) == (str(version), "ResourceNotFoundException")
 
 
-def test_of_many_trainings_at_one_instant_two_begin(
+def test_of_many_trainings_at_one_instant_two_start(
     project: ModelProject, training_service: TrainingService
 ) -> None:
     tried = [
@@ -204,7 +204,7 @@ def test_of_many_trainings_at_one_instant_two_begin(
             assert each.ended(version)["Status"] == "TRAINING_FAILED"
 
 
-def test_a_model_is_deleted_while_its_training_tells_how_far_it_is(
+def test_a_model_is_deleted_while_its_training_writes_progress(
     project: ModelProject, training_service: TrainingService
 ) -> None:
     project.dataset([line("nothing.jpg", bucket=project.bucket)])

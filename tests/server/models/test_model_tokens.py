@@ -55,7 +55,7 @@ def test_a_repeated_request_trains_once(
     assert untrainable_project.versions() == ["1"]
 
 
-def test_the_token_of_a_failed_training_trains_anew(untrainable_project: ModelProject) -> None:
+def test_the_token_of_a_failed_training_trains_again(untrainable_project: ModelProject) -> None:
     assert untrainable_project.train(ClientToken="t")["Status"] == "TRAINING_FAILED"
     again = untrainable_project.create(ClientToken="t")
     # A version of its own in the place of the failed one: no version is used twice.
@@ -139,7 +139,7 @@ def test_a_start_with_other_units_is_another_request(project: ModelProject, clas
     project.stopped()
 
 
-def test_the_token_of_a_failed_start_starts_anew(project: ModelProject) -> None:
+def test_the_token_of_a_failed_start_starts_again(project: ModelProject) -> None:
     project.put(1)  # there is nothing to host
     for number in (1, 2):
         assert project.start(ClientToken="t") == "STARTING_HOSTING"

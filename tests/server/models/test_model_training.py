@@ -33,8 +33,8 @@ def _object(project: ModelProject, found: dict[str, str]) -> bytes:
 def test_a_classifier_of_two_datasets(classifier: ModelProject) -> None:
     described = classifier.describe("1")
     # Three anomalies are too few to calibrate with, and the message says so.
-    told = "Training completed successfully. There were too few labelled anomalies to learn from: "
-    assert described["StatusMessage"] == f"{told}Confidence is no probability."
+    message = "Training completed successfully. There were too few labelled anomalies to learn from: "
+    assert described["StatusMessage"] == f"{message}Confidence is no probability."
     assert described["EvaluationManifest"]["Key"] == "out/EvaluationManifest-p-1.json"
     assert described["EvaluationResult"]["Key"] == "out/EvaluationResult-p-1.json"
     assert described["EvaluationEndTimestamp"] > described["CreationTimestamp"]
@@ -90,7 +90,7 @@ def test_nothing_is_left_of_a_training(classifier: ModelProject, segmenter: Mode
             assert connection.execute(left).all() == []
 
 
-def test_what_is_frozen_is_learnt_from_and_progress_told(
+def test_a_training_uses_the_entries_of_its_creation_and_shows_progress(
     project: ModelProject, training_service: TrainingService
 ) -> None:
     project.small_datasets()
@@ -105,14 +105,16 @@ def test_what_is_frozen_is_learnt_from_and_progress_told(
             Changes=manifest(spoilt, line("gone.jpg", bucket=project.bucket)),
         )
         project.client.delete_dataset(**project.of, DatasetType="train")
-    told: set[str] = set()
+    messages: set[str] = set()
     until(
         lambda: project.describe(),
-        lambda found: told.add(found["StatusMessage"]) or found["Status"] != "TRAINING",
+        lambda found: messages.add(found["StatusMessage"]) or found["Status"] != "TRAINING",
     )
     described = project.describe("1")
     assert described["Status"] == "TRAINED", described
-    assert any(message.startswith("The model is being trained. ") and "%, " in message for message in told)
+    assert any(
+        message.startswith("The model is being trained. ") and "%, " in message for message in messages
+    )
     details = result_of(project, described)["EvaluationDetails"]
     assert (details["NumberOfTrainingImages"], details["NumberOfTestingImages"]) == (10, 20)
     assert len(manifest_of(project, described)) == 20

@@ -229,7 +229,7 @@ def test_who_may_do_nothing_with_models(
         error = error_response(method_of(client, operation), **members)
         assert error["Error"]["Code"] == "AccessDeniedException"
         assert f"lookoutvision:{operation} on resource: " in error["Error"]["Message"]
-    # Whether there is such a model isn't told either.
+    # The error doesn't show whether there is such a model.
     tagged = {"ResourceArn": arn(project, 9)}
     assert error_response(client.list_tags_for_resource, **tagged)["Error"]["Code"] == "AccessDeniedException"
     assert project.versions() == ["1"]

@@ -1,4 +1,4 @@
-"""Trainings that fail, are killed or cancelled: each comes to its end, tells why and leaves nothing."""
+"""Trainings that fail, are killed or cancelled: each ends with a reason, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def test_every_bad_image_and_mask_among_many_is_named(sqlite_project: ModelProje
     }
     for key, (content, _) in bad.items():
         sqlite_project.write(key, content)
-    told = failure(sqlite_project)
-    assert told.startswith("Invalid input: images cannot be used: ")
-    named = dict(part.split(": ", 1) for part in told.split("s3://")[1:] if ": " in part)
+    message = failure(sqlite_project)
+    assert message.startswith("Invalid input: images cannot be used: ")
+    named = dict(part.split(": ", 1) for part in message.split("s3://")[1:] if ": " in part)
     assert set(named) == {f"{sqlite_project.bucket}/{key.removeprefix('masks/')}" for key in bad}
     for key, (_, reason) in bad.items():
         assert reason in named[f"{sqlite_project.bucket}/{key.removeprefix('masks/')}"]
@@ -103,14 +103,14 @@ def test_images_that_are_missing_are_named_and_the_token_tries_again(sqlite_proj
     sqlite_project.dataset(sqlite_project.lines(normal=10, scratched=10, first=100), "test")
     with (sqlite_project.folder / "normal-9.jpg").open("wb") as file:
         file.truncate((8 << 20) + 1)
-    told = failure(sqlite_project, ClientToken="t")
-    assert told.startswith(
+    message = failure(sqlite_project, ClientToken="t")
+    assert message.startswith(
         f"Invalid input: s3://{sqlite_project.bucket}/normal-9.jpg has 8388609 bytes; the most is "
     )
-    assert f"s3://{sqlite_project.bucket}/none-8.jpg does not exist" in told
+    assert f"s3://{sqlite_project.bucket}/none-8.jpg does not exist" in message
     # Ten are named, and the rest counted.
-    assert told.count("does not exist") == 9
-    assert told.endswith("; and 2 more")
+    assert message.count("does not exist") == 9
+    assert message.endswith("; and 2 more")
     for number, key in enumerate(["normal-9.jpg", *more], start=50):
         sqlite_project.put_image(key, number)
     described = sqlite_project.train(ClientToken="t")
@@ -128,15 +128,13 @@ def test_colours_that_contradict_each_other(sqlite_project: ModelProject) -> Non
     )
 
 
-def test_a_training_has_the_rights_of_the_key_that_asked_for_it(
-    sqlite_project: ModelProject, account: str
-) -> None:
+def test_a_training_has_the_permissions_of_its_key(sqlite_project: ModelProject, account: str) -> None:
     sqlite_project.small_datasets()
     limited = sqlite_project.training_service.client(account, buckets=["output-*"])
     output = {"S3Location": {"Bucket": "output-1", "Prefix": ""}}
     limited.create_model(**sqlite_project.of, OutputConfig=output)
-    told = sqlite_project.ended()["StatusMessage"]
-    assert told.startswith(
+    message = sqlite_project.ended()["StatusMessage"]
+    assert message.startswith(
         f"Invalid input: the access key may not use the bucket of s3://{sqlite_project.bucket}/"
     )
     nothing_is_left(sqlite_project)
@@ -254,8 +252,8 @@ def test_a_folder_that_can_not_be_written(sqlite_project: ModelProject) -> None:
         root.rmdir()
     root.write_text("in the way")
     try:
-        told = sqlite_project.train()["StatusMessage"]
-        assert told == "Service fault: the data directory can't be used: Not a directory"
+        message = sqlite_project.train()["StatusMessage"]
+        assert message == "Service fault: the data directory can't be used: Not a directory"
         assert queued_jobs(sqlite_project.training_service.storage, sqlite_project.account) == []
     finally:
         root.unlink()

@@ -59,7 +59,7 @@ def test_the_model_yields_cases_of_every_kind() -> None:
 
 
 @pytest.mark.one_database
-def test_all_broken_constraints_are_told_at_once(signed_http: SignedHttpClient) -> None:
+def test_all_broken_constraints_are_reported_at_once(signed_http: SignedHttpClient) -> None:
     request = Case("CreateModel", {"ProjectName": "-", "Tags": [{"Key": "", "Value": "!"}]}).request()
     answer = signed_http.send(request.method, request.path, body=request.body)
     assert answer.message.startswith("4 validation errors detected: ")

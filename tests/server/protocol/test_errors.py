@@ -1,4 +1,4 @@
-"""What a projects_client is told when something goes wrong, and what the log is told of it."""
+"""The errors that a client gets, and what the log has of them."""
 
 from __future__ import annotations
 

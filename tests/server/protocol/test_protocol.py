@@ -131,7 +131,7 @@ def test_what_can_not_be_read(body: bytes, signed_http: SignedHttpClient) -> Non
 
 
 def test_no_depth_of_nesting_is_too_much_for_the_error_text(signed_http: SignedHttpClient) -> None:
-    # Somewhere is a depth that the parser still takes, and whoever writes the value into a message doesn't.
+    # There is a depth that the parser can still read, and that can't be written into a message.
     for depth in (*range(10, 1500, 70), 2_000, 5_000, 10_000, 20_000, 50_000):
         for begin, end in ((b"[", b"]"), (b'{"a":', b"}")):
             body = b'{"ProjectName":' + begin * depth + b"1" + end * depth + b"}"
@@ -210,7 +210,7 @@ def test_who_does_not_sign_is_answered_before_the_body(service: Service) -> None
     assert "x-amzn-errortype: MissingAuthenticationTokenException" in answer
 
 
-def test_a_body_is_asked_for_only_of_who_signs(signed_http: SignedHttpClient, service: Service) -> None:
+def test_a_body_is_requested_only_after_a_signature(signed_http: SignedHttpClient, service: Service) -> None:
     body = b'{"ProjectName":"p"}'
     expecting = {"Content-Length": str(len(body)), "Expect": "100-continue"}
     with connect(service.endpoint_url) as connection:

@@ -191,7 +191,7 @@ def test_a_session_token_must_be_the_keys(make, kept, sent):
     assert verify(make(token=kept), known=known) == ME
 
 
-def test_a_token_tells_nothing_to_those_without_the_secret():
+def test_the_error_for_a_wrong_secret_does_not_depend_on_the_token():
     known = {KEY: Credential(SECRET, "right")}
     assert error_code(sign(secret="guessed", token="right"), known=known) == "InvalidSignatureException"
     assert error_code(sign(secret="guessed", token="wrong"), known=known) == "InvalidSignatureException"

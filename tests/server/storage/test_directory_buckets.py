@@ -130,7 +130,7 @@ def test_writing_through_a_link_changes_the_link_only(root: Path, buckets: Bucke
 
 
 def test_a_bucket_may_be_a_link(root: Path, buckets: Buckets, tmp_path: Path) -> None:
-    # Whoever runs the service decides what its buckets are; whoever fills one doesn't.
+    # The operator of the service may link a bucket; its users may not.
     (tmp_path / "share").mkdir()
     (tmp_path / "share" / "k").write_bytes(CONTENT)
     (root / "shared").symlink_to(tmp_path / "share")
