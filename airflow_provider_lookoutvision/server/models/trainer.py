@@ -154,7 +154,7 @@ class Trainer(JobHandler):
                 (work / _MODEL).rename(folder / _MODEL)
                 outcome: dict[str, Any] = json.loads((work / _OUTCOME).read_text())
             except _ProcessDied as death:
-                details = {"job": job.id, "process": number, "reason": str(death)}
+                details = {"job": job.id, "process_number": number, "reason": str(death)}
                 log.error("a training process died", extra=details)
                 shutil.rmtree(work)
                 if number == _MAX_PROCESSES:
