@@ -57,29 +57,31 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
     class BySuite(LoadScopeScheduling):
-        """Of several processes one has the tests that share a whole Airflow; the others get file by file."""
+        """Tests that share what takes long to make run in one process, all others file by file."""
 
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "a whole Airflow" if needs_deployment(file) else file
+            return scope(nodeid.partition("::")[0])
 
     @cache
-    def needs_deployment(file: str) -> bool:
-        return "(deployment: Deployment" in (config.rootpath / file).read_text(encoding="utf-8")
+    def scope(file: str) -> str:
+        source = (config.rootpath / file).read_text(encoding="utf-8")
+        if "(deployment: Deployment" in source:
+            return "a whole Airflow"
+        return "trained models" if 'pytest_plugins = ["model_fixtures"]' in source else file
 
     return BySuite(config, log)
 
 
 @pytest.fixture(scope="session")
-def _forever() -> Iterator[ExitStack]:
+def _session_stack() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
 
 
 @pytest.fixture(scope="session")
-def postgres_server(_forever: ExitStack) -> Callable[[], PostgresServer]:
+def postgres_server(_session_stack: ExitStack) -> Callable[[], PostgresServer]:
     """A function: the server, started when it is first asked for."""
-    return cache(lambda: _forever.enter_context(PostgresServer()))
+    return cache(lambda: _session_stack.enter_context(PostgresServer()))
 
 
 @pytest.fixture

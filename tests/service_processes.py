@@ -1,4 +1,4 @@
-"""The processes of a service that runs."""
+"""The processes of a service that runs: its worker, its trainings, its inference units."""
 
 from __future__ import annotations
 
@@ -25,3 +25,38 @@ def processes(*words: str) -> list[int]:
 def replicas(service: Service) -> list[int]:
     """The inference units of a service's data directory, whichever process has them."""
     return processes("server.hosting.replica", str(service.data_dir))
+
+
+def training_processes(service: Service) -> list[int]:
+    """The training processes of a service's data directory."""
+    return processes("server.models.training_process", str(service.data_dir))
+
+
+def workers(service: Service) -> list[int]:
+    """The workers that a service has started."""
+    candidates = processes("server.cli", "\0worker")
+    return [pid for pid in candidates if _parent(pid) == service.process.pid and is_alive(pid)]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs or sleeps, and is no zombie."""
+    return _state(Path(f"/proc/{pid}")) not in "ZX"
+
+
+def thread_states(pid: int) -> set[str]:
+    """The states of a process's threads, as /proc has them: R, S, T, ..."""
+    return {_state(task) for task in Path(f"/proc/{pid}/task").iterdir()}
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _state(task: Path) -> str:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"

@@ -89,6 +89,6 @@ def _boto_session() -> boto3.Session:
     return teach(boto3.Session())
 
 
-def owner_of(service: Service) -> Key:
+def first_key_of(service: Service) -> Key:
     """The first key that a service made."""
     return Key(service.access_key_id, service.secret_access_key, "123456789012")

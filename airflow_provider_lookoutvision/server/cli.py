@@ -1,4 +1,5 @@
-"""The command ``lookoutvision``: serve the API, manage its access keys, tell where the API model lies.
+"""The command ``lookoutvision``: serve the API, run a worker, manage access keys, print where
+the API model is.
 
 What a subcommand needs is imported when it runs, so that ``model-path`` works without the ``server`` extra.
 """
@@ -17,28 +18,26 @@ from airflow_provider_lookoutvision import __version__
 from airflow_provider_lookoutvision.server import settings as settings_module
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 
-_OF_THE_LISTENER = {"host", "port", "tls_certificate", "tls_key", "allow_plaintext", "regions", "worker"}
+_LISTENER_SETTINGS = {"host", "port", "tls_certificate", "tls_key", "allow_plaintext", "regions", "worker"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 on success, 2 when something must be set or given differently."""
+    """Run one command; 0 on success, 2 when a setting or an argument is wrong."""
     parser = _parser()
     flags = parser.parse_args(arguments)
     try:
         return int(flags.run(flags))
     except SettingsError as error:
-        return _complain(str(error))
+        return _fail(str(error))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("airflow_provider_lookoutvision"):
             raise
-        return _complain(
-            f"{error.name} is not installed: pip install 'airflow-provider-lookoutvision[server]'"
-        )
+        return _fail(f"{error.name} is not installed: pip install 'airflow-provider-lookoutvision[server]'")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "lookoutvision", description="The Lookout for Vision API, served from here."
+        "lookoutvision", description="A drop-in service for the API of Amazon Lookout for Vision."
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -48,11 +47,11 @@ def _parser() -> argparse.ArgumentParser:
         _add_setting(serve, setting.name)
     serve.set_defaults(run=_serve)
 
-    worker = commands.add_parser("worker", help="do the long work only, on a machine of its own")
+    worker = commands.add_parser("worker", help="run imports and trainings only, on any machine")
     for setting in fields(Settings):
-        if setting.name not in _OF_THE_LISTENER:
+        if setting.name not in _LISTENER_SETTINGS:
             _add_setting(worker, setting.name)
-    worker.set_defaults(run=_work)
+    worker.set_defaults(run=_run_worker)
 
     model_path = commands.add_parser("model-path", help="print the folder to put into AWS_DATA_PATH")
     model_path.set_defaults(run=_model_path)
@@ -60,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("keys", help="manage access keys").add_subparsers(
         required=True, metavar="ACTION"
     )
-    create = keys.add_parser("create", help="make an access key and print it, once")
+    create = keys.add_parser("create", help="create an access key and print it, once")
     create.add_argument(
         "--account", default=settings_module.DEFAULT_ACCOUNT, help="12 digits (default: %(default)s)"
     )
@@ -101,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
     setting = next(setting for setting in fields(Settings) if setting.name == name)
     default = settings_module.default_data_dir() if name == "data_dir" else setting.default
-    shown = (
+    default_text = (
         ""
         if default in (None, "", ())
         else f" (default: {str(default).lower() if default is False else default})"
@@ -109,7 +108,7 @@ def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
     options: dict[str, Any] = {
         "dest": name,
         "default": None,
-        "help": (setting.metadata["help"] + shown).replace("%", "%%"),
+        "help": (setting.metadata["help"] + default_text).replace("%", "%%"),
     }
     if setting.metadata["kind"] is bool:
         options["action"] = argparse.BooleanOptionalAction
@@ -124,13 +123,15 @@ def _serve(flags: argparse.Namespace) -> int:
     return serve(settings_module.load(vars(flags)))
 
 
-def _work(flags: argparse.Namespace) -> int:
+def _run_worker(flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.server.serving import opened
+    from airflow_provider_lookoutvision.server.signals import exit_on_stop_signal
     from airflow_provider_lookoutvision.server.worker import work
 
     settings = settings_module.load(vars(flags))
-    with opened(settings) as (database, _):
-        return work(settings, database)
+    with exit_on_stop_signal(), opened(settings) as (database, _):
+        work(settings, database)
+    return 0
 
 
 def _model_path(_flags: argparse.Namespace) -> int:
@@ -156,7 +157,7 @@ def _create_key(flags: argparse.Namespace) -> int:
                 allowed_buckets=flags.bucket or EVERYTHING,
             )
         except access.InvalidKey as error:
-            return _complain(str(error))
+            return _fail(str(error))
     if flags.json:
         print(json.dumps({"AccessKeyId": key.access_key_id, "SecretAccessKey": secret}))  # noqa: T201
     else:
@@ -202,11 +203,11 @@ def _delete_key(flags: argparse.Namespace) -> int:
     return (
         0
         if deleted
-        else _complain(f"there is no key {flags.access_key_id}: `lookoutvision keys list` shows them")
+        else _fail(f"there is no key {flags.access_key_id}: `lookoutvision keys list` shows them")
     )
 
 
-def _complain(message: str) -> int:
+def _fail(message: str) -> int:
     print(f"lookoutvision: {message}", file=sys.stderr)  # noqa: T201
     return 2
 

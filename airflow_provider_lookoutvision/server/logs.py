@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, on standard error. No line ever holds a secret."""
+"""Structured logs: one JSON object a line, on standard error. No line has a secret."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record, and whatever was passed as ``extra``, as one JSON object."""
+    """Formats a record, with what was passed as ``extra``, as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
@@ -27,7 +27,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Send everything of this process to standard error in that form."""
+    """Log everything of this process to standard error in this format."""
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(JsonFormatter())
     root = logging.getLogger()

@@ -1,11 +1,9 @@
-"""A service process from its start to its end."""
+"""A service process, from its start to its stop."""
 
 from __future__ import annotations
 
-import signal
 import socket
 import ssl
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +15,7 @@ from airflow_provider_lookoutvision.server.app import create_app
 from airflow_provider_lookoutvision.server.calls import access
 from airflow_provider_lookoutvision.server.protocol.http import BoundedHttpProtocol
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
+from airflow_provider_lookoutvision.server.signals import exit_on_stop_signal, on_stop_signal
 from airflow_provider_lookoutvision.server.storage import encryption
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
@@ -28,9 +27,9 @@ _BACKLOG = 2048
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[tuple[Database, Cipher]]:
-    """The database, its schema the newest, and the cipher; made when they aren't there yet.
+    """The database, upgraded to the newest schema, and the cipher; created if they don't exist.
 
-    :raises SettingsError: when they can't be had, saying why.
+    :raises SettingsError: when they can't be opened, with the reason.
     """
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -49,38 +48,39 @@ def opened(settings: Settings) -> Iterator[tuple[Database, Cipher]]:
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; requests under way are finished first."""
+    """Serve until SIGTERM or SIGINT, and finish the requests under way."""
     settings.refuse_open_plaintext()
     logs.configure(settings.log_level)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn, once stopped, repeats the signal to what it found here: the way out goes through `finally`.
-        signal.signal(number, lambda *_: sys.exit(0))
-    with _listen(settings) as listener, opened(settings) as (database, cipher):
+    with exit_on_stop_signal(), _listen(settings) as listener, opened(settings) as (database, cipher):
         _make_first_key(settings, database, cipher)
-        worker = WorkerProcess(settings, database)
-        config = uvicorn.Config(
-            create_app(settings, database, cipher, worker.wake),
-            http=BoundedHttpProtocol,
-            ssl_certfile=settings.tls_certificate,
-            ssl_keyfile=settings.tls_key,
-            timeout_graceful_shutdown=settings.shutdown_seconds,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            ws="none",
-        )
-        try:
-            config.load()
-        except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"the TLS files can't be used: {error}") from None
+        _serve(settings, database, cipher, listener)
+    return 0
+
+
+def _serve(settings: Settings, database: Database, cipher: Cipher, listener: socket.socket) -> None:
+    worker = WorkerProcess(settings, database)
+    config = uvicorn.Config(
+        create_app(settings, database, cipher, worker.wake),
+        http=BoundedHttpProtocol,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"the TLS files can't be used: {error}") from None
+    try:
         if settings.worker:
             worker.start()
-        try:
-            _AnnouncingServer(config).run(sockets=[listener])
-        finally:
-            if settings.worker:
-                worker.stop()
-    return 0
+        _Server(config).run(sockets=[listener])
+    finally:
+        if settings.worker:
+            worker.stop()
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -96,8 +96,8 @@ def _listen(settings: Settings) -> socket.socket:
         ) from None
 
 
-class _AnnouncingServer(uvicorn.Server):
-    """Says where it listens once it does, the port too where the system chose it."""
+class _Server(uvicorn.Server):
+    """Prints its address once it listens, also a port that the system chose; stops at the first signal."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -106,6 +106,16 @@ class _AnnouncingServer(uvicorn.Server):
             host = f"[{address[0]}]" if ":" in address[0] else address[0]
             scheme = "https" if self.config.ssl else "http"
             print(f"Lookout for Vision API listening on {scheme}://{host}:{address[1]}", flush=True)  # noqa: T201
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn's own would drop the requests under way at a second SIGINT, and send the process the signals
+        # again after the last request.
+        on_stop_signal(self._stop)
+        yield
+
+    def _stop(self) -> None:
+        self.should_exit = True
 
 
 def _make_first_key(settings: Settings, database: Database, cipher: Cipher) -> None:

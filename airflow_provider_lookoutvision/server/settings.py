@@ -1,6 +1,6 @@
-"""Everything an operator of the service can set, in one frozen value.
+"""The settings of the service, in one frozen value.
 
-Each setting has three sources, the later one winning: its default here, the environment variable
+Each setting has three sources, of which the later overrides: its default here, the environment variable
 ``LOOKOUTVISION_<NAME>``, and the flag ``--<name>`` of ``lookoutvision serve``.
 """
 
@@ -24,7 +24,7 @@ class SettingsError(ValueError):
 
 
 def default_data_dir() -> Path:
-    """Where data goes when nobody says: ``$XDG_DATA_HOME/lookoutvision``, or its usual stand-in."""
+    """The data directory if none is set: in ``$XDG_DATA_HOME``, or the default of that."""
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(base).expanduser() / "lookoutvision"
 
@@ -69,7 +69,7 @@ class Settings:
     log_level: str = _setting("info", "debug, info, warning or error")
 
     def __post_init__(self) -> None:
-        """Fill in what depends on other settings, and refuse what can't work."""
+        """Set the data directory if it is missing, and check the values."""
         object.__setattr__(self, "data_dir", Path(self.data_dir or default_data_dir()).expanduser())
         for name, least in (
             ("port", 0),
@@ -107,12 +107,12 @@ class Settings:
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'lookoutvision.db'}"
 
     def refuse_open_plaintext(self) -> None:
-        """Raise SettingsError when this would send signed requests over a network in the clear."""
+        """Raise SettingsError if signed requests would be sent over a network without TLS."""
         if is_loopback(self.host) or self.tls_certificate or self.allow_plaintext:
             return
         raise SettingsError(
-            f"refusing to listen on {self.host} without TLS: whoever sees a signed request can repeat it for "
-            "15 minutes. Set --tls-certificate and --tls-key, or --allow-plaintext if something else encrypts"
+            f"refusing to listen on {self.host} without TLS: anyone who sees a signed request can send it "
+            "again for 15 minutes. Set --tls-certificate and --tls-key, or --allow-plaintext behind TLS"
         )
 
 
@@ -129,7 +129,7 @@ def is_loopback(host: str) -> bool:
 def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from ``flags`` (those not None) and the environment.
 
-    :raises SettingsError: on a value of the wrong kind, naming where it came from.
+    :raises SettingsError: on a value of the wrong type, with its source.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}

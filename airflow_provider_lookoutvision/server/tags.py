@@ -22,22 +22,22 @@ _RESOURCE = re.compile(r"model/([^/]+)/([1-9][0-9]{0,8})")
 
 
 def tag_resource(call: Call, *, resource_arn: str, tags: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Add tags to a model; a key that it has already gets the new value."""
+    """Add tags to a model; a key that exists gets the new value."""
     put(call.connection, _find(call, resource_arn, lock=True), tags)
     return {}
 
 
 def untag_resource(call: Call, *, resource_arn: str, tag_keys: Sequence[str]) -> dict[str, Any]:
-    """Take tags from a model; keys that it doesn't have are no error."""
-    mine = model_tags.c.model_id == _find(call, resource_arn, lock=True)
-    call.connection.execute(model_tags.delete().where(mine, model_tags.c.key.in_(tag_keys)))
+    """Remove tags from a model; keys that it doesn't have are ignored."""
+    of_model = model_tags.c.model_id == _find(call, resource_arn, lock=True)
+    call.connection.execute(model_tags.delete().where(of_model, model_tags.c.key.in_(tag_keys)))
     return {}
 
 
 def list_tags_for_resource(call: Call, *, resource_arn: str) -> dict[str, Any]:
     """A model's tags, by key."""
-    mine = model_tags.c.model_id == _find(call, resource_arn)
-    rows = call.connection.execute(model_tags.select().where(mine).order_by(model_tags.c.key))
+    of_model = model_tags.c.model_id == _find(call, resource_arn)
+    rows = call.connection.execute(model_tags.select().where(of_model).order_by(model_tags.c.key))
     return {"Tags": [{"Key": row.key, "Value": row.value} for row in rows]}
 
 
@@ -53,17 +53,17 @@ def put(connection: sa.Connection, model_id: int, tags: Sequence[Mapping[str, st
         raise ValidationException(f"Tags names the key {twice!r} twice")
     rows = [{"model_id": model_id, "key": tag["Key"], "value": tag["Value"]} for tag in tags]
     upsert(connection, model_tags, rows, key=("model_id", "key"))
-    mine = sa.select(sa.func.count()).select_from(model_tags).where(model_tags.c.model_id == model_id)
-    if connection.execute(mine).scalar_one() > MOST_TAGS:
+    counting = sa.select(sa.func.count()).select_from(model_tags).where(model_tags.c.model_id == model_id)
+    if connection.execute(counting).scalar_one() > MOST_TAGS:
         raise ServiceQuotaExceededException(
             f"A model has at most {MOST_TAGS} tags", quota_code="tags_per_model"
         )
 
 
 def _find(call: Call, resource_arn: str, *, lock: bool = False) -> int:
-    """The ID of the caller's model of that ARN.
+    """The ID of the caller's model with this ARN.
 
-    :raises ValidationException: when it is the ARN of something that has no tags, or none at all.
+    :raises ValidationException: when it isn't the ARN of a model of this account and region.
     :raises AccessDeniedException: when the key may not do this to models of that project.
     :raises ResourceNotFoundException: when there is no such model.
     """

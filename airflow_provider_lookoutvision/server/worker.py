@@ -1,15 +1,14 @@
-"""The worker: a process beside the API, or on another machine with the same database, that does the jobs.
+"""The worker: a process that runs the jobs, beside the API or on another machine with the same database.
 
-``lookoutvision serve`` starts one and starts it again when it dies; ``lookoutvision worker`` is the same
-process on its own. It looks for work when the API wakes it (a byte on its standard input), and else every
-second. When its standard input ends, the API that started it has gone, and so does it.
+``lookoutvision serve`` starts one, and restarts it when it dies; ``lookoutvision worker`` is the same process
+on its own. It polls the queue every second, and at once when the API wakes it by a byte on its standard
+input. When its standard input ends, the API that started it has ended, and the worker stops.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -23,16 +22,17 @@ from airflow_provider_lookoutvision.server import logs
 from airflow_provider_lookoutvision.server.datasets.importer import Importer
 from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.jobs.handler import JobHandler
-from airflow_provider_lookoutvision.server.jobs.queue import Lease, Stopped
+from airflow_provider_lookoutvision.server.jobs.queue import Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.models.trainer import Trainer
 from airflow_provider_lookoutvision.server.settings import Settings, as_environ
+from airflow_provider_lookoutvision.server.signals import on_stop_signal
 from airflow_provider_lookoutvision.server.storage import buckets
 from airflow_provider_lookoutvision.server.storage.database import Database
 
 POLL_SECONDS = 1.0
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 30
-LEAVE_SECONDS = 20
+EXIT_SECONDS = 20
 
 log = logging.getLogger("lookoutvision")
 
@@ -43,14 +43,14 @@ class Worker:
     def __init__(self, settings: Settings, database: Database, owner: str) -> None:
         self._settings, self._database, self._owner = settings, database, owner
         self._stopping = threading.Event()
-        self._work = threading.Condition()
+        self._wakeup = threading.Condition()
 
     def run(self) -> None:
-        """Work until ``stop``."""
+        """Run jobs until ``stop``."""
         store, stopping = buckets.store(self._settings), self._stopping.is_set
         trainer = Trainer(self._database, store, self._settings, stopping)
         with suppress(OSError, sa.exc.SQLAlchemyError):
-            trainer.tidy()
+            trainer.delete_leftovers()
         handlers: list[tuple[int, JobHandler]] = [
             (self._settings.import_workers, Importer(self._database, store, self._settings, stopping)),
             (self._settings.training_workers, trainer),
@@ -66,77 +66,75 @@ class Worker:
             thread.join()
 
     def stop(self) -> None:
-        """Give back what is under way, and end."""
+        """Put the jobs under way back into the queue, and end ``run``."""
         self._stopping.set()
         self.wake()
 
     def wake(self) -> None:
-        """Look for work now."""
-        with self._work:
-            self._work.notify_all()
+        """Poll the queue now."""
+        with self._wakeup:
+            self._wakeup.notify_all()
 
     def _loop(self, handler: JobHandler) -> None:
         while not self._stopping.is_set():
             try:
-                if self._do_one(handler):
+                if self._run_next_job(handler):
                     continue
-            except Exception:  # a thread that ended here would be missed by nobody
-                log.exception("the worker met an error, and goes on")
-            with self._work:
+            except Exception:  # a thread that ended here would not be restarted
+                log.exception("error in the worker; it continues")
+            with self._wakeup:
                 if not self._stopping.is_set():
-                    self._work.wait(POLL_SECONDS)
+                    self._wakeup.wait(POLL_SECONDS)
 
-    def _do_one(self, handler: JobHandler) -> bool:
+    def _run_next_job(self, handler: JobHandler) -> bool:
         job = queue.claim(self._database, self._owner, handler.kinds)
         if job is None:
             return False
         job_fields = {"job": job.id, "kind": job.kind, "subject": job.subject_id, "attempt": job.attempts}
-        log.info("job begun", extra=job_fields)
+        log.info("job started", extra=job_fields)
         try:
-            if job.attempts > queue.MOST_ATTEMPTS:
+            if job.attempts > queue.MAX_ATTEMPTS:
                 handler.give_up(job)
             else:
                 handler.run(job)
-        except Stopped:
+        except WorkerStopping:
             Lease(self._database, job).release()
-            log.info("job given back", extra=job_fields)
+            log.info("job released", extra=job_fields)
         except queue.LeaseLost:
             log.warning("job lost to another worker", extra=job_fields)
         except sa.exc.DBAPIError:
-            raise  # the lease runs out, and the job is claimed again
+            raise  # the lease expires, and the job is claimed again
         except Exception:
             log.exception("job failed", extra=job_fields)
             with suppress(queue.LeaseLost):
                 handler.fail_unexpectedly(job)
         else:
-            log.info("job ended", extra=job_fields)
+            log.info("job finished", extra=job_fields)
         return True
 
 
-def work(settings: Settings, database: Database) -> int:
+def work(settings: Settings, database: Database) -> None:
     """Run a worker in this process until SIGTERM, SIGINT, or the end of its standard input."""
     logs.configure(settings.log_level)
     owner = os.environ.get(_OWNER_VARIABLE) or _new_owner()
     worker = Worker(settings, database, owner)
 
-    def stop(*_: object) -> None:
+    def stop() -> None:
         worker.stop()
-        # A download that hangs holds up nobody: it ends with the process, and its lease runs out.
-        leaving = threading.Timer(LEAVE_SECONDS, os._exit, (1,))
-        leaving.daemon = True
-        leaving.start()
+        # A download that hangs must not delay the exit: it ends with the process, and its lease expires.
+        exit_later = threading.Timer(EXIT_SECONDS, os._exit, (1,))
+        exit_later.daemon = True
+        exit_later.start()
 
     def listen() -> None:
         while os.read(0, 4096):
             worker.wake()
         stop()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    on_stop_signal(stop)
     if _OWNER_VARIABLE in os.environ:
         threading.Thread(target=listen, daemon=True).start()
     worker.run()
-    return 0
 
 
 _OWNER_VARIABLE = "LOOKOUTVISION_WORKER_OWNER"
@@ -147,44 +145,46 @@ def _new_owner() -> str:
 
 
 class WorkerProcess:
-    """A worker beside the API: started, woken, started again when it dies, stopped."""
+    """A worker beside the API: it is restarted when it dies."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings, self._database = settings, database
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name="worker-keeper", daemon=True)
+        self._supervisor = threading.Thread(target=self._supervise, name="worker-supervisor", daemon=True)
 
     def start(self) -> None:
-        """Start it."""
-        self._keeper.start()
+        """Start the worker."""
+        self._supervisor.start()
 
     def wake(self) -> None:
-        """Tell it that there is work."""
+        """Make the worker poll the queue now."""
         process = self._process
         if process and process.stdin:
-            with suppress(OSError):  # it is being started again, and then looks for work by itself
+            with suppress(OSError):  # it is being restarted, and polls at its start
                 process.stdin.write(b"\n")
 
     def stop(self) -> None:
-        """Stop it, and wait until it has given back what was under way."""
+        """Stop the worker, and wait until its jobs are back in the queue."""
         self._stopping.set()
+        if self._supervisor.ident is None:
+            return  # it was never started
         if self._process:
             self._process.terminate()
-        self._keeper.join(STOP_SECONDS)
-        if self._keeper.is_alive() and self._process:
+        self._supervisor.join(STOP_SECONDS)
+        if self._supervisor.is_alive() and self._process:
             self._process.kill()
-            self._keeper.join(STOP_SECONDS)
+            self._supervisor.join(STOP_SECONDS)
 
-    def _keep(self) -> None:
+    def _supervise(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._run_one()
+                self._run_once()
             except Exception:
-                log.exception("the worker can't be kept")
+                log.exception("the worker can't be started")
             self._stopping.wait(RESTART_SECONDS)
 
-    def _run_one(self) -> None:
+    def _run_once(self) -> None:
         command = [sys.executable, "-m", "airflow_provider_lookoutvision.server.cli", "worker"]
         owner = _new_owner()
         environ = {**os.environ, **as_environ(self._settings), _OWNER_VARIABLE: owner}
@@ -197,5 +197,5 @@ class WorkerProcess:
             process.terminate()
         status = process.wait()
         if not self._stopping.is_set():
-            log.error("the worker ended and is started again", extra={"exit_status": status})
-        queue.abandon(self._database, owner)
+            log.error("the worker ended and is restarted", extra={"exit_status": status})
+        queue.requeue(self._database, owner)

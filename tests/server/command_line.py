@@ -26,7 +26,7 @@ class Outcome:
     err: str
 
 
-def run(*arguments: str | Path) -> Outcome:
+def run_command(*arguments: str | Path) -> Outcome:
     """Run a command in this process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -37,7 +37,7 @@ def run(*arguments: str | Path) -> Outcome:
     return Outcome(status, out.getvalue(), err.getvalue())
 
 
-def begin(
+def start_command(
     *arguments: str | Path, environ: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.Popen[str]:
     """Start a command in another process."""
@@ -46,7 +46,7 @@ def begin(
     return subprocess.Popen(command, env={**os.environ, **(environ or {})}, **pipes, **options)
 
 
-def end_of(process: subprocess.Popen[str]) -> Outcome:
+def wait_for_end(process: subprocess.Popen[str]) -> Outcome:
     """Wait until it has ended."""
     try:
         out, err = process.communicate(timeout=90)
@@ -56,8 +56,8 @@ def end_of(process: subprocess.Popen[str]) -> Outcome:
     return Outcome(process.returncode, out, err)
 
 
-def complaint(outcome: Outcome) -> str:
-    """The one line in which a command told why it did nothing."""
+def error_message(outcome: Outcome) -> str:
+    """The one line with which a command fails."""
     assert outcome.status == 2, outcome
     assert outcome.out == ""
     assert outcome.err.startswith("lookoutvision: ")
@@ -65,7 +65,7 @@ def complaint(outcome: Outcome) -> str:
     return outcome.err
 
 
-def until_it_listens(process: subprocess.Popen[str]) -> tuple[str, str]:
+def wait_until_listening(process: subprocess.Popen[str]) -> tuple[str, str]:
     """What ``serve`` said until it listened, and where it does."""
     assert process.stdout
     said = ""
@@ -73,4 +73,4 @@ def until_it_listens(process: subprocess.Popen[str]) -> tuple[str, str]:
         said += line
         if "listening on" in line:
             return said, line.split()[-1]
-    raise AssertionError(f"it ended instead: {said}{end_of(process)}")
+    raise AssertionError(f"it ended instead: {said}{wait_for_end(process)}")

@@ -1,8 +1,9 @@
 """A real service on each database, clients of it, raw requests, and what the service logged of them.
 
 =============== ======== ===============================================================================
-``database``    session  ``"sqlite"``, then ``"postgresql"``: whoever uses it, or one of the fixtures below,
-                         runs on both. ``pytest --database=sqlite`` (or ``postgresql``) leaves one out.
+``database``    session  ``"sqlite"``, then ``"postgresql"``: tests that use it, or one of the fixtures below,
+                         run on both. ``pytest --database=sqlite`` (or ``postgresql``) leaves one out, and
+                         so does ``@pytest.mark.one_database``, for what is the same on every database.
 ``new_database`` session a function: the flags that give ``lookoutvision`` an empty database of that kind
 ``service``     session  the running service (``testing.service.Service``), shared by all tests
 ``storage``     session  its database and its cipher, opened by this process beside it
@@ -26,7 +27,7 @@ from typing import Any
 import pytest
 from postgres_server import PostgresServer
 from services import REGION, MakeClient, NewDatabase, NewKey, NewService, Storage, client_of, storage_of
-from signed_http import Wire
+from signed_http import SignedHttpClient
 
 from airflow_provider_lookoutvision.testing.service import Key, Service, running_service
 
@@ -34,10 +35,16 @@ DATABASES = ("sqlite", "postgresql")
 Logged = Callable[[str], dict[str, Any]]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "one_database: what is tested is the same on every database")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "database" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("database")
-        databases = DATABASES if chosen == "both" else [chosen]
+        databases = list(DATABASES) if chosen == "both" else [chosen]
+        if metafunc.definition.get_closest_marker("one_database"):
+            databases = databases[:1]
         metafunc.parametrize("database", databases, indirect=True, scope="session")
 
 
@@ -55,7 +62,7 @@ def new_database(database: str, postgres_server: Callable[[], PostgresServer]) -
 
 
 @pytest.fixture(scope="session")
-def _services(_forever: ExitStack) -> dict[str, tuple[Service, Storage]]:
+def _services(_session_stack: ExitStack) -> dict[str, tuple[Service, Storage]]:
     return {}
 
 
@@ -64,12 +71,12 @@ def service(
     database: str,
     new_database: NewDatabase,
     _services: dict[str, tuple[Service, Storage]],
-    _forever: ExitStack,
+    _session_stack: ExitStack,
 ) -> Service:
     # A session's parameters may alternate between tests, and a service lasts longer than one turn.
     if database not in _services:
-        service = _forever.enter_context(running_service(flags=new_database()))
-        _services[database] = service, _forever.enter_context(storage_of(service))
+        service = _session_stack.enter_context(running_service(flags=new_database()))
+        _services[database] = service, _session_stack.enter_context(storage_of(service))
     return _services[database][0]
 
 
@@ -135,9 +142,9 @@ def new_service(new_database: NewDatabase, tmp_path: Path) -> Iterator[NewServic
 
 
 @pytest.fixture
-def wire(service: Service, new_key: NewKey) -> Wire:
+def signed_http(service: Service, new_key: NewKey) -> SignedHttpClient:
     """Sends raw requests, signed with a key that may do everything in the test's account."""
-    return Wire(service.endpoint_url, new_key())
+    return SignedHttpClient(service.endpoint_url, new_key())
 
 
 @pytest.fixture
@@ -152,20 +159,23 @@ def logged(service: Service) -> Logged:
 
 
 @pytest.fixture(scope="session")
-def start_twin(service: Service) -> Callable[[], Any]:
-    """``with start_twin() as twin``: another process of ``service``, on the same data."""
+def start_second_process(service: Service) -> Callable[[], Any]:
+    """``with start_second_process() as second_process``: another process of ``service``, on the same data."""
     return lambda: running_service(service.data_dir, [*service.flags, "--no-worker"])
 
 
 @pytest.fixture(scope="session")
-def twin(
-    database: str, start_twin: Callable[[], Any], _twins: dict[str, Service], _forever: ExitStack
+def second_process(
+    database: str,
+    start_second_process: Callable[[], Any],
+    _second_processes: dict[str, Service],
+    _session_stack: ExitStack,
 ) -> Service:
-    if database not in _twins:
-        _twins[database] = _forever.enter_context(start_twin())
-    return _twins[database]
+    if database not in _second_processes:
+        _second_processes[database] = _session_stack.enter_context(start_second_process())
+    return _second_processes[database]
 
 
 @pytest.fixture(scope="session")
-def _twins() -> dict[str, Service]:
+def _second_processes() -> dict[str, Service]:
     return {}

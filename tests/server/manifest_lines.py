@@ -59,3 +59,30 @@ def manifest(*documents: dict[str, Any] | str | bytes) -> bytes:
         for document in documents
     ]
     return b"".join(each + b"\n" for each in lines)
+
+
+def encoded(document: Any) -> bytes:
+    """A document as a line of a file."""
+    return json.dumps(document).encode()
+
+
+def changed(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy with one member set; ``path`` separates names by dots."""
+    *names, last = path.split(".")
+    copy: dict[str, Any] = json.loads(json.dumps(document))
+    inner = copy
+    for name in names:
+        inner = inner[name]
+    inner[last] = value
+    return copy
+
+
+def without(document: dict[str, Any], path: str) -> dict[str, Any]:
+    """A copy without one member."""
+    *names, last = path.split(".")
+    copy: dict[str, Any] = json.loads(json.dumps(document))
+    inner = copy
+    for name in names:
+        inner = inner[name]
+    del inner[last]
+    return copy

@@ -3,34 +3,33 @@
 A plugin of the test modules that name it in ``pytest_plugins`` (and import from it: PYTEST_DONT_REWRITE).
 Trainings and hosted models are kept away from the shared ``service``, since other tests count its processes.
 
-================= ======== =============================================================================
-``studio``        session  a running service of its own on each database, and what it keeps
-``sqlite_studio`` session  the one on SQLite, for what is the same on every database
-``lab``           test     a project named ``p`` in an account of the test's own, an empty bucket, a client
-``simple``        test     such a lab in ``sqlite_studio``; so are those below
-``classifier``    session  the lab of a model that was trained without masks, in two datasets
-``segmenter``     session  the lab of one that was trained with masks, in one dataset
-``hosted``        session  a lab with both, hosted as model 1 and 2
-================= ======== =============================================================================
+=========================== ======== ====================================================================
+``training_service``        session  a running service of its own on each database, and what it keeps
+``sqlite_training_service`` session  the one on SQLite, for what is the same on every database
+``project``                 test     a project named ``p`` in an account of the test's own, an empty
+                                     bucket, a client
+``sqlite_project``          test     such a project in ``sqlite_training_service``; so are those below
+``classifier``              session  the project of a model that was trained without masks, in two datasets
+``segmenter``               session  the project of one that was trained with masks, in one dataset
+``hosted``                  session  a project with both, hosted as model 1 and 2
+=========================== ======== ====================================================================
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Barrier
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from botocore.exceptions import ClientError
-from dataset_fixtures import until
 from drawn_parts import SIDE, drawn
+from held_worker import paused_worker
 from manifest_lines import line, manifest, masked
+from polling import until
 from services import NewDatabase, Storage, client_of, storage_of
 
 from airflow_provider_lookoutvision.server.calls import access
@@ -41,7 +40,7 @@ OWNER = "123456789012"
 
 
 @dataclass(frozen=True)
-class Studio:
+class TrainingService:
     """A service that trains and hosts."""
 
     service: Service
@@ -56,31 +55,35 @@ class Studio:
             connection.execute(table.update().where(mine).values(allowed_buckets=list(buckets)))
         return key
 
+    def paused_worker(self) -> AbstractContextManager[int]:
+        """Its worker has done all there was, and does nothing inside the block."""
+        return paused_worker(self.service, self.storage)
+
     def client(self, account: str = OWNER, *, attempts: int = 1, **permissions: Any) -> Any:
         key = self.new_key(account, **permissions)
         return client_of(self.service.endpoint_url, key, attempts=attempts)
 
-    def lab(self, account: str = OWNER, project: str = "p", **permissions: Any) -> ModelLab:
+    def new_project(self, account: str = OWNER, name: str = "p", **permissions: Any) -> ModelProject:
         client = self.client(account, **permissions)
-        client.create_project(ProjectName=project)
+        client.create_project(ProjectName=name)
         folder = self.service.data_dir / "buckets" / f"parts-{secrets.token_hex(6)}"
         folder.mkdir(parents=True)
-        return ModelLab(self, account, client, folder, project)
+        return ModelProject(self, account, client, folder, name)
 
 
 @dataclass(frozen=True)
-class ModelLab:
+class ModelProject:
     """A project of one test, and a bucket."""
 
-    studio: Studio
+    training_service: TrainingService
     account: str
     client: Any
     folder: Path
-    project: str = "p"
+    name: str = "p"
     of: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "of", {"ProjectName": self.project})
+        object.__setattr__(self, "of", {"ProjectName": self.name})
 
     @property
     def bucket(self) -> str:
@@ -145,7 +148,7 @@ class ModelLab:
 
     def ended(self, version: str = "latest", busy: str = "TRAINING") -> dict[str, Any]:
         """The model's description, once it isn't ``busy`` any more."""
-        return until(lambda: self.describe(version), lambda found: found["Status"] != busy, seconds=120)
+        return until(lambda: self.describe(version), lambda found: found["Status"] != busy)
 
     def start(self, version: str = "1", units: int = 1, **more: Any) -> str:
         answer = self.client.start_model(**self.of, ModelVersion=version, MinInferenceUnits=units, **more)
@@ -177,26 +180,26 @@ class ModelLab:
     def put(
         self, version: int = 1, status: str = "TRAINED", artifact: bytes | None = None, **values: Any
     ) -> int:
-        """A model of the lab's project, put into this state; its ID.
+        """A model of the project's project, put into this state; its ID.
 
         :param artifact: of a model that was trained, to be this one's too.
         """
-        with self.studio.storage.database.write() as connection:
-            mine = sa.and_(projects.c.account_id == self.account, projects.c.name == self.project)
-            project = connection.execute(projects.select().where(mine)).one()
+        with self.training_service.storage.database.write() as connection:
+            mine = sa.and_(projects.c.account_id == self.account, projects.c.name == self.name)
+            row_of_project = connection.execute(projects.select().where(mine)).one()
             trained = {} if status in {"TRAINING", "TRAINING_FAILED"} else _FIGURES
             units = {"min_units": 1} if "HOST" in status else {}
             row = {**_ROW, **trained, **units, "output_bucket": self.bucket, **values}
-            this = sa.and_(models.c.project_id == project.id, models.c.version == version)
+            this = sa.and_(models.c.project_id == row_of_project.id, models.c.version == version)
             found = connection.execute(sa.select(models.c.id).where(this)).scalar_one_or_none()
             if found is not None:
                 connection.execute(models.update().where(this).values(status=status, **values))
                 return int(found)
-            row |= {"project_id": project.id, "version": version, "status": status}
+            row |= {"project_id": row_of_project.id, "version": version, "status": status}
             made = connection.execute(models.insert().values(row).returning(models.c.id)).scalar_one()
-            last = max(version, project.last_model_version)
+            last = max(version, row_of_project.last_model_version)
             connection.execute(
-                projects.update().where(projects.c.id == project.id).values(last_model_version=last)
+                projects.update().where(projects.c.id == row_of_project.id).values(last_model_version=last)
             )
             if artifact is not None:
                 connection.execute(model_artifacts.insert().values(model_id=made, content=artifact))
@@ -206,10 +209,10 @@ class ModelLab:
         query = (
             sa.select(models.c.id)
             .join(projects, projects.c.id == models.c.project_id)
-            .where(projects.c.account_id == self.account, projects.c.name == self.project)
+            .where(projects.c.account_id == self.account, projects.c.name == self.name)
             .where(models.c.version == version)
         )
-        with self.studio.storage.database.read() as connection:
+        with self.training_service.storage.database.read() as connection:
             return int(connection.execute(query).scalar_one())
 
     def artifact(self, version: int = 1) -> bytes:
@@ -217,7 +220,7 @@ class ModelLab:
         query = sa.select(model_artifacts.c.content).where(
             model_artifacts.c.model_id == self.model_id(version)
         )
-        with self.studio.storage.database.read() as connection:
+        with self.training_service.storage.database.read() as connection:
             return bytes(connection.execute(query).scalar_one())
 
 
@@ -230,83 +233,72 @@ _ROW: dict[str, Any] = {
 _FIGURES = {"evaluated_at": 1_600_000_060_000, "f1": 0.75, "recall": 0.6, "precision": 1.0}
 
 
-def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Do all calls at one instant; their answers, or the codes of their errors."""
-    together = Barrier(len(calls))
+@pytest.fixture(scope="session")
+def _training_service_on(_session_stack: ExitStack) -> Callable[[str, NewDatabase], TrainingService]:
+    # A session's parameters may alternate between tests, and a service lasts longer than one turn.
+    started: dict[str, TrainingService] = {}
 
-    def begin(call: Callable[[], Any]) -> Any:
-        together.wait(30)
-        try:
-            return call()
-        except ClientError as error:
-            return error.response["Error"]["Code"]
+    def training_service_on(database: str, new_database: NewDatabase) -> TrainingService:
+        if database not in started:
+            service = _session_stack.enter_context(running_service(flags=new_database()))
+            storage = _session_stack.enter_context(storage_of(service))
+            started[database] = TrainingService(service, storage)
+        return started[database]
 
-    with ThreadPoolExecutor(len(calls)) as threads:
-        return list(threads.map(begin, calls))
-
-
-Kept = tuple[ExitStack, dict[tuple[str, str], Any]]
+    return training_service_on
 
 
 @pytest.fixture(scope="session")
-def _kept() -> Iterator[Kept]:
-    # A session's parameters may alternate between tests, and what is here lasts longer than one turn.
-    with ExitStack() as stack:
-        yield stack, {}
-
-
-def _studio(kept: Kept, database: str, flags: Sequence[str]) -> Studio:
-    stack, things = kept
-    if ("studio", database) not in things:
-        service = stack.enter_context(running_service(flags=flags))
-        things["studio", database] = Studio(service, stack.enter_context(storage_of(service)))
-    return things["studio", database]  # type: ignore[no-any-return]
+def training_service(
+    database: str,
+    new_database: NewDatabase,
+    _training_service_on: Callable[[str, NewDatabase], TrainingService],
+) -> TrainingService:
+    return _training_service_on(database, new_database)
 
 
 @pytest.fixture(scope="session")
-def studio(database: str, new_database: NewDatabase, _kept: Kept) -> Studio:
-    known = ("studio", database) in _kept[1]
-    return _studio(_kept, database, [] if known else new_database())
-
-
-@pytest.fixture(scope="session")
-def sqlite_studio(_kept: Kept) -> Studio:
-    return _studio(_kept, "sqlite", [])
+def sqlite_training_service(
+    _training_service_on: Callable[[str, NewDatabase], TrainingService],
+) -> TrainingService:
+    return _training_service_on("sqlite", list)
 
 
 @pytest.fixture
-def lab(studio: Studio, account: str) -> ModelLab:
-    return studio.lab(account)
+def project(training_service: TrainingService, account: str) -> ModelProject:
+    return training_service.new_project(account)
 
 
 @pytest.fixture
-def simple(sqlite_studio: Studio, account: str) -> ModelLab:
-    return sqlite_studio.lab(account)
+def sqlite_project(sqlite_training_service: TrainingService, account: str) -> ModelProject:
+    return sqlite_training_service.new_project(account)
 
 
 @pytest.fixture(scope="session")
-def classifier(sqlite_studio: Studio) -> ModelLab:
-    lab = sqlite_studio.lab("000000000001")
-    lab.small_datasets(scratched=3)  # too few to learn from by cross-validation, which takes its time
-    assert lab.train()["Status"] == "TRAINED", lab.describe()
-    return lab
+def classifier(sqlite_training_service: TrainingService) -> ModelProject:
+    project = sqlite_training_service.new_project("000000000001")
+    project.small_datasets(scratched=3)  # too few to learn from by cross-validation, which takes its time
+    assert project.train()["Status"] == "TRAINED", project.describe()
+    return project
 
 
 @pytest.fixture(scope="session")
-def segmenter(sqlite_studio: Studio) -> ModelLab:
-    lab = sqlite_studio.lab("000000000002")
-    lab.dataset(lab.lines(normal=20, scratched=20, masks=True))
-    output = {"S3Location": {"Bucket": lab.bucket, "Prefix": ""}}
-    assert lab.train(OutputConfig=output)["Status"] == "TRAINED", lab.describe()
-    return lab
+def segmenter(sqlite_training_service: TrainingService) -> ModelProject:
+    project = sqlite_training_service.new_project("000000000002")
+    project.dataset(project.lines(normal=20, scratched=20, masks=True))
+    output = {"S3Location": {"Bucket": project.bucket, "Prefix": ""}}
+    assert project.train(OutputConfig=output)["Status"] == "TRAINED", project.describe()
+    return project
 
 
 @pytest.fixture(scope="session")
-def hosted(sqlite_studio: Studio, classifier: ModelLab, segmenter: ModelLab) -> ModelLab:
-    lab = sqlite_studio.lab("000000000003")
+def hosted(
+    sqlite_training_service: TrainingService, classifier: ModelProject, segmenter: ModelProject
+) -> ModelProject:
+    project = sqlite_training_service.new_project("000000000003")
     for version, trained in enumerate((classifier, segmenter), start=1):
-        lab.put(version, artifact=trained.artifact())
-        lab.start(str(version))
+        project.put(version, artifact=trained.artifact())
+        project.start(str(version))
     for version in ("1", "2"):
-        assert lab.ended(version, "STARTING_HOSTING")["Status"] == "HOSTED"
-    return lab
+        assert project.ended(version, "STARTING_HOSTING")["Status"] == "HOSTED"
+    return project

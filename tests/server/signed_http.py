@@ -23,7 +23,7 @@ _SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpResponse:
     """What came back; header names are in lower case."""
 
     status: int
@@ -50,7 +50,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Wire:
+class SignedHttpClient:
     """Sends requests to one service, signed with one key for one region."""
 
     endpoint_url: str
@@ -67,7 +67,7 @@ class Wire:
         *,
         signed: bool = True,
         chunks: Iterable[bytes] | None = None,
-    ) -> Answer:
+    ) -> HttpResponse:
         """Send one request, everything as it is given.
 
         :param path: and ``query``: as they shall stand in the request line.
@@ -96,7 +96,7 @@ class Wire:
         body: bytes = b"",
         *,
         chunks: Iterable[bytes] | None = None,
-    ) -> Answer:
+    ) -> HttpResponse:
         """Send a request with these headers, and Content-Length or Transfer-Encoding, only."""
         with closing(HTTPConnection(urlsplit(self.endpoint_url).netloc, timeout=_SECONDS)) as connection:
             connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
@@ -114,7 +114,7 @@ class Wire:
     @contextmanager
     def under_way(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str]
-    ) -> Iterator[Callable[[], Answer]]:
+    ) -> Iterator[Callable[[], HttpResponse]]:
         """Send a request, and begin the block when the service has certainly begun to work on it.
 
         The value of the block waits for the answer.
@@ -135,29 +135,31 @@ class Wire:
             yield lambda: _answer(connection)
 
 
-def _answer(connection: HTTPConnection) -> Answer:
+def _answer(connection: HTTPConnection) -> HttpResponse:
     answer = connection.getresponse()
     received = {name.lower(): value for name, value in answer.getheaders()}
-    return Answer(answer.status, received, answer.read())
+    return HttpResponse(answer.status, received, answer.read())
 
 
 @contextmanager
-def connected(endpoint_url: str) -> Iterator[socket.socket]:
+def connect(endpoint_url: str) -> Iterator[socket.socket]:
     """A bare connection to a service."""
     address = urlsplit(endpoint_url)
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         yield connection
 
 
-def head_of(wire: Wire, method: str, target: str, body: bytes = b"", **more: str) -> bytes:
+def signed_head(
+    signed_http: SignedHttpClient, method: str, target: str, body: bytes = b"", **more: str
+) -> bytes:
     """A signed head, whose body is not sent yet."""
-    headers = {"Host": urlsplit(wire.endpoint_url).netloc}
-    headers |= wire.signature(method, target, body, headers) | more
+    headers = {"Host": urlsplit(signed_http.endpoint_url).netloc}
+    headers |= signed_http.signature(method, target, body, headers) | more
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def read_answer(connection: socket.socket) -> str:
+def read_response(connection: socket.socket) -> str:
     """One answer, head and body, and nothing of the next."""
     received = b""
 
@@ -175,7 +177,7 @@ def read_answer(connection: socket.socket) -> str:
     return received.decode("latin-1")
 
 
-def is_well_formed_error(answer: Answer) -> bool:
+def is_well_formed_error(answer: HttpResponse) -> bool:
     assert set(answer.headers) >= {"content-type", "content-length", "x-amzn-errortype", "x-amzn-requestid"}
     assert answer.headers["content-type"] == "application/json"
     assert uuid.UUID(answer.request_id)

@@ -1,4 +1,4 @@
-"""Answers that get lost, and servers that die: who asks again learns what happened, and it happened once."""
+"""Lost answers and killed servers: a repeated request gets the first answer, and takes effect once."""
 
 from __future__ import annotations
 
@@ -9,36 +9,38 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
 import pytest
-from project_calls import PROJECTS, Caller
+from project_calls import PROJECTS, ProjectClient
 from services import NewDatabase, Storage, client_of, storage_of
-from signed_http import Answer, Wire
+from signed_http import HttpResponse, SignedHttpClient
 
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 
 
 @pytest.fixture(scope="module")
-def victim(
+def killed_service(
     database: str, new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    """A service to be killed; whoever kills it starts it again."""
-    folder = tmp_path_factory.mktemp(f"victim-{database}")
+    """A service to be killed; a test that kills it starts it again."""
+    folder = tmp_path_factory.mktemp(f"killed_service-{database}")
     with running_service(folder, [*new_database(), "--no-worker"]) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
-def victims_storage(victim: Service) -> Iterator[Storage]:
-    with storage_of(victim) as storage:
+def killed_storage(killed_service: Service) -> Iterator[Storage]:
+    with storage_of(killed_service) as storage:
         yield storage
 
 
 @pytest.fixture
-def caller(victim: Service, victims_storage: Storage, account: str) -> Caller:
-    return Caller(Wire(victim.endpoint_url, victims_storage.new_key(account)))
+def projects_client(killed_service: Service, killed_storage: Storage, account: str) -> ProjectClient:
+    return ProjectClient(SignedHttpClient(killed_service.endpoint_url, killed_storage.new_key(account)))
 
 
-def test_an_answer_that_is_lost_is_given_again(victim: Service, caller: Caller) -> None:
+def test_an_answer_that_is_lost_is_given_again(
+    killed_service: Service, projects_client: ProjectClient
+) -> None:
     lost: list[Exchange] = []
 
     def lose_the_first_of_each_method(exchange: Exchange) -> bool:
@@ -47,8 +49,8 @@ def test_an_answer_that_is_lost_is_given_again(victim: Service, caller: Caller) 
         lost.append(exchange)
         return True
 
-    with LossyProxy(victim.endpoint_url, lose_the_first_of_each_method) as proxy:
-        client = client_of(proxy.endpoint_url, caller.wire.key, attempts=2)
+    with LossyProxy(killed_service.endpoint_url, lose_the_first_of_each_method) as proxy:
+        client = client_of(proxy.endpoint_url, projects_client.signed_http.key, attempts=2)
         made = client.create_project(ProjectName="p")
         deleted = client.delete_project(ProjectName="p")
     assert [exchange.status for exchange in lost] == [200, 200]
@@ -61,33 +63,33 @@ def test_an_answer_that_is_lost_is_given_again(victim: Service, caller: Caller) 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
 def test_a_server_that_dies_between_its_commit_and_its_answer(
-    method: str, victim: Service, caller: Caller
+    method: str, killed_service: Service, projects_client: ProjectClient
 ) -> None:
     if method == "DELETE":
-        caller.create("p")
+        projects_client.create("p")
 
     def kill(_exchange: Exchange) -> bool:
-        victim.kill()
+        killed_service.kill()
         return True
 
-    with LossyProxy(victim.endpoint_url, kill) as proxy:
-        through = Caller(Wire(proxy.endpoint_url, caller.wire.key))
+    with LossyProxy(killed_service.endpoint_url, kill) as proxy:
+        through = ProjectClient(SignedHttpClient(proxy.endpoint_url, projects_client.signed_http.key))
         with pytest.raises((OSError, HTTPException)):
             through.create("p", "t") if method == "POST" else through.delete("p", "t")
-    victim.start()
+    killed_service.start()
 
     (exchange,) = proxy.exchanges
     assert exchange.status == 200
-    assert caller.names() == (["p"] if method == "POST" else [])
-    again = caller.create("p", "t") if method == "POST" else caller.delete("p", "t")
+    assert projects_client.names() == (["p"] if method == "POST" else [])
+    again = projects_client.create("p", "t") if method == "POST" else projects_client.delete("p", "t")
     assert (again.status, again.body) == (200, exchange.answer)
 
 
 @pytest.mark.parametrize("answers_before_death", [1, 20, 41])
 def test_a_server_that_dies_while_many_create(
-    answers_before_death: int, victim: Service, caller: Caller
+    answers_before_death: int, killed_service: Service, projects_client: ProjectClient
 ) -> None:
-    answered: dict[str, Answer] = {}
+    answered: dict[str, HttpResponse] = {}
     asked: set[str] = set()
     enough = threading.Event()
 
@@ -96,7 +98,7 @@ def test_a_server_that_dies_while_many_create(
             name = f"p-{who}-{number}"
             asked.add(name)
             try:
-                answer = caller.create(name, f"t-{name}")
+                answer = projects_client.create(name, f"t-{name}")
             except (OSError, HTTPException):
                 return
             assert answer.status == 200
@@ -107,19 +109,23 @@ def test_a_server_that_dies_while_many_create(
     with ThreadPoolExecutor(8) as pool:
         crowd = [pool.submit(create_on_and_on, who) for who in range(8)]
         assert enough.wait(60)
-        victim.kill()
+        killed_service.kill()
         for member in crowd:
             member.result()
-    victim.start()
+    killed_service.start()
 
-    pages = client_of(victim.endpoint_url, caller.wire.key).get_paginator("list_projects").paginate()
+    pages = (
+        client_of(killed_service.endpoint_url, projects_client.signed_http.key)
+        .get_paginator("list_projects")
+        .paginate()
+    )
     there = {project["ProjectName"]: project for page in pages for project in page["Projects"]}
-    # What was answered is there; what is there was asked for; what was neither is now told to the asker.
+    # What was answered exists; what exists was requested; the repetition answers all.
     assert set(answered) <= set(there) <= asked
     unanswered = asked - set(answered)
     assert unanswered
     for name in asked:
-        again = caller.create(name, f"t-{name}")
+        again = projects_client.create(name, f"t-{name}")
         assert again.status == 200
         if name in answered:
             assert again.body == answered[name].body
@@ -130,24 +136,26 @@ def test_a_server_that_dies_while_many_create(
             )
 
 
-def test_a_server_that_dies_while_many_ask_the_same(victim: Service, caller: Caller) -> None:
+def test_a_server_that_dies_while_many_ask_the_same(
+    killed_service: Service, projects_client: ProjectClient
+) -> None:
     asked = threading.Barrier(9)
 
-    def create() -> Answer | None:
+    def create() -> HttpResponse | None:
         asked.wait()
         try:
-            return caller.create("p", "t")
+            return projects_client.create("p", "t")
         except (OSError, HTTPException):
             return None
 
     with ThreadPoolExecutor(8) as pool:
         crowd = [pool.submit(create) for _ in range(8)]
         asked.wait()
-        victim.kill()
+        killed_service.kill()
         answers = [member.result() for member in crowd]
-    victim.start()
-    again = caller.create("p", "t")
+    killed_service.start()
+    again = projects_client.create("p", "t")
     assert again.status == 200
     assert {answer.body for answer in answers if answer} <= {again.body}
-    assert caller.names() == ["p"]
-    assert caller.wire.send("GET", f"{PROJECTS}/p").status == 200
+    assert projects_client.names() == ["p"]
+    assert projects_client.signed_http.send("GET", f"{PROJECTS}/p").status == 200

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from model_requests import OPERATIONS, Case, minimal
 from services import MakeClient
-from signed_http import Wire
+from signed_http import SignedHttpClient
 
 from airflow_provider_lookoutvision.server import app
 from airflow_provider_lookoutvision.server.protocol import rest_json
 from airflow_provider_lookoutvision.testing.service import Service
+
+pytestmark = pytest.mark.one_database
 
 NOT_BUILT_YET = {"DescribeModelPackagingJob", "ListModelPackagingJobs", "StartModelPackagingJob"}
 
@@ -20,9 +22,11 @@ def test_there_are_22() -> None:
 
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_is_routed(name: str, slash: str, wire: Wire, logged) -> None:
+def test_is_routed(name: str, slash: str, signed_http: SignedHttpClient, logged) -> None:
     request = Case(name, minimal(OPERATIONS[name])).request()
-    answer = wire.send(request.method, request.path + slash, request.query, request.body, request.headers)
+    answer = signed_http.send(
+        request.method, request.path + slash, request.query, request.body, request.headers
+    )
     assert answer.code != "UnknownOperationException"
     assert logged(answer.request_id)["operation"] == name
     assert (answer.status == 501) == (answer.code == "NotImplementedException") == (name in NOT_BUILT_YET)

@@ -1,14 +1,10 @@
-"""A service from its start to its end: where it listens, what it refuses, and how it stops."""
+"""A service that starts: where it listens, and what it refuses."""
 
 from __future__ import annotations
 
 import json
 import re
-import signal
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from ipaddress import ip_address
@@ -16,90 +12,18 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from command_line import begin, complaint, end_of, run, until_it_listens
+from command_line import error_message, run_command, start_command, wait_for_end, wait_until_listening
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from postgres_server import PostgresServer
-from project_calls import PROJECTS, Caller, body_of, names, refused
-from services import NewDatabase, NewService, Storage, client_of, owner_of, storage_of
-from signed_http import Wire, connected, head_of, read_answer
+from project_calls import names
+from sdk_errors import error_response
+from services import NewDatabase, client_of, first_key_of
+from signed_http import SignedHttpClient
 
 from airflow_provider_lookoutvision.testing.service import Service, running_service
-
-# How it stops --------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def projects_locked(storage: Storage) -> Iterator[None]:
-    """Let every request that writes a project wait for as long as the block runs."""
-    with storage.database.write() as connection:  # on SQLite, this is all it takes
-        if connection.dialect.name == "postgresql":
-            connection.execute(sa.text("LOCK TABLE projects IN EXCLUSIVE MODE"))
-        yield
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_it_finish_what_is_under_way(number: signal.Signals, new_service: NewService) -> None:
-    service = new_service()
-    caller = Caller(Wire(service.endpoint_url, owner_of(service)))
-    with storage_of(service) as storage, ExitStack() as requests:
-        with projects_locked(storage):
-            answers = [
-                requests.enter_context(
-                    caller.wire.under_way(
-                        "POST", PROJECTS, body_of(f"p{i}"), {"X-Amzn-Client-Token": f"t{i}"}
-                    )
-                )
-                for i in range(4)
-            ]
-            service.process.send_signal(number)
-            wait_until(lambda: not is_listening(service))
-            assert service.process.poll() is None
-        answered = [answer() for answer in answers]
-    assert [answer.status for answer in answered] == [200] * 4
-    service.stop()
-    assert service.process.returncode == 0
-    log = service.log_file.read_text()
-    assert "Traceback" not in log
-    assert log.count('"operation": "CreateProject"') == 4
-
-    service.start()
-    assert [caller.create(f"p{i}", f"t{i}").body for i in range(4)] == [answer.body for answer in answered]
-
-
-def test_it_waits_neither_for_the_idle_nor_longer_than_told(new_service: NewService) -> None:
-    service = new_service("--no-worker", "--shutdown-seconds", "1")
-    with connected(service.endpoint_url) as idle, connected(service.endpoint_url) as dawdling:
-        idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert read_answer(idle).startswith("HTTP/1.1 200 ")
-        wire, announced = Wire(service.endpoint_url, owner_of(service)), {"Content-Length": "1"}
-        dawdling.sendall(head_of(wire, "POST", PROJECTS, b"x", **announced, Expect="100-continue"))
-        assert read_answer(dawdling).startswith("HTTP/1.1 100 ")  # and now it waits for a body
-        service.stop()
-        assert service.process.returncode == 0
-        assert read_answer(dawdling).startswith("HTTP/1.1 500 ")
-        while idle.recv(65536):
-            pass
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(6000):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it never came to that")
-
-
-def is_listening(service: Service) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", service.port), timeout=10).close()
-    except ConnectionRefusedError:
-        return False
-    return True
-
 
 # Where it listens ----------------------------------------------------------------------------------------
 
@@ -136,7 +60,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", ""])
 def test_it_does_not_listen_to_the_world_in_the_clear(host: str, tmp_path: Path) -> None:
-    said = complaint(run("serve", "--host", host, "--port", "0", "--data-dir", tmp_path / "data"))
+    said = error_message(run_command("serve", "--host", host, "--port", "0", "--data-dir", tmp_path / "data"))
     assert f"refusing to listen on {host} without TLS" in said
     assert "--tls-certificate" in said
     assert "--allow-plaintext" in said
@@ -148,40 +72,43 @@ def test_it_listens_to_the_world_with_tls(certificate: tuple[Path, Path]) -> Non
     flags += ["--tls-certificate", str(certificate[0]), "--tls-key", str(certificate[1])]
     with running_service(flags=flags) as service:
         endpoint_url = service.endpoint_url.replace("http:", "https:")
-        client = client_of(endpoint_url, owner_of(service), verify=str(certificate[0]))
+        client = client_of(endpoint_url, first_key_of(service), verify=str(certificate[0]))
         client.create_project(ProjectName="p")
         assert names(client) == ["p"]
         with pytest.raises((OSError, HTTPException)):
-            Wire(service.endpoint_url, owner_of(service)).send("GET", "/healthz")
+            SignedHttpClient(service.endpoint_url, first_key_of(service)).send("GET", "/healthz")
         # The client's connection is idle and still open, and no reason to wait.
         service.stop()
         assert service.process.returncode == 0
         assert "exceeded" not in service.log_file.read_text()
 
 
-def test_it_listens_to_the_world_when_told_and_serves_the_regions_it_is_told() -> None:
+def test_it_listens_without_tls_and_serves_some_regions_if_set() -> None:
     flags = ["--host", "0.0.0.0", "--allow-plaintext", "--no-worker", "--regions", "eu-central-1, us-east-1"]
     with running_service(flags=flags) as service:
         for region in ("eu-central-1", "us-east-1"):
-            assert names(client_of(service.endpoint_url, owner_of(service), region=region)) == []
-        elsewhere = client_of(service.endpoint_url, owner_of(service), region="us-west-2")
-        error = refused(elsewhere.list_projects)
+            assert names(client_of(service.endpoint_url, first_key_of(service), region=region)) == []
+        elsewhere = client_of(service.endpoint_url, first_key_of(service), region="us-west-2")
+        error = error_response(elsewhere.list_projects)
         assert error["Error"]["Code"] == "AuthorizationHeaderMalformed"
         assert error["ResponseMetadata"]["HTTPStatusCode"] == 403
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_it_says_where_it_listens(host: str, tmp_path: Path) -> None:
-    process = begin("serve", "--host", host, "--port", "0", "--data-dir", tmp_path, "--no-worker")
-    said, endpoint_url = until_it_listens(process)
+    process = start_command("serve", "--host", host, "--port", "0", "--data-dir", tmp_path, "--no-worker")
+    said, endpoint_url = wait_until_listening(process)
     assert re.search(r"listening on http://(127\.0\.0\.1|\[::1\]):[0-9]{4,5}\n$", said)
     process.terminate()
-    assert end_of(process).status == 0
+    assert wait_for_end(process).status == 0
     assert endpoint_url
 
 
+@pytest.mark.one_database
 def test_a_port_that_is_taken(service: Service, tmp_path: Path) -> None:
-    said = complaint(end_of(begin("serve", "--port", service.port, "--data-dir", tmp_path / "data")))
+    said = error_message(
+        wait_for_end(start_command("serve", "--port", service.port, "--data-dir", tmp_path / "data"))
+    )
     assert f"can't listen on 127.0.0.1:{service.port}: Address already in use" in said
     assert not (tmp_path / "data").exists()
 
@@ -205,7 +132,7 @@ def test_a_port_that_is_taken(service: Service, tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_can_not_be(flags: list[str], said: str, tmp_path: Path) -> None:
-    assert said in complaint(run("serve", "--data-dir", tmp_path / "data", *flags))
+    assert said in error_message(run_command("serve", "--data-dir", tmp_path / "data", *flags))
     assert not (tmp_path / "data").exists()
 
 
@@ -217,7 +144,7 @@ def test_settings_that_can_not_be(flags: list[str], said: str, tmp_path: Path) -
     ],
 )
 def test_what_only_the_attempt_can_show(flags: list[str], said: str, tmp_path: Path) -> None:
-    outcome = end_of(begin("serve", "--data-dir", tmp_path, "--port", "0", *flags))
+    outcome = wait_for_end(start_command("serve", "--data-dir", tmp_path, "--port", "0", *flags))
     assert outcome.status == 2
     assert said in outcome.err
     assert "Traceback" not in outcome.err
@@ -235,7 +162,7 @@ def test_what_only_the_attempt_can_show(flags: list[str], said: str, tmp_path: P
     ],
 )
 def test_databases_that_can_not_be(url: str, said: str, tmp_path: Path) -> None:
-    text = complaint(run("keys", "list", "--data-dir", tmp_path, "--database-url", url))
+    text = error_message(run_command("keys", "list", "--data-dir", tmp_path, "--database-url", url))
     assert said in text
     assert "s3cret" not in text
 
@@ -257,35 +184,42 @@ def test_variables_that_can_not_be(
     variable: str, value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOOKOUTVISION_" + variable, value)
-    assert said in complaint(run("keys", "list", "--data-dir", tmp_path))
+    assert said in error_message(run_command("keys", "list", "--data-dir", tmp_path))
 
 
 def test_a_data_directory_that_can_not_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    said = complaint(run("keys", "list", "--data-dir", tmp_path / "file"))
+    said = error_message(run_command("keys", "list", "--data-dir", tmp_path / "file"))
     assert f"the data directory {tmp_path / 'file'} can't be used" in said
 
 
 def test_what_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "lookoutvision.db").write_bytes(b"something else entirely" * 100)
-    assert "file is not a database" in complaint(run("keys", "list", "--data-dir", tmp_path))
+    assert "file is not a database" in error_message(run_command("keys", "list", "--data-dir", tmp_path))
 
 
 def test_a_secret_key_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "secret.key").write_text("something else")
-    assert "the secret key must be 32 bytes" in complaint(run("keys", "list", "--data-dir", tmp_path))
+    assert "the secret key must be 32 bytes" in error_message(
+        run_command("keys", "list", "--data-dir", tmp_path)
+    )
 
 
+@pytest.mark.one_database
 def test_a_database_of_a_newer_version(new_database: NewDatabase, tmp_path: Path) -> None:
     flags = ["--data-dir", tmp_path, *new_database()]
-    assert run("keys", "list", *flags).status == 0
+    assert run_command("keys", "list", *flags).status == 0
     url = flags[3] if len(flags) > 2 else f"sqlite:///{tmp_path / 'lookoutvision.db'}"
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
-    serving = end_of(begin("serve", "--port", "0", *flags))
-    for outcome in (serving, run("keys", "list", *flags), run("keys", "create", "--json", *flags)):
-        said = complaint(outcome)
+    serving = wait_for_end(start_command("serve", "--port", "0", *flags))
+    for outcome in (
+        serving,
+        run_command("keys", "list", *flags),
+        run_command("keys", "create", "--json", *flags),
+    ):
+        said = error_message(outcome)
         assert "a newer version of this package wrote the database" in said
         assert "install that version" in said
     with engine.begin() as connection:
@@ -299,30 +233,30 @@ def test_when_the_database_goes_away_and_comes_back(
     url = postgres_server().new_database()
     name = url.partition("@/")[2].partition("?")[0]
     with running_service(flags=["--database-url", url, "--no-worker"]) as service:
-        wire = Wire(service.endpoint_url, owner_of(service))
-        assert wire.send("GET", "/healthz").status == 200
+        signed_http = SignedHttpClient(service.endpoint_url, first_key_of(service))
+        assert signed_http.send("GET", "/healthz").status == 200
         postgres_server().execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         postgres_server().execute(
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
         )
-        answer = wire.send("GET", "/healthz", signed=False)
+        answer = signed_http.send("GET", "/healthz", signed=False)
         assert (answer.status, answer.json) == (503, {"status": "the database does not answer"})
-        answer = wire.send("GET", "/2020-11-20/projects")
+        answer = signed_http.send("GET", "/2020-11-20/projects")
         assert (answer.status, answer.code) == (500, "InternalServerException")
         assert answer.headers["retry-after"] == "1"
         postgres_server().execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-        assert wire.send("GET", "/healthz").status == 200
-        assert wire.send("GET", "/2020-11-20/projects").json == {"Projects": []}
+        assert signed_http.send("GET", "/healthz").status == 200
+        assert signed_http.send("GET", "/2020-11-20/projects").json == {"Projects": []}
 
 
 def test_the_other_commands(tmp_path: Path) -> None:
-    outcome = end_of(begin("model-path"))
+    outcome = wait_for_end(start_command("model-path"))
     assert (outcome.status, outcome.err) == (0, "")
     model = Path(outcome.out.strip()) / "lookoutvision" / "2020-11-20" / "service-2.json"
     assert json.loads(model.read_text())["metadata"]["serviceId"] == "LookoutVision"
-    assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+\S*\n", run("--version").out)
-    usage = run("serve", "--help")
+    assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+\S*\n", run_command("--version").out)
+    usage = run_command("serve", "--help")
     assert usage.status == 0
     for flag in ("--host", "--port", "--data-dir", "--database-url", "--max-projects", "--allow-plaintext"):
         assert flag in usage.out
-    assert run().status == 2
+    assert run_command().status == 2

@@ -61,7 +61,7 @@ def test_the_defaults_keep_to_themselves(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"LOOKOUTVISION_ALLOW_PLAINTEXT": "maybe"}, "it must be true or false"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_source(environ: dict[str, str], said: str) -> None:
+def test_a_wrong_value_is_reported_with_its_source(environ: dict[str, str], said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load({}, environ)
     assert said in str(caught.value)

@@ -8,81 +8,84 @@ from urllib.parse import quote
 
 import pytest
 from botocore.exceptions import ClientError
-from dataset_fixtures import refusal
 from manifest_lines import line
-from model_fixtures import ModelLab, Studio
+from model_fixtures import ModelProject, TrainingService
+from sdk_errors import error_response
 from services import REGION
-from signed_http import Wire
-from training_processes import paused
+from signed_http import SignedHttpClient
 
 pytest_plugins = ["model_fixtures"]
 
 
 @pytest.fixture
-def tagged(lab: ModelLab) -> str:
+def model_arn(project: ModelProject) -> str:
     """The ARN of a model."""
-    lab.put(1)
-    return lab.describe("1")["ModelArn"]  # type: ignore[no-any-return]
+    project.put(1)
+    return project.describe("1")["ModelArn"]  # type: ignore[no-any-return]
 
 
 def tags(**values: str) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in values.items()]
 
 
-def tags_of(lab: ModelLab, arn: str) -> dict[str, str]:
-    found = lab.client.list_tags_for_resource(ResourceArn=arn)["Tags"]
+def tags_of(project: ModelProject, arn: str) -> dict[str, str]:
+    found = project.client.list_tags_for_resource(ResourceArn=arn)["Tags"]
     return {tag["Key"]: tag["Value"] for tag in found}
 
 
-def test_tags_come_and_go(lab: ModelLab, tagged: str) -> None:
-    assert lab.client.list_tags_for_resource(ResourceArn=tagged)["Tags"] == []
-    lab.client.tag_resource(ResourceArn=tagged, Tags=tags(line="7", owner="Zoë Ölund", empty=""))
-    lab.client.tag_resource(ResourceArn=tagged, Tags=tags(line="8"))
-    assert list(tags_of(lab, tagged).items()) == [("empty", ""), ("line", "8"), ("owner", "Zoë Ölund")]
-    lab.client.tag_resource(ResourceArn=tagged, Tags=[])
-    lab.client.untag_resource(ResourceArn=tagged, TagKeys=["owner", "empty", "never there"])
-    assert tags_of(lab, tagged) == {"line": "8"}
+def test_tags_come_and_go(project: ModelProject, model_arn: str) -> None:
+    assert project.client.list_tags_for_resource(ResourceArn=model_arn)["Tags"] == []
+    project.client.tag_resource(ResourceArn=model_arn, Tags=tags(line="7", owner="Zoë Ölund", empty=""))
+    project.client.tag_resource(ResourceArn=model_arn, Tags=tags(line="8"))
+    assert list(tags_of(project, model_arn).items()) == [("empty", ""), ("line", "8"), ("owner", "Zoë Ölund")]
+    project.client.tag_resource(ResourceArn=model_arn, Tags=[])
+    project.client.untag_resource(ResourceArn=model_arn, TagKeys=["owner", "empty", "never there"])
+    assert tags_of(project, model_arn) == {"line": "8"}
     # Another model's are another's.
-    lab.put(2)
-    assert tags_of(lab, tagged[:-1] + "2") == {}
+    project.put(2)
+    assert tags_of(project, model_arn[:-1] + "2") == {}
 
 
-def test_tags_that_a_model_is_made_with(lab: ModelLab, studio: Studio) -> None:
-    lab.dataset([line("nothing.jpg", bucket=lab.bucket)])
-    members = {**lab.of, "OutputConfig": lab.output}
-    with paused(studio):
-        error = refusal(lab.client.create_model, **members, Tags=[*tags(a="1", b="2"), *tags(a="3")])
+def test_tags_that_a_model_is_made_with(project: ModelProject, training_service: TrainingService) -> None:
+    project.dataset([line("nothing.jpg", bucket=project.bucket)])
+    members = {**project.of, "OutputConfig": project.output}
+    with training_service.paused_worker():
+        error = error_response(
+            project.client.create_model, **members, Tags=[*tags(a="1", b="2"), *tags(a="3")]
+        )
         assert (error["Error"]["Code"], error["Error"]["Message"]) == (
             "ValidationException",
             "Tags names the key 'a' twice",
         )
-        arn = lab.create(Tags=tags(a="1", b="2"))["ModelArn"]
-        assert tags_of(lab, arn) == {"a": "1", "b": "2"}
-        lab.client.delete_model(**lab.of, ModelVersion="1")
-    assert refusal(lab.client.list_tags_for_resource, ResourceArn=arn)["ResourceType"] == "MODEL"
+        arn = project.create(Tags=tags(a="1", b="2"))["ModelArn"]
+        assert tags_of(project, arn) == {"a": "1", "b": "2"}
+        project.client.delete_model(**project.of, ModelVersion="1")
+    assert error_response(project.client.list_tags_for_resource, ResourceArn=arn)["ResourceType"] == "MODEL"
 
 
-def test_a_model_has_at_most_200_tags(lab: ModelLab, tagged: str) -> None:
+def test_a_model_has_at_most_200_tags(project: ModelProject, model_arn: str) -> None:
     first = {f"k{number}": "v" for number in range(199)}
-    lab.client.tag_resource(ResourceArn=tagged, Tags=tags(**first))
-    error = refusal(lab.client.tag_resource, ResourceArn=tagged, Tags=tags(k0="new", x="1", y="2"))
+    project.client.tag_resource(ResourceArn=model_arn, Tags=tags(**first))
+    error = error_response(
+        project.client.tag_resource, ResourceArn=model_arn, Tags=tags(k0="new", x="1", y="2")
+    )
     assert (error["Error"]["Code"], error["QuotaCode"]) == ("ServiceQuotaExceededException", "tags_per_model")
-    assert tags_of(lab, tagged) == first  # all or nothing
-    lab.client.tag_resource(ResourceArn=tagged, Tags=tags(k0="new", x="1"))
-    assert len(tags_of(lab, tagged)) == 200
+    assert tags_of(project, model_arn) == first  # all or nothing
+    project.client.tag_resource(ResourceArn=model_arn, Tags=tags(k0="new", x="1"))
+    assert len(tags_of(project, model_arn)) == 200
     # Of many at one instant no more get in than there is room for.
-    lab.client.untag_resource(ResourceArn=tagged, TagKeys=["x", "k0"])
+    project.client.untag_resource(ResourceArn=model_arn, TagKeys=["x", "k0"])
 
     def tag(number: int) -> bool:
         try:
-            lab.client.tag_resource(ResourceArn=tagged, Tags=tags(**{f"t{number}": ""}))
+            project.client.tag_resource(ResourceArn=model_arn, Tags=tags(**{f"t{number}": ""}))
         except ClientError:
             return False
         return True
 
     with ThreadPoolExecutor(6) as threads:
         assert sum(threads.map(tag, range(6))) == 2
-    assert len(tags_of(lab, tagged)) == 200
+    assert len(tags_of(project, model_arn)) == 200
 
 
 @pytest.mark.parametrize(
@@ -100,39 +103,47 @@ def test_a_model_has_at_most_200_tags(lab: ModelLab, tagged: str) -> None:
         lambda arn: "arn:aws:s3:::p",
     ],
 )
-def test_what_is_no_models_arn(change: Any, lab: ModelLab, tagged: str) -> None:
+def test_what_is_no_models_arn(change: Any, project: ModelProject, model_arn: str) -> None:
     for call, more in (
-        (lab.client.list_tags_for_resource, {}),
-        (lab.client.tag_resource, {"Tags": tags(a="1")}),
-        (lab.client.untag_resource, {"TagKeys": ["a"]}),
+        (project.client.list_tags_for_resource, {}),
+        (project.client.tag_resource, {"Tags": tags(a="1")}),
+        (project.client.untag_resource, {"TagKeys": ["a"]}),
     ):
-        error = refusal(call, ResourceArn=change(tagged), **more)
+        error = error_response(call, ResourceArn=change(model_arn), **more)
         assert error["Error"]["Code"] == "ValidationException"
         assert "only models have tags" in error["Error"]["Message"]
 
 
 def test_no_tags_of_what_is_not_there_or_anothers(
-    lab: ModelLab, tagged: str, studio: Studio, other_account: str
+    project: ModelProject, model_arn: str, training_service: TrainingService, other_account: str
 ) -> None:
-    for arn in (tagged[:-1] + "2", tagged.replace("/p/", "/q/")):
-        error = refusal(lab.client.list_tags_for_resource, ResourceArn=arn)
+    for arn in (model_arn[:-1] + "2", model_arn.replace("/p/", "/q/")):
+        error = error_response(project.client.list_tags_for_resource, ResourceArn=arn)
         assert (error["Error"]["Code"], error["ResourceType"]) == ("ResourceNotFoundException", "MODEL")
         assert error["ResourceId"] == arn.partition("model/")[2]
-    stranger = studio.client(other_account)
+    stranger = training_service.client(other_account)
     assert (
-        refusal(stranger.list_tags_for_resource, ResourceArn=tagged)["Error"]["Code"] == "ValidationException"
+        error_response(stranger.list_tags_for_resource, ResourceArn=model_arn)["Error"]["Code"]
+        == "ValidationException"
     )
 
 
-def test_an_arn_in_the_path_encoded_or_not(lab: ModelLab, tagged: str, studio: Studio) -> None:
-    lab.client.tag_resource(ResourceArn=tagged, Tags=tags(a="1"))
-    wire = Wire(studio.service.endpoint_url, studio.new_key(lab.account))
-    encoded = wire.send("GET", f"/2020-11-20/tags/{quote(tagged, safe='')}")
+def test_an_arn_in_the_path_encoded_or_not(
+    project: ModelProject, model_arn: str, training_service: TrainingService
+) -> None:
+    project.client.tag_resource(ResourceArn=model_arn, Tags=tags(a="1"))
+    signed_http = SignedHttpClient(
+        training_service.service.endpoint_url, training_service.new_key(project.account)
+    )
+    encoded = signed_http.send("GET", f"/2020-11-20/tags/{quote(model_arn, safe='')}")
     assert (encoded.status, encoded.json) == (200, {"Tags": tags(a="1")})
     # An open slash is a path's, and no operation has such a path.
     assert (
-        wire.send("GET", f"/2020-11-20/tags/{quote(tagged, safe=':/')}").code == "UnknownOperationException"
+        signed_http.send("GET", f"/2020-11-20/tags/{quote(model_arn, safe=':/')}").code
+        == "UnknownOperationException"
     )
-    removed = wire.send("DELETE", f"/2020-11-20/tags/{quote(tagged, safe='')}", "tagKeys=a&tagKeys=b%20c")
+    removed = signed_http.send(
+        "DELETE", f"/2020-11-20/tags/{quote(model_arn, safe='')}", "tagKeys=a&tagKeys=b%20c"
+    )
     assert (removed.status, removed.json) == (200, {})
-    assert tags_of(lab, tagged) == {}
+    assert tags_of(project, model_arn) == {}

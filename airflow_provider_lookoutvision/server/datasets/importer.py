@@ -1,4 +1,4 @@
-"""The two jobs that fill datasets: a manifest imported whole or not at all, entries updated all or none."""
+"""The jobs that fill datasets: a manifest is imported, or entries are updated, all or none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_provider_lookoutvision.server.datasets.operations import (
     DatasetStatus,
 )
 from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, JobHandler
-from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, Stopped
+from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.storage.buckets import Buckets, Location
 from airflow_provider_lookoutvision.server.storage.schema import dataset_entries, datasets, upsert
 
@@ -31,12 +31,12 @@ SHOWN_ERRORS = 10
 
 
 class Importer(JobHandler):
-    """Does import and update jobs."""
+    """Runs import and update jobs."""
 
     kinds: ClassVar[tuple[str, ...]] = (IMPORT_JOB, UPDATE_JOB)
     noun: ClassVar[str] = "import"
 
-    def do(self, job: Job, lease: Lease) -> None:
+    def handle(self, job: Job, lease: Lease) -> None:
         """Import a manifest, or update entries."""
         if job.kind == IMPORT_JOB:
             self._import(job, lease)
@@ -47,43 +47,46 @@ class Importer(JobHandler):
         source = Location(job.details["Bucket"], job.details["Key"], job.details.get("VersionId"))
         with lease.hold() as connection:
             dataset = connection.execute(datasets.select().where(datasets.c.id == job.subject_id)).one()
-            # What an attempt before this one has left.
+            # What an earlier attempt has left.
             connection.execute(dataset_entries.delete().where(dataset_entries.c.dataset_id == dataset.id))
-        most = self._most_images(dataset.type)
+        max_images = self._max_images(dataset.type)
         with Buckets(self.store, job.allowed_buckets).open(source, LARGEST_MANIFEST) as stream:
-            reading = _Reading(f"the manifest {source}", manifest.Folder.of(source.bucket, source.key), most)
-            for batch in reading.batches(_Stoppable(stream, self.stopping)):
-                if reading.problems:
-                    continue  # nothing of it will be kept, but all that is wrong is worth telling
+            reader = _LineReader(
+                f"the manifest {source}", manifest.Folder.of(source.bucket, source.key), max_images
+            )
+            for batch in reader.batches(_StoppableStream(stream, self.stopping)):
+                if reader.problems:
+                    continue  # no entry will be kept, but all errors are reported
                 with lease.hold() as connection:
-                    _store(connection, dataset.id, batch)
-        reading.check()
+                    _upsert_entries(connection, dataset.id, batch)
+        reader.check()
         with lease.finish() as connection:
-            # Duplicates of an image count once: the last line is the one that is kept.
-            _settle(connection, dataset.id, DatasetStatus.CREATE_COMPLETE, CREATED_MESSAGE)
+            # Duplicates of an image count once: the last line is kept.
+            _write_result(connection, dataset.id, DatasetStatus.CREATE_COMPLETE, CREATED_MESSAGE)
 
     def _update(self, job: Job, lease: Lease) -> None:
         with self.database.read() as connection:
             dataset = connection.execute(datasets.select().where(datasets.c.id == job.subject_id)).one()
             bucket = _image_bucket(connection, dataset.id)
-        most = self._most_images(dataset.type)
-        reading = _Reading("the update", None, most, bucket)
-        batches = list(reading.batches(io.BytesIO(job.content or b"")))
-        reading.check()
+        max_images = self._max_images(dataset.type)
+        reader = _LineReader("the update", None, max_images, bucket)
+        batches = list(reader.batches(io.BytesIO(job.content or b"")))
+        reader.check()
         with lease.finish() as connection:
             for batch in batches:
-                _store(connection, dataset.id, batch)
-            total = _settle(connection, dataset.id, DatasetStatus.UPDATE_COMPLETE, UPDATED_MESSAGE)
-            if total > most:
+                _upsert_entries(connection, dataset.id, batch)
+            total = _write_result(connection, dataset.id, DatasetStatus.UPDATE_COMPLETE, UPDATED_MESSAGE)
+            if total > max_images:
                 raise InvalidInput(
-                    f"the dataset would have {total} images; a {dataset.type} dataset has at most {most}"
+                    f"the dataset would have {total} images; a {dataset.type} dataset has at most "
+                    f"{max_images}"
                 )
 
-    def _most_images(self, dataset_type: str) -> int:
+    def _max_images(self, dataset_type: str) -> int:
         return self.settings.max_train_images if dataset_type == "train" else self.settings.max_test_images
 
     def fail(self, job: Job, message: str) -> None:
-        """Tell the dataset, which is then empty, or as it was before the update."""
+        """Write the failure to the dataset, which is then empty, or as before the update."""
         creating = job.kind == IMPORT_JOB
         status = DatasetStatus.CREATE_FAILED if creating else DatasetStatus.UPDATE_FAILED_ROLLBACK_COMPLETE
         with Lease(self.database, job).finish() as connection:
@@ -91,44 +94,48 @@ class Importer(JobHandler):
                 connection.execute(
                     dataset_entries.delete().where(dataset_entries.c.dataset_id == job.subject_id)
                 )
-            _settle(connection, job.subject_id, status, message)
+            _write_result(connection, job.subject_id, status, message)
             idempotency.mark_failed(connection, job.account_id, job.region, job.operation, job.token)
 
 
-class _Reading:
-    """Reads lines into entries and keeps count of what is wrong with them.
+class _LineReader:
+    """Reads lines into entries and collects errors.
 
     :param source: what is read, for messages.
-    :param most: the most entries allowed.
-    :param bucket: the bucket that all images must be in; None for that of the first.
+    :param max_images: how many entries are allowed.
+    :param bucket: the bucket that all images must be in; None for that of the first image.
     """
 
     def __init__(
-        self, source: str, folder: manifest.Folder | None, most: int, bucket: str | None = None
+        self, source: str, folder: manifest.Folder | None, max_images: int, bucket: str | None = None
     ) -> None:
         self.problems: list[str] = []
-        self._source, self._folder, self._most, self._bucket = source, folder, most, bucket
-        self._wrong = 0
-        self._seen: set[int] = set()
+        self._source, self._folder, self._max_images, self._bucket = source, folder, max_images, bucket
+        self._invalid_lines = 0
+        self._images: set[int] = set()
 
     def batches(self, stream: manifest.Lines) -> Iterator[list[manifest.Entry]]:
-        """The entries of a stream, some at a time; an image's last line counts."""
+        """The entries of a stream in batches, each image once, by its last line."""
         entries = self._entries(stream)
         while batch := list(islice(entries, BATCH)):
             yield list({entry.source_ref: entry for entry in batch}.values())
 
     def check(self) -> None:
-        """Refuse what was read if anything was wrong.
+        """Check that everything could be read.
 
         :raises InvalidInput: with the first errors, by line number and reason.
         """
-        if self._wrong:
-            left = self._wrong - len(self.problems)
+        if self._invalid_lines:
+            left = self._invalid_lines - len(self.problems)
             more = f"; and {left} more" if left else ""
-            count = f"more than {self._most}" if self._wrong > self._most else self._wrong
-            lines = "1 invalid line" if self._wrong == 1 else f"{count} invalid lines"
+            count = (
+                f"more than {self._max_images}"
+                if self._invalid_lines > self._max_images
+                else self._invalid_lines
+            )
+            lines = "1 invalid line" if self._invalid_lines == 1 else f"{count} invalid lines"
             raise InvalidInput(f"{self._source} has {lines}: {'; '.join(self.problems)}{more}")
-        if not self._seen:
+        if not self._images:
             raise InvalidInput(f"{self._source} is empty: it needs one JSON object for each image")
 
     def _entries(self, stream: manifest.Lines) -> Iterator[manifest.Entry]:
@@ -137,17 +144,17 @@ class _Reading:
                 entry = manifest.read(line, self._folder)
                 self._check_bucket(entry)
             except manifest.InvalidLine as problem:
-                self._wrong += 1
+                self._invalid_lines += 1
                 if len(self.problems) < SHOWN_ERRORS:
                     self.problems.append(f"line {number}: {problem}")
-                if self._wrong > self._most:
-                    return  # whatever this file is, it is no manifest
+                if self._invalid_lines > self._max_images:
+                    return  # this file is no manifest
                 continue
-            self._seen.add(hash(entry.source_ref))
-            if len(self._seen) > self._most:
+            self._images.add(hash(entry.source_ref))
+            if len(self._images) > self._max_images:
                 raise InvalidInput(
-                    f"{self._source} has more than {self._most} images, as many as this service's settings "
-                    "max_train_images and max_test_images allow"
+                    f"{self._source} has more than {self._max_images} images, as many as this service's "
+                    "settings max_train_images and max_test_images allow"
                 )
             yield entry
 
@@ -160,16 +167,16 @@ class _Reading:
 
 
 @dataclass(frozen=True)
-class _Stoppable:
-    """Lines of a stream until the worker stops: asked at each, since not every line becomes an entry."""
+class _StoppableStream:
+    """A stream that raises once the worker is stopping, at any line, also one that becomes no entry."""
 
     stream: BinaryIO
     stopping: Callable[[], bool]
 
-    def readline(self, most: int) -> bytes:
+    def readline(self, limit: int) -> bytes:
         if self.stopping():
-            raise Stopped
-        return self.stream.readline(most)
+            raise WorkerStopping
+        return self.stream.readline(limit)
 
 
 def _image_bucket(connection: sa.Connection, dataset_id: int) -> str | None:
@@ -180,7 +187,7 @@ def _image_bucket(connection: sa.Connection, dataset_id: int) -> str | None:
     return Location.of(source_ref).bucket if source_ref else None
 
 
-def _store(connection: sa.Connection, dataset_id: int, entries: Sequence[manifest.Entry]) -> None:
+def _upsert_entries(connection: sa.Connection, dataset_id: int, entries: Sequence[manifest.Entry]) -> None:
     moment = _now()
     rows = [
         {
@@ -195,8 +202,8 @@ def _store(connection: sa.Connection, dataset_id: int, entries: Sequence[manifes
     upsert(connection, dataset_entries, rows, key=("dataset_id", "source_ref"))
 
 
-def _settle(connection: sa.Connection, dataset_id: int, status: DatasetStatus, message: str) -> int:
-    """Write a dataset's last state, and count its entries."""
+def _write_result(connection: sa.Connection, dataset_id: int, status: DatasetStatus, message: str) -> int:
+    """Write a dataset's final state and the counts of its entries; how many there are."""
     columns = dataset_entries.c
     counting = sa.select(columns.label, sa.func.count().label("images")).group_by(columns.label)
     rows = connection.execute(counting.where(columns.dataset_id == dataset_id))

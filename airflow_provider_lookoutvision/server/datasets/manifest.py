@@ -1,14 +1,14 @@
-"""Ground Truth JSON Lines: what users' manifests hold, read line by line into entries.
+"""Ground Truth JSON Lines: manifests of users, read line by line into entries.
 
 A manifest has one JSON object a line. Its ``source-ref`` names an image. A key of any name that has a
 companion ``<key>-metadata`` of type ``groundtruth/image-classification`` is a label: the companion's
-``class-name`` counts, the label's own value means nothing. A key ending in ``-ref`` with a companion of type
-``groundtruth/semantic-segmentation`` is a mask, with a map of colours. All else is kept as it came.
+``class-name`` counts, the value of the label itself is ignored. A key ending in ``-ref`` with a companion of
+type ``groundtruth/semantic-segmentation`` is a mask, with a map of colours. All else is kept as it came.
 
-Read liberally, as manifests are in the wild: dates in any form, colour maps without a background, class names
-in capitals, confidences or ``human-annotated`` left out, references relative to the manifest's own place.
-Returned strictly: compact JSON, absolute references, lower-case class names, labels 1 for anomaly and 0 for
-normal.
+Reading is lenient, as real manifests need it: dates in any form, colour maps without a background, class
+names in capitals, confidences or ``human-annotated`` left out, references relative to the manifest's own
+place. Entries are strict: compact JSON, absolute references, lower-case class names, labels 1 for anomaly and
+0 for normal.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from typing import Any, Protocol
 
 from airflow_provider_lookoutvision.server.storage.buckets import is_key
 
-LONGEST_LINE = 8192
-LONGEST_KEY_BYTES = 1024  # as in S3
-MOST_MASK_CLASSES = 20
+MAX_LINE_LENGTH = 8192
+MAX_KEY_BYTES = 1024  # as in S3
+MAX_MASK_CLASSES = 20
 BACKGROUND = "background"
 
 CLASSIFICATION = "groundtruth/image-classification"
 SEGMENTATION = "groundtruth/semantic-segmentation"
 
 _S3_URI = re.compile(r"s3://([0-9A-Za-z.\-_]{3,63})/(.+)", re.DOTALL)
-_MOST_BYTES = 4 * LONGEST_LINE + 2
+_MAX_LINE_BYTES = 4 * MAX_LINE_LENGTH + 2
 _HEX_COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
-_LONGEST_SHOWN = 100
+_MAX_SHOWN = 100
 
 
 class InvalidLine(ValueError):
-    """A line that can't be an entry; the message is the reason, for its author."""
+    """A line that can't be an entry; the message is the reason, for the user."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Folder:
-    """Where a manifest lies: relative references start there."""
+    """The folder of a manifest, where relative references start."""
 
     bucket: str
     prefix: str
@@ -68,26 +68,26 @@ class Folder:
 
 
 class Lines(Protocol):
-    """What lines can be read from."""
+    """A stream that lines can be read from."""
 
-    def readline(self, most: int, /) -> bytes:
-        """A line, or the first ``most`` bytes of it; nothing at the end."""
+    def readline(self, limit: int, /) -> bytes:
+        """A line, or the first ``limit`` bytes of it; nothing at the end."""
 
 
 def lines(stream: Lines) -> Iterator[tuple[int, bytes]]:
     """The lines of a manifest that aren't blank, with their numbers from 1.
 
-    Of a line with more bytes than an entry can have only so many are kept: no file exhausts the memory.
+    A line longer than an entry can be is cut off there, so that no file exhausts the memory.
     """
     number = 0
-    while chunk := stream.readline(_MOST_BYTES):
+    while chunk := stream.readline(_MAX_LINE_BYTES):
         number += 1
         line = chunk
         while chunk and not chunk.endswith(b"\n"):
-            chunk = stream.readline(_MOST_BYTES)
+            chunk = stream.readline(_MAX_LINE_BYTES)
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.strip() or len(line) == _MOST_BYTES:
+        if line.strip() or len(line) == _MAX_LINE_BYTES:
             yield number, line
 
 
@@ -95,7 +95,7 @@ def read(line: bytes, folder: Folder | None = None) -> Entry:
     """Read one line.
 
     :param folder: where relative references start; without it they are refused.
-    :raises InvalidLine: saying what is wrong with it.
+    :raises InvalidLine: with the reason.
     """
     document = _parse(line)
     if "source-ref" not in document:
@@ -104,14 +104,14 @@ def read(line: bytes, folder: Folder | None = None) -> Entry:
     label = _normalise_label(document)
     _normalise_masks(document, folder, bucket)
     text = _dump(document)
-    if len(text) > LONGEST_LINE:
-        raise InvalidLine(f"it has {len(text)} characters; an entry has at most {LONGEST_LINE}")
+    if len(text) > MAX_LINE_LENGTH:
+        raise InvalidLine(f"it has {len(text)} characters; an entry has at most {MAX_LINE_LENGTH}")
     return Entry(source_ref, bucket, label, text)
 
 
 @dataclass(frozen=True)
 class Mask:
-    """An entry's mask: where it is, and the colour of each class in it, background left out."""
+    """An entry's mask: where it is, and the colour of each class except the background."""
 
     source_ref: str
     colors: dict[str, str]
@@ -129,14 +129,14 @@ def mask_of(line: str) -> Mask | None:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    too_long = InvalidLine(f"it has more than {LONGEST_LINE} characters")
-    if len(line) >= _MOST_BYTES:
+    too_long = InvalidLine(f"it has more than {MAX_LINE_LENGTH} characters")
+    if len(line) >= _MAX_LINE_BYTES:
         raise too_long  # cut off, maybe within a character
     try:
         text = line.decode().strip()
     except UnicodeDecodeError as error:
         raise InvalidLine(f"it is not UTF-8 (byte {error.start + 1})") from None
-    if len(text) > LONGEST_LINE:
+    if len(text) > MAX_LINE_LENGTH:
         raise too_long
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
@@ -173,7 +173,7 @@ def _dump(document: dict[str, Any]) -> str:
 def _reference(document: dict[str, Any], key: str, folder: Folder | None) -> tuple[str, str]:
     value = document[key]
     if not isinstance(value, str) or not value:
-        raise InvalidLine(f"its {_name(key)} is no text, or an empty one")
+        raise InvalidLine(f"its {_name(key)} is not a string, or is empty")
     uri = value
     relative = ":" not in value.split("/", 1)[0] and not value.startswith("/")
     if folder and relative:
@@ -183,8 +183,8 @@ def _reference(document: dict[str, Any], key: str, folder: Folder | None) -> tup
         raise InvalidLine(f"its {_name(key)} is {_shown(value)}, not s3://bucket/key")
     if not is_key(match[2]):
         raise InvalidLine(f"its {_name(key)} {_shown(value)} has a part that is no name")
-    if len(match[2].encode(errors="surrogatepass")) > LONGEST_KEY_BYTES:
-        raise InvalidLine(f"the key in its {_name(key)} has more than {LONGEST_KEY_BYTES} bytes")
+    if len(match[2].encode(errors="surrogatepass")) > MAX_KEY_BYTES:
+        raise InvalidLine(f"the key in its {_name(key)} has more than {MAX_KEY_BYTES} bytes")
     document[key] = uri
     return uri, match[1]
 
@@ -246,15 +246,15 @@ def _check_colors(where: str, color_map: Any) -> None:
         if name in names:
             raise InvalidLine(f"its {where} has the class {_shown(name)} twice")
         names.append(name)
-    if sum(name.lower() != BACKGROUND for name in names) > MOST_MASK_CLASSES:
-        raise InvalidLine(f"its {where} has more than {MOST_MASK_CLASSES} classes")
+    if sum(name.lower() != BACKGROUND for name in names) > MAX_MASK_CLASSES:
+        raise InvalidLine(f"its {where} has more than {MAX_MASK_CLASSES} classes")
 
 
 def _name(key: str) -> str:
     # Any text may be a key, and not every text may be in a message.
-    return key if key.isprintable() and len(key) <= _LONGEST_SHOWN else _shown(key)
+    return key if key.isprintable() and len(key) <= _MAX_SHOWN else _shown(key)
 
 
 def _shown(value: Any) -> str:
     text = str(value)
-    return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")
+    return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")

@@ -1,6 +1,6 @@
 """Datasets: CreateDataset, DescribeDataset, DeleteDataset, ListDatasetEntries, UpdateDatasetEntries.
 
-What comes from a manifest is imported by a job (``imports``); the request checks what it can, and queues it.
+A manifest is imported by a job, which ``importer`` runs; the request checks what it can, and queues the job.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ UPDATED_MESSAGE = "The dataset was updated successfully."
 def create_dataset(
     call: Call, *, project_name: str, dataset_type: str, dataset_source: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Make a dataset: empty at once, or from a manifest by a job."""
+    """Create a dataset: an empty one at once, one from a manifest by a job."""
     project = find_project(call, project_name, lock=True)
     manifest = ((dataset_source or {}).get("GroundTruthManifest") or {}).get("S3Object")
     if manifest:
@@ -108,10 +108,10 @@ def describe_dataset(call: Call, *, project_name: str, dataset_type: str) -> dic
 
 
 def delete_dataset(call: Call, *, project_name: str, dataset_type: str) -> dict[str, Any]:
-    """Delete a dataset and its entries: gone before the answer, since clients create it again at once."""
+    """Delete a dataset and its entries, before the answer: clients create it again at once."""
     dataset = find_dataset(call, project_name, dataset_type, lock=True)
     if dataset.status in {DatasetStatus.CREATE_IN_PROGRESS, DatasetStatus.UPDATE_IN_PROGRESS}:
-        raise busy(dataset, project_name)
+        raise not_usable(dataset, project_name)
     _delete(call, dataset.id)
     call.deleted(ResourceType.DATASET, resource_id(project_name, dataset_type))
     return {}
@@ -130,7 +130,7 @@ def list_dataset_entries(
     next_token: str | None = None,
     max_results: int | None = None,
 ) -> dict[str, Any]:
-    """The entries as JSON Lines, in the order in which they came; the filters all apply."""
+    """The entries as JSON Lines, in the order of their creation; all filters apply."""
     dataset = find_dataset(call, project_name, dataset_type)
     filters = [
         labeled,
@@ -143,7 +143,7 @@ def list_dataset_entries(
     columns = dataset_entries.c
     query = sa.select(columns.id, columns.line).where(columns.dataset_id == dataset.id)
     if dataset.status in {DatasetStatus.CREATE_IN_PROGRESS, DatasetStatus.CREATE_FAILED}:
-        query = query.where(sa.false())  # half an import is nobody's to see
+        query = query.where(sa.false())  # an unfinished import shows no entries
     if labeled is not None:
         query = query.where(columns.label.is_not(None) if labeled else columns.label.is_(None))
     if anomaly_class is not None:
@@ -168,7 +168,7 @@ def update_dataset_entries(
     """Add and replace entries, all of them or none, by a job."""
     dataset = find_dataset(call, project_name, dataset_type, lock=True)
     if dataset.status not in USABLE:
-        raise busy(dataset, project_name)
+        raise not_usable(dataset, project_name)
     status = DatasetStatus.UPDATE_IN_PROGRESS
     call.connection.execute(
         table.update()
@@ -200,7 +200,7 @@ def find_dataset(call: Call, project_name: str, dataset_type: str, *, lock: bool
 
 
 def resource_id(project_name: str, dataset_type: str) -> str:
-    """What errors and tokens call a dataset, which has no ARN."""
+    """The ID of a dataset in errors and tokens: it has no ARN."""
     return f"{project_name}/{dataset_type}"
 
 
@@ -216,8 +216,8 @@ def check_bucket(caller: Caller, operation: str, bucket: str) -> None:
         )
 
 
-def busy(dataset: sa.Row[Any], project_name: str) -> ConflictException:
-    """The refusal of what needs a dataset that is neither being made or changed, nor failed."""
+def not_usable(dataset: sa.Row[Any], project_name: str) -> ConflictException:
+    """The error for a call that needs a dataset which is neither in progress nor failed."""
     remedy = "delete it" if dataset.status == DatasetStatus.CREATE_FAILED else "wait until that has ended"
     return ConflictException(
         f"The {dataset.type} dataset of project {project_name!r} is {dataset.status}: {remedy}",

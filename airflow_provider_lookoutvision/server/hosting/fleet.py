@@ -1,8 +1,8 @@
-"""The hosted models of this process: what the database says is to be hosted, is, and nothing else.
+"""The hosted models of this process: it hosts what the database says, and nothing else.
 
-The fleet looks at the models' states when it is woken, and else every second, makes and closes pools, and
-turns STARTING_HOSTING into HOSTED or HOSTING_FAILED and STOPPING_HOSTING into TRAINED. So a service that was
-killed hosts again what it hosted; and of several that share a database each has replicas of its own.
+The fleet reads the states of models every second, and at once when it is woken. It opens and closes pools,
+and turns STARTING_HOSTING into HOSTED or HOSTING_FAILED and STOPPING_HOSTING into TRAINED. So a service that
+was killed hosts its models again, and several services on one database each have replicas of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.call import Inference
 from airflow_provider_lookoutvision.server.hosting.operations import HOSTED_MESSAGE
-from airflow_provider_lookoutvision.server.hosting.pool import Pool, PoolConfig, stopped
+from airflow_provider_lookoutvision.server.hosting.pool import Pool, PoolConfig, model_stopped
 from airflow_provider_lookoutvision.server.jobs.handler import SERVICE_FAULT
 from airflow_provider_lookoutvision.server.models.operations import (
     IN_SERVICE,
@@ -34,14 +34,14 @@ from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.schema import model_artifacts, models, projects
 
 POLL_SECONDS = 1.0
-_FIND_SECONDS = 10.0
-_MOST_FAILED_STARTS = 3
+_POOL_WAIT_SECONDS = 10.0
+_MAX_FAILED_STARTS = 3
 
 log = logging.getLogger("lookoutvision")
 
 
 @dataclass(frozen=True)
-class _Hosting:
+class _Deployment:
     """One start of one model."""
 
     model_id: int
@@ -53,54 +53,54 @@ class Fleet:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings, self._database = settings, database
-        self._pools: dict[_Hosting, Pool] = {}
-        self._wanted: frozenset[_Hosting] = frozenset()
-        self._looks = 0
-        self._woken = asyncio.Event()
+        self._pools: dict[_Deployment, Pool] = {}
+        self._desired: frozenset[_Deployment] = frozenset()
+        self._reconciliations = 0
+        self._wakeup = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self) -> None:
-        """Host until cancelled; then end every replica. The models stay hosted: the next process goes on."""
+        """Host models until cancelled, then end all replicas; the states stay HOSTED for the next process."""
         self._loop = asyncio.get_running_loop()
         try:
             while True:
                 try:
                     await self._reconcile()
                 except Exception:
-                    log.exception("the fleet met an error, and goes on")
+                    log.exception("error in the fleet; it continues")
                 try:
                     async with asyncio.timeout(POLL_SECONDS):
-                        await self._woken.wait()
+                        await self._wakeup.wait()
                 except TimeoutError:
                     pass
-                self._woken.clear()
+                self._wakeup.clear()
         finally:
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
     def wake(self) -> None:
-        """Look at the states now; from any thread."""
+        """Read the states now; from any thread."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._woken.set)
+            self._loop.call_soon_threadsafe(self._wakeup.set)
 
     async def detect(self, inference: Inference) -> Mapping[str, Any]:
         """The members of DetectAnomalies' answer."""
-        hosting = _Hosting(inference.model_id, inference.hosting)
-        if hosting not in self._pools:  # this process has just begun, or another one started the model
-            await self._find(hosting, inference.resource_id)
-        answer = await self._pools[hosting].detect(inference.image)
+        deployment = _Deployment(inference.model_id, inference.hosting)
+        if deployment not in self._pools:  # this process has just started, or another one started the model
+            await self._wait_for_pool(deployment, inference.resource_id)
+        answer = await self._pools[deployment].detect(inference.image)
         mask = {"AnomalyMask": answer.mask} if answer.mask else {}
         return {"DetectAnomalyResult": {**answer.members, **mask}}
 
-    async def _find(self, hosting: _Hosting, name: str) -> None:
-        looks = self._looks
+    async def _wait_for_pool(self, deployment: _Deployment, name: str) -> None:
+        before = self._reconciliations
         self.wake()
         try:
-            async with asyncio.timeout(_FIND_SECONDS):
-                while hosting not in self._pools:
-                    # The first of two looks may have begun before the model was hosted.
-                    if self._looks > looks + 1 and hosting not in self._wanted:
-                        raise stopped(name)
+            async with asyncio.timeout(_POOL_WAIT_SECONDS):
+                while deployment not in self._pools:
+                    # The first of two reconciliations may have begun before the model was hosted.
+                    if self._reconciliations > before + 1 and deployment not in self._desired:
+                        raise model_stopped(name)
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise InternalServerException(
@@ -109,74 +109,74 @@ class Fleet:
 
     async def _reconcile(self) -> None:
         rows = await anyio.to_thread.run_sync(self._in_service)
-        wanted = {_Hosting(row.id, row.hosting): row for row in rows}
-        self._wanted = frozenset(wanted)
-        for hosting in [hosting for hosting in self._pools if hosting not in wanted]:
-            await self._pools.pop(hosting).close()
-        for hosting, row in wanted.items():
+        desired = {_Deployment(row.id, row.hosting): row for row in rows}
+        self._desired = frozenset(desired)
+        for deployment in [deployment for deployment in self._pools if deployment not in desired]:
+            await self._pools.pop(deployment).close()
+        for deployment, row in desired.items():
             if row.status == ModelStatus.STOPPING_HOSTING:
-                if pool := self._pools.pop(hosting, None):
+                if pool := self._pools.pop(deployment, None):
                     await pool.close()
-                await self._transition(hosting, row, ModelStatus.TRAINED, TRAINED_MESSAGE)
-            elif hosting not in self._pools:
-                await self._open(hosting, row)
+                await self._transition(deployment, row, ModelStatus.TRAINED, TRAINED_MESSAGE)
+            elif deployment not in self._pools:
+                await self._open(deployment, row)
             else:
-                self._pools[hosting].maintain()
-                await self._report(hosting, row)
-        self._looks += 1
+                self._pools[deployment].maintain()
+                await self._update_status(deployment, row)
+        self._reconciliations += 1
 
-    async def _open(self, hosting: _Hosting, row: sa.Row[Any]) -> None:
-        artifact = await anyio.to_thread.run_sync(self._artifact, hosting.model_id)
+    async def _open(self, deployment: _Deployment, row: sa.Row[Any]) -> None:
+        artifact = await anyio.to_thread.run_sync(self._artifact, deployment.model_id)
         if artifact is None:
-            fault = f"{SERVICE_FAULT}what its training made is gone from the database: train it anew"
-            await self._transition(hosting, row, ModelStatus.HOSTING_FAILED, fault, undoes=True)
+            fault = f"{SERVICE_FAULT}the trained model is missing from the database: train it again"
+            await self._transition(deployment, row, ModelStatus.HOSTING_FAILED, fault, forget_start=True)
             return
-        most = row.max_units or row.min_units
+        max_units = max(row.max_units or 0, row.min_units)
         config = PoolConfig(
             resource_id(row.name, row.version),
             artifact,
             self._settings.data_dir / "cache",
             row.min_units,
-            max(most, row.min_units),
-            max(1, len(os.sched_getaffinity(0)) // most),
+            max_units,
+            max(1, len(os.sched_getaffinity(0)) // max_units),
             self._settings.queue_per_unit,
         )
-        self._pools[hosting] = Pool(config, self.wake)
+        self._pools[deployment] = Pool(config, self.wake)
 
-    async def _report(self, hosting: _Hosting, row: sa.Row[Any]) -> None:
-        pool, starting = self._pools[hosting], row.status == ModelStatus.STARTING_HOSTING
+    async def _update_status(self, deployment: _Deployment, row: sa.Row[Any]) -> None:
+        pool, starting = self._pools[deployment], row.status == ModelStatus.STARTING_HOSTING
         fault = pool.fault
-        if starting and pool.failed_starts >= _MOST_FAILED_STARTS:
+        if starting and pool.failed_starts >= _MAX_FAILED_STARTS:
             fault = fault or f"an inference unit ended {pool.failed_starts} times before it was ready"
         if fault:
-            await self._pools.pop(hosting).close()
+            await self._pools.pop(deployment).close()
             await self._transition(
-                hosting, row, ModelStatus.HOSTING_FAILED, SERVICE_FAULT + fault, undoes=True
+                deployment, row, ModelStatus.HOSTING_FAILED, SERVICE_FAULT + fault, forget_start=True
             )
         elif starting and pool.ready:
-            await self._transition(hosting, row, ModelStatus.HOSTED, HOSTED_MESSAGE)
+            await self._transition(deployment, row, ModelStatus.HOSTED, HOSTED_MESSAGE)
 
     async def _transition(
         self,
-        hosting: _Hosting,
+        deployment: _Deployment,
         row: sa.Row[Any],
         status: ModelStatus,
         message: str,
         *,
-        undoes: bool = False,
+        forget_start: bool = False,
     ) -> None:
         def write() -> bool:
             this = sa.and_(
-                models.c.id == hosting.model_id,
-                models.c.hosting == hosting.number,
+                models.c.id == deployment.model_id,
+                models.c.hosting == deployment.number,
                 models.c.status == row.status,
             )
             with self._database.write() as connection:
                 changed = connection.execute(
                     models.update().where(this).values(status=status, status_message=message)
                 )
-                if undoes and changed.rowcount:
-                    # The same token may start it again.
+                if forget_start and changed.rowcount:
+                    # So that the same token can start it again.
                     identity = resource_id(row.name, row.version)
                     idempotency.forget(connection, row.account_id, row.region, "StartModel", identity)
             return bool(changed.rowcount)

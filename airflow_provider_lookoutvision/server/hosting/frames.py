@@ -1,7 +1,7 @@
-"""How the fleet and its replicas talk over pipes: a length and so many bytes, one way; answers, the other.
+"""The messages between a pool and its replicas, over pipes: images one way, answers the other.
 
-An image, or before the first of them the model's artifact, is four bytes of length (big-endian) and its
-bytes. An answer is the lengths of its two parts, a JSON object and the bytes of a mask, and then the parts.
+An image is four bytes of length (big-endian) and its bytes; so is the model's artifact, which comes first. An
+answer is the lengths of its two parts, a JSON object and the bytes of a mask, and then the parts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LENGTHS = struct.Struct(">II")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a replica says.
+    """The answer of a replica.
 
     :param members: of a ``DetectAnomalyResult`` without its mask; or one of ``ready``, ``fault`` (the model
         can't be loaded, and why), ``invalid`` (the image can't be used, and why) and ``error``.
@@ -33,23 +33,23 @@ class Answer:
     mask: bytes = b""
 
 
-def head(content: bytes) -> bytes:
-    """What goes before the bytes of an image or an artifact."""
+def length_prefix(content: bytes) -> bytes:
+    """The bytes before an image or an artifact."""
     return _LENGTH.pack(len(content))
 
 
 def read(stream: BinaryIO) -> bytes | None:
     """The next image or artifact; None at the end."""
-    lead = stream.read(_LENGTH.size)
-    if len(lead) < _LENGTH.size:
+    prefix = stream.read(_LENGTH.size)
+    if len(prefix) < _LENGTH.size:
         return None
-    (length,) = _LENGTH.unpack(lead)
+    (length,) = _LENGTH.unpack(prefix)
     content = stream.read(length)
     return content if len(content) == length else None
 
 
 def write_answer(stream: BinaryIO, answer: Answer) -> None:
-    """Say it."""
+    """Write one answer."""
     text = json.dumps(answer.members).encode()
     stream.write(_LENGTHS.pack(len(text), len(answer.mask)) + text + answer.mask)
     stream.flush()

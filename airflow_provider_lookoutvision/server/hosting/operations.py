@@ -1,7 +1,7 @@
 """Hosted models: StartModel, StopModel, DetectAnomalies.
 
-The two change what is to be, and ``fleet`` sees to it. A model's state is switched before the answer, since
-clients take any other than the expected one for a failure.
+StartModel and StopModel write the desired state, and ``fleet`` starts and stops the replicas. The state
+changes before the answer, because clients take any other state for a failure.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ def start_model(
         raise ValidationException(
             f"MaxInferenceUnits is {max_inference_units}, less than MinInferenceUnits {min_inference_units}"
         )
-    most = call.settings.max_inference_units
-    if max(min_inference_units, max_inference_units or 0) > most:
+    limit = call.settings.max_inference_units
+    if max(min_inference_units, max_inference_units or 0) > limit:
         raise ServiceQuotaExceededException(
-            f"A model has at most {most} inference units, as many as the service's setting "
+            f"A model has at most {limit} inference units, as many as the service's setting "
             "max_inference_units allows",
             quota_code="max_inference_units",
             resource_id=identity,
             resource_type=ResourceType.MODEL,
         )
-    _set(
+    _update(
         call,
         model.id,
         status=ModelStatus.STARTING_HOSTING,
@@ -70,11 +70,11 @@ def start_model(
 
 
 def stop_model(call: Call, *, project_name: str, model_version: str) -> dict[str, Any]:
-    """Stop hosting a model; also one that is still being started."""
+    """Stop hosting a model, even one that is still being started."""
     model = find_model(call, project_name, model_version, lock=True)
     if model.status not in {ModelStatus.STARTING_HOSTING, ModelStatus.HOSTED}:
         raise wrong_state(model, project_name, "only a hosted model can be stopped")
-    _set(call, model.id, status=ModelStatus.STOPPING_HOSTING, status_message=STOPPING_MESSAGE)
+    _update(call, model.id, status=ModelStatus.STOPPING_HOSTING, status_message=STOPPING_MESSAGE)
     call.changed(ResourceType.MODEL, resource_id(project_name, model.version), undoes="StartModel")
     return {"Status": ModelStatus.STOPPING_HOSTING}
 
@@ -82,7 +82,7 @@ def stop_model(call: Call, *, project_name: str, model_version: str) -> dict[str
 def detect_anomalies(
     call: Call, *, project_name: str, model_version: str, body: bytes, content_type: str
 ) -> Inference:
-    """Check that the model is hosted, and leave the image to the fleet."""
+    """Check that the model is hosted; the fleet then detects the anomalies."""
     if content_type.partition(";")[0].strip().lower() not in CONTENT_TYPES:
         raise ValidationException(
             f"The content-type must be one of the following. {', '.join(sorted(CONTENT_TYPES))}"
@@ -95,6 +95,6 @@ def detect_anomalies(
     return Inference(model.id, model.hosting, resource_id(project_name, model.version), body)
 
 
-def _set(call: Call, model_id: int, **values: Any) -> None:
+def _update(call: Call, model_id: int, **values: Any) -> None:
     call.connection.execute(models.update().where(models.c.id == model_id).values(**values))
     call.effect.changed_hosting = True

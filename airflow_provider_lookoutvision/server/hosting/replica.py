@@ -1,8 +1,8 @@
-"""The child process of one inference unit: it loads a model and looks at one image after another.
+"""The child process of one inference unit: it loads a model and detects anomalies in one image after another.
 
-It gets the model's artifact and then images on its standard input, and answers each, in order, on its
-standard output; ``frames`` says how both look. Two images are looked at together, so that one is decoded
-while the network sees the other. When its standard input ends, so does it.
+It reads the model's artifact and then images from its standard input, and writes an answer to each, in order,
+to its standard output; ``frames`` defines their form. It works on two images at a time, so that one is
+decoded while the network processes the other. It ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from airflow_provider_lookoutvision.server.datasets.manifest import BACKGROUND
 from airflow_provider_lookoutvision.server.hosting import frames
 from airflow_provider_lookoutvision.server.hosting.frames import Answer
-from airflow_provider_lookoutvision.server.jobs.child_process import not_installed
+from airflow_provider_lookoutvision.server.jobs.child_process import not_installed_message
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,11 +44,11 @@ def main(cache: Path, threads: int, source: BinaryIO, output: BinaryIO) -> int:
     try:
         detector = _load(artifact, cache, threads)
     except Exception as error:
-        frames.write_answer(output, Answer({"fault": _reason(error)}))
+        frames.write_answer(output, Answer({"fault": _load_error(error)}))
         return 1
     frames.write_answer(output, Answer({"ready": True}))
     pending: queue.Queue[Future[Answer] | None] = queue.Queue()
-    writer = threading.Thread(target=_answer, args=(pending, output))
+    writer = threading.Thread(target=_write_answers, args=(pending, output))
     writer.start()
     with ThreadPoolExecutor(frames.DEPTH) as workers:
         while (image := frames.read(source)) is not None:
@@ -68,13 +68,13 @@ def _load(artifact: bytes, cache: Path, threads: int) -> Detector:
         return engine.load(Path(folder), cache=cache, threads=threads)
 
 
-def _reason(error: Exception) -> str:
+def _load_error(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return not_installed(error)
+        return not_installed_message(error)
     return f"the model can't be loaded: {error}"
 
 
-def _answer(pending: queue.Queue[Future[Answer] | None], output: BinaryIO) -> None:
+def _write_answers(pending: queue.Queue[Future[Answer] | None], output: BinaryIO) -> None:
     while (future := pending.get()) is not None:
         frames.write_answer(output, future.result())
 
@@ -83,13 +83,13 @@ def _detect(detector: Detector, image: bytes) -> Answer:
     from airflow_provider_lookoutvision.engine import UnusableImage
 
     try:
-        found = detector.detect(image)
+        detection = detector.detect(image)
     except UnusableImage as error:
         return Answer({"invalid": str(error)})
     except Exception as error:
         return Answer({"error": f"{type(error).__name__}: {error}"})
-    if found.image_size != detector.image_size:
-        width, height = found.image_size
+    if detection.image_size != detector.image_size:
+        width, height = detection.image_size
         return Answer(
             {
                 "invalid": f"the image has {width} x {height} pixels, and the model was trained on images of "
@@ -98,26 +98,26 @@ def _detect(detector: Detector, image: bytes) -> Answer:
         )
     result: dict[str, Any] = {
         "Source": {"Type": "direct"},
-        "IsAnomalous": found.is_anomalous,
-        "Confidence": found.confidence,
+        "IsAnomalous": detection.is_anomalous,
+        "Confidence": detection.confidence,
     }
-    if found.class_mask is None or found.areas is None:
+    if detection.class_mask is None or detection.areas is None:
         return Answer(result)
     colors = {BACKGROUND: WHITE} | {anomaly.name: anomaly.color for anomaly in detector.classes}
     result["Anomalies"] = [
         {"Name": name, "PixelAnomaly": {"TotalPercentageArea": area, "Color": colors[name]}}
-        for name, area in found.areas.items()
+        for name, area in detection.areas.items()
         if area > 0 or name == BACKGROUND
     ]
-    return Answer(result, _paint(found.class_mask, list(colors.values())))
+    return Answer(result, _paint(detection.class_mask, list(colors.values())))
 
 
 def _paint(mask: NDArray[Any], colors: Sequence[str]) -> bytes:
-    """The mask as an RGB PNG: not a palette's, because clients blend it with the image as it comes."""
+    """The mask as an RGB PNG, without a palette: clients blend it with the image as it is."""
     from PIL import Image
 
     image = Image.fromarray(mask)
-    # By way of a palette: that is twenty times faster than looking colours up in numpy.
+    # Through a palette: that is twenty times faster than indexing colours in numpy.
     image.putpalette(bytes.fromhex("".join(color[1:] for color in colors)))
     content = io.BytesIO()
     image.convert("RGB").save(content, "PNG", compress_level=1)

@@ -1,7 +1,7 @@
-"""A child process that does long work: the leader of a process group of its own, so that all of it ends.
+"""A child process for long work, the leader of its own process group, so that all of it can be killed.
 
-It says what it has to say on its standard output, a JSON object a line; what it prints otherwise goes to this
-process's standard error. When its standard input ends its parent has gone, and it ends with all its group.
+It writes messages to its standard output, a JSON object a line; what else it prints goes to this process's
+standard error. When its standard input ends, its parent has ended, and it kills its process group.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _CAUSES: Mapping[int, str] = {
 }
 
 
-class Child:
-    """A process that does a module's ``main``, inside a ``with`` block and killed at its end.
+class ChildProcess:
+    """A process that runs a module's ``main``, inside a ``with`` block, and is killed at its end.
 
-    :param module: whose ``main`` gets the folder and a text stream for its messages.
-    :param configuration: settings that the child finds in its environment.
+    :param module: its ``main`` gets the folder and a text stream for messages.
+    :param configuration: settings, passed to the child by its environment.
     """
 
     def __init__(self, module: str, folder: Path, configuration: Settings) -> None:
@@ -44,8 +44,8 @@ class Child:
             start_new_session=True,
         )
         self._messages: queue.Queue[Mapping[str, Any] | None] = queue.Queue()
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
+        self._reader = threading.Thread(target=self._read_messages, daemon=True)
+        self._reader.start()
 
     def __enter__(self) -> Self:
         return self
@@ -56,31 +56,34 @@ class Child:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._listener.join()
+        self._reader.join()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
                 pipe.close()
 
     def messages(self, timeout: float) -> tuple[list[Mapping[str, Any]], bool]:
-        """What it has said since, waiting at most ``timeout`` seconds for it; and whether that was all."""
-        said: list[Mapping[str, Any]] = []
+        """The messages since the last call, and whether they were the last.
+
+        :param timeout: seconds to wait for a message.
+        """
+        received: list[Mapping[str, Any]] = []
         with suppress(queue.Empty):
             message = self._messages.get(timeout=timeout)
             while message is not None:
-                said.append(message)
+                received.append(message)
                 message = self._messages.get_nowait()
-            return said, True
-        return said, False
+            return received, True
+        return received, False
 
-    def reason(self) -> str:
-        """How it ended, in words."""
+    def exit_reason(self) -> str:
+        """Why the process ended, for a message."""
         status = self._process.wait()
         if status >= 0:
             return f"exit status {status}"
         name = signal.Signals(-status).name
         return f"{name}, as when {_CAUSES[-status]}" if -status in _CAUSES else name
 
-    def _listen(self) -> None:
+    def _read_messages(self) -> None:
         assert self._process.stdout is not None  # noqa: S101 (a pipe was asked for)
         for line in self._process.stdout:
             with suppress(ValueError):  # a line cut short by its death
@@ -88,16 +91,16 @@ class Child:
         self._messages.put(None)
 
 
-def not_installed(error: ModuleNotFoundError) -> str:
-    """What to do where the engine is missed."""
+def not_installed_message(error: ModuleNotFoundError) -> str:
+    """What to install when the engine can't be imported."""
     return (
         f"{error.name} is not installed where the service runs: pip install "
         "'airflow-provider-lookoutvision[server,engine]'"
     )
 
 
-def _work(module: str, folder: str) -> int:
-    # Before anything large is imported: who dies at once leaves no child behind that imports for seconds.
+def _run(module: str, folder: str) -> int:
+    # Before anything large is imported: if the parent dies at once, the child must not import for seconds.
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     # What a library prints goes to the log, not between the messages.
     output = os.fdopen(os.dup(1), "w")
@@ -105,7 +108,7 @@ def _work(module: str, folder: str) -> int:
     try:
         main = importlib.import_module(module).main
     except ModuleNotFoundError as error:
-        output.write(json.dumps({"fault": not_installed(error)}) + "\n")
+        output.write(json.dumps({"fault": not_installed_message(error)}) + "\n")
         output.flush()
         return 1
     return int(main(Path(folder), output))
@@ -118,4 +121,4 @@ def _end_with_the_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_work(*sys.argv[1:]))
+    sys.exit(_run(*sys.argv[1:]))

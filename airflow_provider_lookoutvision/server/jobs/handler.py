@@ -1,6 +1,6 @@
-"""Doing jobs, of whatever kind: how they end, and what their subjects are told.
+"""How a job is run, whatever its kind, and how it ends.
 
-What goes wrong is told in the subject's StatusMessage, which begins with whose fault it was: ``Invalid
+A failure is written to the StatusMessage of the job's resource. The message begins with the cause: ``Invalid
 input:`` when the same request would fail again, ``Service fault:`` when it may succeed later.
 """
 
@@ -21,18 +21,18 @@ SERVICE_FAULT = "Service fault: "
 
 
 class InvalidInput(Exception):
-    """What the job was given can't be used; the message tells its author what to change."""
+    """The input of the job can't be used; the message says what to change."""
 
 
 class ServiceFault(Exception):
-    """The job can't be done, and its input isn't at fault."""
+    """The job failed, and its input isn't the cause."""
 
 
 @dataclass(frozen=True)
 class JobHandler(ABC):
-    """Does jobs of some kinds.
+    """Runs jobs of some kinds.
 
-    :param stopping: asked now and then whether the worker is about to stop.
+    :param stopping: whether the worker is about to stop; to be called now and then.
     """
 
     kinds: ClassVar[tuple[str, ...]]
@@ -44,15 +44,15 @@ class JobHandler(ABC):
     stopping: Callable[[], bool]
 
     def run(self, job: Job) -> None:
-        """Do a claimed job to its end, good or bad.
+        """Run a claimed job until it succeeds or fails.
 
-        :raises LeaseLost: when the job is another's by now.
-        :raises Stopped: when the worker stops first.
+        :raises LeaseLost: when another worker has the job by now.
+        :raises WorkerStopping: when the worker stops first.
         """
         lease = Lease(self.database, job)
-        with lease.kept():
+        with lease.renewing():
             try:
-                self.do(job, lease)
+                self.handle(job, lease)
             except InvalidInput as error:
                 self.fail(job, f"{INVALID_INPUT}{error}")
             except ServiceFault as error:
@@ -64,26 +64,26 @@ class JobHandler(ABC):
                     lease.retry_later()
 
     def fail_unexpectedly(self, job: Job) -> None:
-        """End a job that met an error of the service itself; trying again would meet it again."""
-        self.fail(job, f"{SERVICE_FAULT}the {self.noun} met an error; the log tells which")
+        """End a job that failed by an error in the service itself: another attempt would fail too."""
+        self.fail(job, f"{SERVICE_FAULT}the {self.noun} failed with an error; see the service's log")
 
     def give_up(self, job: Job) -> None:
-        """End a job whose workers, or whose database, failed each time."""
+        """End a job whose workers, or whose database, failed at each attempt."""
         self.fail(
             job,
-            f"{SERVICE_FAULT}the {self.noun} was begun {job.attempts - 1} times, and never came to its end. "
-            "The service's log may tell why; trying again is safe",
+            f"{SERVICE_FAULT}the {self.noun} was started {job.attempts - 1} times and never finished. "
+            "The service's log may say why; it is safe to try again",
         )
 
     @abstractmethod
-    def do(self, job: Job, lease: Lease) -> None:
-        """Do it.
+    def handle(self, job: Job, lease: Lease) -> None:
+        """Do the job's work.
 
-        :raises InvalidInput: when it was given what can't be used.
-        :raises ServiceFault: when it can't be done.
-        :raises BucketError: when an object can't be had; where that may pass, the job is tried again.
+        :raises InvalidInput: when its input can't be used.
+        :raises ServiceFault: when it can't be done for another reason.
+        :raises BucketError: when an object can't be read or written; the job is retried if that may pass.
         """
 
     @abstractmethod
     def fail(self, job: Job, message: str) -> None:
-        """End it, and tell its subject why."""
+        """End the job, and write the message to its resource."""

@@ -1,9 +1,8 @@
-"""The queue of long work: a row that is claimed under a lease, kept while the work goes on, and then gone.
+"""The queue of long work: a row is claimed under a lease, renewed while the job runs, and deleted at its end.
 
-A claim is one guarded UPDATE on the database's clock, so two workers never get one job. Whoever works
-renews the lease; when a worker dies the lease runs out and another claims the job. Each transaction in which
-a job writes begins with ``Lease.hold``: a worker that was thought dead and comes back finds its job taken and
-writes nothing.
+A claim is one guarded UPDATE by the clock of the database, so two workers never get the same job. The worker
+renews the lease; if it dies, the lease expires and another worker claims the job. Each transaction in which a
+job writes begins with ``Lease.hold``: a worker that lost its lease, and doesn't know it yet, writes nothing.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.schema import jobs, now
 
 LEASE_MILLISECONDS = 15_000
-MOST_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 
 
 class LeaseLost(Exception):
-    """The job is no longer this worker's: stop, and write nothing more."""
+    """Another worker has the job, or it was deleted: stop, and write nothing more."""
 
 
-class Stopped(Exception):
-    """The worker stops; the job is to be given back."""
+class WorkerStopping(Exception):
+    """The worker is about to stop: the job goes back into the queue."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A claimed job, and whose rights it works with."""
+    """A claimed job, with the permissions of the key that requested it."""
 
     id: int
     kind: str
@@ -51,14 +50,14 @@ class Job:
 
     @property
     def is_last_attempt(self) -> bool:
-        """Whether the job has been begun so often that it isn't tried again."""
-        return self.attempts >= MOST_ATTEMPTS
+        """Whether the job isn't retried if this attempt fails."""
+        return self.attempts >= MAX_ATTEMPTS
 
 
 def enqueue(
     call: Call, kind: str, subject_id: int, details: Mapping[str, Any], content: bytes | None = None
 ) -> None:
-    """Queue a job with the caller's rights, in the call's transaction."""
+    """Queue a job with the caller's permissions, in the call's transaction."""
     call.connection.execute(
         jobs.insert().values(
             kind=kind,
@@ -78,7 +77,7 @@ def enqueue(
 
 
 def claim(database: Database, owner: str, kinds: Sequence[str]) -> Job | None:
-    """Take the oldest job of these kinds that waits, or whose worker has gone."""
+    """Claim the oldest job of these kinds that waits, or whose lease has expired."""
     free = (
         sa.select(jobs.c.id)
         .where(jobs.c.kind.in_(kinds), jobs.c.leased_until < now())
@@ -87,14 +86,14 @@ def claim(database: Database, owner: str, kinds: Sequence[str]) -> Job | None:
         .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
-    taking = (
+    claiming = (
         jobs.update()
         .where(jobs.c.id == free)
         .values(owner=owner, leased_until=now() + LEASE_MILLISECONDS, attempts=jobs.c.attempts + 1)
         .returning(jobs)
     )
     with database.write() as connection:
-        row = connection.execute(taking).one_or_none()
+        row = connection.execute(claiming).one_or_none()
     if row is None:
         return None
     values = {name: value for name, value in row._mapping.items() if name != "leased_until"}
@@ -102,53 +101,53 @@ def claim(database: Database, owner: str, kinds: Sequence[str]) -> Job | None:
 
 
 class Lease:
-    """The right to work on a job, for as long as it is renewed."""
+    """The right to run a job, as long as it is renewed."""
 
     def __init__(self, database: Database, job: Job) -> None:
         self._database = database
         self._job = job
 
     @property
-    def _mine(self) -> sa.ColumnElement[bool]:
-        # A job that was lost and claimed again has another count of attempts, even by the same owner.
+    def _owned(self) -> sa.ColumnElement[bool]:
+        # A job that was claimed again, even by the same owner, has another count of attempts.
         job = self._job
         return sa.and_(jobs.c.id == job.id, jobs.c.owner == job.owner, jobs.c.attempts == job.attempts)
 
     @contextmanager
     def hold(self) -> Iterator[sa.Connection]:
-        """A transaction that only this job's owner gets.
+        """A transaction that renews the lease first.
 
-        :raises LeaseLost: when the job is another's by now.
+        :raises LeaseLost: when another worker has the job by now.
         """
         with self._database.write() as connection:
-            renewal = jobs.update().where(self._mine).values(leased_until=now() + LEASE_MILLISECONDS)
+            renewal = jobs.update().where(self._owned).values(leased_until=now() + LEASE_MILLISECONDS)
             if connection.execute(renewal).rowcount == 0:
                 raise LeaseLost(f"job {self._job.id}")
             yield connection
 
     @contextmanager
     def finish(self) -> Iterator[sa.Connection]:
-        """The transaction that ends the job: its last writes, and its row gone."""
+        """The transaction that ends the job: its last writes, and the deletion of its row."""
         with self.hold() as connection:
             yield connection
-            connection.execute(jobs.delete().where(self._mine))
+            connection.execute(jobs.delete().where(self._owned))
 
     def release(self) -> None:
-        """Give the job back, unfinished and not counted as tried: the worker stops."""
+        """Put the job back into the queue, without counting this attempt: the worker stops."""
         with self._database.write() as connection:
             connection.execute(
                 jobs.update()
-                .where(self._mine)
+                .where(self._owned)
                 .values(leased_until=0, owner=None, attempts=jobs.c.attempts - 1)
             )
 
     def retry_later(self) -> None:
-        """Give the job back after a fault that may pass; it is claimed again when its lease has run out."""
+        """Put the job back after a fault that may pass; it can be claimed when its lease has expired."""
         with self._database.write() as connection:
-            connection.execute(jobs.update().where(self._mine).values(owner=None))
+            connection.execute(jobs.update().where(self._owned).values(owner=None))
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def renewing(self) -> Iterator[None]:
         """Renew the lease from a thread while the block runs."""
         done = threading.Event()
 
@@ -160,7 +159,7 @@ class Lease:
                 except LeaseLost:
                     return
                 except sa.exc.SQLAlchemyError:
-                    continue  # the next renewal may succeed; if none does, the lease runs out as it should
+                    continue  # the next renewal may succeed; if none does, the lease expires as it should
 
         thread = threading.Thread(target=renew, name=f"lease-{self._job.id}", daemon=True)
         thread.start()
@@ -171,8 +170,8 @@ class Lease:
             thread.join()
 
 
-def abandon(database: Database, owner: str) -> int:
-    """Free the jobs of a worker that is known to be dead, so that nobody waits for its leases; how many."""
+def requeue(database: Database, owner: str) -> int:
+    """Put the jobs of a dead worker back at once, without waiting for its leases; how many."""
     with database.write() as connection:
-        freed = jobs.update().where(jobs.c.owner == owner).values(leased_until=0)
-        return connection.execute(freed).rowcount
+        expired = jobs.update().where(jobs.c.owner == owner).values(leased_until=0)
+        return connection.execute(expired).rowcount

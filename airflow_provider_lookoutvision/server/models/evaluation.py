@@ -1,7 +1,7 @@
-"""What a training run writes for its user: the evaluation manifest and the evaluation result.
+"""The evaluation files of a training: the evaluation manifest and the evaluation result.
 
-The manifest is JSON Lines, one line for each tested image: its label, and the model's verdict beside it under
-``anomaly-label-detected``. The result is one JSON object with the figures. Anomalous is the positive class.
+The manifest is JSON Lines, one line for each test image: its label, and the prediction of the model under
+``anomaly-label-detected``. The result is one JSON object with the metrics. Anomalous is the positive class.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _LABEL = "anomaly-label"
 
 @dataclass(frozen=True)
 class Metrics:
-    """How well a model did on images that it had not seen; each figure 0 to 1, as the service calls them.
+    """The metrics of a model on images that it wasn't trained on, each 0 to 1.
 
     :param classes: for a segmentation model, ``Precision``, ``Recall``, ``F1Score``, ``AIOU`` and
         ``ClassName`` of each class's pixels.
-    :param predictions: of each tested image, whether it was found anomalous, and the confidence in that.
+    :param predictions: for each test image, whether it is anomalous, and the confidence in that.
     """
 
     roc_auc: float
@@ -38,7 +38,7 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """The model that was evaluated, and when; ``ended_at`` in milliseconds since the epoch."""
 
     arn: str
@@ -57,38 +57,38 @@ def result_key(prefix: str, project_name: str, version: int) -> str:
     return f"{prefix}EvaluationResult-{project_name}-{version}.json"
 
 
-def result(subject: Subject, figures: Metrics, training_images: int, testing_images: int) -> bytes:
+def result(model: EvaluatedModel, metrics: Metrics, training_images: int, testing_images: int) -> bytes:
     """The evaluation result."""
-    metrics: dict[str, Any] = {
-        "ROCAUC": figures.roc_auc,
-        "AveragePrecision": figures.average_precision,
-        "Precision": figures.precision,
-        "Recall": figures.recall,
-        "F1Score": figures.f1,
+    values: dict[str, Any] = {
+        "ROCAUC": metrics.roc_auc,
+        "AveragePrecision": metrics.average_precision,
+        "Precision": metrics.precision,
+        "Recall": metrics.recall,
+        "F1Score": metrics.f1,
     }
-    if figures.classes:
-        metrics["PixelAnomalyClassMetrics"] = list(figures.classes)
+    if metrics.classes:
+        values["PixelAnomalyClassMetrics"] = list(metrics.classes)
     document = {
         "Version": RESULT_VERSION,
         "EvaluationDetails": {
-            "ModelArn": subject.arn,
-            "EvaluationEndTimestamp": _text(subject.ended_at),
+            "ModelArn": model.arn,
+            "EvaluationEndTimestamp": _iso8601(model.ended_at),
             "NumberOfTrainingImages": training_images,
             "NumberOfTestingImages": testing_images,
         },
-        "AggregatedEvaluationResults": {"Metrics": metrics},
+        "AggregatedEvaluationResults": {"Metrics": values},
     }
     return json.dumps(document).encode()
 
 
-def manifest(subject: Subject, tested: Iterable[tuple[str, str]], figures: Metrics) -> bytes:
+def manifest(model: EvaluatedModel, tested: Iterable[tuple[str, str]], metrics: Metrics) -> bytes:
     """The evaluation manifest.
 
-    :param tested: the ``source-ref`` and label of each tested image, in the order of the predictions.
+    :param tested: the ``source-ref`` and label of each test image, in the order of the predictions.
     """
-    ended = _text(subject.ended_at)
+    ended = _iso8601(model.ended_at)
     lines = []
-    for (source_ref, label), (anomalous, confidence) in zip(tested, figures.predictions, strict=True):
+    for (source_ref, label), (anomalous, confidence) in zip(tested, metrics.predictions, strict=True):
         common = {"type": CLASSIFICATION, "creation-date": ended}
         document = {
             "source-ref": source_ref,
@@ -107,15 +107,15 @@ def manifest(subject: Subject, tested: Iterable[tuple[str, str]], figures: Metri
                 **common,
                 "human-annotated": "no",
                 "job-name": _JOB_NAME,
-                "model-arn": subject.arn,
-                "project-name": subject.project_name,
-                "model-version": str(subject.version),
+                "model-arn": model.arn,
+                "project-name": model.project_name,
+                "model-version": str(model.version),
             },
         }
         lines.append(json.dumps(document, separators=(",", ":")) + "\n")
     return "".join(lines).encode()
 
 
-def _text(milliseconds: int) -> str:
+def _iso8601(milliseconds: int) -> str:
     moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
 """Models: CreateModel, DescribeModel, ListModels, DeleteModel.
 
-CreateModel freezes the labelled entries of the project's datasets and queues a training, which ``trainer``
-does. What is hosted, and what it finds, is in ``hosting``.
+CreateModel copies the labelled entries of the project's datasets and queues a training, which ``trainer``
+runs. The operations of hosted models are in ``hosting``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.calls.access import Caller
 from airflow_provider_lookoutvision.server.calls.call import Call, own
-from airflow_provider_lookoutvision.server.datasets.operations import USABLE, busy, check_bucket, find_dataset
+from airflow_provider_lookoutvision.server.datasets.operations import (
+    USABLE,
+    check_bucket,
+    find_dataset,
+    not_usable,
+)
 from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.models.evaluation import manifest_key, result_key
 from airflow_provider_lookoutvision.server.projects import find_project
@@ -41,7 +46,7 @@ from airflow_provider_lookoutvision.server.tags import put as put_tags
 
 TRAIN_JOB = "train-model"
 LATEST = "latest"
-_LONGEST_KEY = 1024
+_MAX_KEY_LENGTH = 1024
 
 
 class ModelStatus(StrEnum):
@@ -92,10 +97,10 @@ def create_model(
         .returning(projects.c.last_model_version)
     ).scalar_one()
     key = manifest_key(prefix, project_name, version)
-    if len(key) > _LONGEST_KEY:
+    if len(key) > _MAX_KEY_LENGTH:
         raise ValidationException(
             f"The evaluation would be written to a key of {len(key)} characters, and S3 has at most "
-            f"{_LONGEST_KEY}: choose a shorter Prefix"
+            f"{_MAX_KEY_LENGTH}: choose a shorter Prefix"
         )
     if not is_key(key):
         raise ValidationException(f"The Prefix {prefix!r} has a part that is no name: . or ..")
@@ -116,14 +121,14 @@ def create_model(
         .returning(table.c.id)
     ).scalar_one()
     put_tags(call.connection, model_id, tags)
-    _freeze(call.connection, model_id, [dataset.id for dataset in sources])
+    _copy_labelled_entries(call.connection, model_id, [dataset.id for dataset in sources])
     queue.enqueue(call, TRAIN_JOB, model_id, {"datasets": [dataset.type for dataset in sources]})
     call.created(ResourceType.MODEL, resource_id(project_name, version))
     return {"ModelMetadata": _metadata(call.caller, project_name, find_model(call, project_name, version))}
 
 
 def describe_model(call: Call, *, project_name: str, model_version: str) -> dict[str, Any]:
-    """A model's state, how good it is, and what it was made from."""
+    """A model's state, performance and output."""
     model = find_model(call, project_name, model_version)
     prefix, bucket = model.output_prefix, model.output_bucket
     members = {
@@ -132,10 +137,10 @@ def describe_model(call: Call, *, project_name: str, model_version: str) -> dict
         "KmsKeyId": model.kms_key_id,
     }
     if model.evaluated_at is not None:
-        where = (prefix, project_name, model.version)
+        place = (prefix, project_name, model.version)
         members |= {
-            "EvaluationManifest": {"Bucket": bucket, "Key": manifest_key(*where)},
-            "EvaluationResult": {"Bucket": bucket, "Key": result_key(*where)},
+            "EvaluationManifest": {"Bucket": bucket, "Key": manifest_key(*place)},
+            "EvaluationResult": {"Bucket": bucket, "Key": result_key(*place)},
             "EvaluationEndTimestamp": model.evaluated_at,
         }
     if model.status in IN_SERVICE:
@@ -157,12 +162,12 @@ def list_models(
 
 
 def delete_model(call: Call, *, project_name: str, model_version: str) -> dict[str, Any]:
-    """Delete a model that isn't hosted; one in training is thereby cancelled.
+    """Delete a model that isn't hosted, before the answer; its training is cancelled.
 
-    It is gone before the answer. A training process that is under way finds its job gone and ends.
+    The trainer finds that its job was deleted, and ends the training process.
     """
     model = find_model(call, project_name, model_version)
-    # The job before its model, as the trainer does it: crosswise, they would wait for each other.
+    # The job before its model, in the order of the trainer: otherwise they could deadlock.
     call.connection.execute(
         jobs_table.delete().where(jobs_table.c.kind == TRAIN_JOB, jobs_table.c.subject_id == model.id)
     )
@@ -175,7 +180,7 @@ def delete_model(call: Call, *, project_name: str, model_version: str) -> dict[s
 
 
 def find_model(call: Call, project_name: str, version: str | int, *, lock: bool = False) -> sa.Row[Any]:
-    """The model of the caller's project; ``latest`` is the highest version that is there.
+    """The model of the caller's project; ``latest`` is the highest version that exists.
 
     :raises ResourceNotFoundException: when there is no such project, or it has no such model.
     """
@@ -184,7 +189,7 @@ def find_model(call: Call, project_name: str, version: str | int, *, lock: bool 
     if version == LATEST:
         query = query.order_by(table.c.version.desc()).limit(1)
     else:
-        # A well-formed version may be larger than any that there can be, and than a database's integer.
+        # A well-formed version may be larger than any version, and than an integer of the database.
         exists = int(version) <= project.last_model_version
         query = query.where(table.c.version == int(version) if exists else sa.false())
     model = call.connection.execute(query.with_for_update() if lock else query).one_or_none()
@@ -200,7 +205,7 @@ def find_model(call: Call, project_name: str, version: str | int, *, lock: bool 
 
 
 def resource_id(project_name: str, version: str | int) -> str:
-    """What errors and tokens call a model."""
+    """The ID of a model in errors and tokens."""
     return f"{project_name}/{version}"
 
 
@@ -210,7 +215,7 @@ def arn(caller: Caller, project_name: str, version: int) -> str:
 
 
 def wrong_state(model: sa.Row[Any], project_name: str, remedy: str) -> ConflictException:
-    """The refusal of what the model's state forbids."""
+    """The error for a call that the model's state forbids."""
     return ConflictException(
         f"The model {model.version} of project {project_name!r} is {model.status}: {remedy}",
         resource_id=resource_id(project_name, model.version),
@@ -220,7 +225,7 @@ def wrong_state(model: sa.Row[Any], project_name: str, remedy: str) -> ConflictE
 
 def _metadata(caller: Caller, project_name: str, model: sa.Row[Any]) -> dict[str, Any]:
     trained = model.evaluated_at is not None
-    figures = {"F1Score": model.f1, "Recall": model.recall, "Precision": model.precision}
+    performance = {"F1Score": model.f1, "Recall": model.recall, "Precision": model.precision}
     return {
         "CreationTimestamp": model.created_at,
         "ModelVersion": str(model.version),
@@ -228,15 +233,15 @@ def _metadata(caller: Caller, project_name: str, model: sa.Row[Any]) -> dict[str
         "Description": model.description,
         "Status": model.status,
         "StatusMessage": model.status_message,
-        "Performance": figures if trained else None,
+        "Performance": performance if trained else None,
     }
 
 
 def _usable_datasets(call: Call, project: sa.Row[Any]) -> Sequence[sa.Row[Any]]:
-    """The datasets to train from, kept as they are until the call ends.
+    """The datasets to train on, locked until the call ends.
 
     :raises ResourceNotFoundException: when there is no training dataset.
-    :raises ConflictException: when one is being made or changed, or could not be made.
+    :raises ConflictException: when one is in progress or failed.
     """
     query = datasets.select().where(datasets.c.project_id == project.id).with_for_update()
     found = call.connection.execute(query.order_by(datasets.c.id)).all()
@@ -244,11 +249,11 @@ def _usable_datasets(call: Call, project: sa.Row[Any]) -> Sequence[sa.Row[Any]]:
         find_dataset(call, project.name, "train")
     for dataset in found:
         if dataset.status not in USABLE:
-            raise busy(dataset, project.name)
+            raise not_usable(dataset, project.name)
     return found
 
 
-def _freeze(connection: sa.Connection, model_id: int, dataset_ids: Sequence[int]) -> None:
+def _copy_labelled_entries(connection: sa.Connection, model_id: int, dataset_ids: Sequence[int]) -> None:
     columns = dataset_entries.c
     labelled = (
         sa.select(
@@ -267,7 +272,7 @@ def _freeze(connection: sa.Connection, model_id: int, dataset_ids: Sequence[int]
 
 
 def _check_quota(call: Call, project_name: str) -> None:
-    most = call.settings.max_trainings
+    limit = call.settings.max_trainings
     lock(call.connection, ("trainings", call.caller.account_id, call.caller.region))
     count = call.connection.execute(
         sa.select(sa.func.count())
@@ -275,7 +280,7 @@ def _check_quota(call: Call, project_name: str) -> None:
         .where(own(projects), table.c.status == ModelStatus.TRAINING),
         call.scope,
     ).scalar_one()
-    if count >= most:
+    if count >= limit:
         raise ServiceQuotaExceededException(
             f"{count} models are being trained in this account and {call.caller.region}, as many as the "
             "service's setting max_trainings allows: wait until one is trained, or raise the setting",
@@ -288,7 +293,7 @@ def _check_quota(call: Call, project_name: str) -> None:
 def _delete_failed(call: Call, project: sa.Row[Any], failed: str) -> None:
     project_name, _, version = failed.rpartition("/")
     if project_name != project.name:
-        return  # the token is used anew, for a project that isn't the one it failed in
+        return  # the token failed in another project
     query = sa.select(table.c.id).where(
         table.c.project_id == project.id,
         table.c.version == int(version),

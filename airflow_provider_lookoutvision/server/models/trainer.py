@@ -1,8 +1,8 @@
-"""The job that trains a model: it checks what there is to learn from, has a child process learn, publishes.
+"""The job that trains a model: it checks the training set, trains in a child process, publishes the result.
 
-The child is the leader of a process group of its own, so that a training can really be ended: when its model
-is deleted the job is gone, the lease is lost, and the group is killed. A child that dies is replaced once;
-then the training fails with the reason.
+The child process has its own process group, so that a training can be cancelled: when its model is deleted
+the job is deleted too, the lease is lost, and the group is killed. A child that dies is replaced once; then
+the training fails with the reason.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.access import arn
-from airflow_provider_lookoutvision.server.jobs.child_process import Child
+from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess
 from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, JobHandler, ServiceFault
-from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, Stopped
+from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.models import evaluation
 from airflow_provider_lookoutvision.server.models.operations import (
     TRAIN_JOB,
@@ -45,43 +45,43 @@ from airflow_provider_lookoutvision.server.storage.schema import (
 
 log = logging.getLogger("lookoutvision")
 
-_CHILD = "airflow_provider_lookoutvision.server.models.training_process"
+_TRAINING_PROCESS = "airflow_provider_lookoutvision.server.models.training_process"
 _TASK, _OUTCOME, _MODEL = "task.json", "outcome.json", "model"
-_TELL_SECONDS = 1.0
-_LIVES = 2
+_PROGRESS_SECONDS = 1.0
+_MAX_PROCESSES = 2
 
 
-class _Died(Exception):
-    """The child process ended without saying how; the message is the reason."""
+class _ProcessDied(Exception):
+    """The child process ended without a result; the message is the reason."""
 
 
 class Trainer(JobHandler):
-    """Does training jobs."""
+    """Runs training jobs."""
 
     kinds: ClassVar[tuple[str, ...]] = (TRAIN_JOB,)
     noun: ClassVar[str] = "training"
 
-    def do(self, job: Job, lease: Lease) -> None:
-        """Train a model, try it, and publish how good it is."""
-        self.tidy()
+    def handle(self, job: Job, lease: Lease) -> None:
+        """Train a model, evaluate it, and publish the result."""
+        self.delete_leftovers()
         try:
             self._train(job, lease)
         except OSError as error:
             raise ServiceFault(f"the data directory can't be used: {error.strerror}") from error
 
     def give_up(self, job: Job) -> None:
-        """End a job that was begun too often, and clear away what its workers have left."""
-        self.tidy()
+        """End a job that was started too often, and delete what its workers have left."""
+        self.delete_leftovers()
         super().give_up(job)
 
-    def tidy(self) -> None:
+    def delete_leftovers(self) -> None:
         """Delete the folders that dead workers have left."""
-        left = list(self._root.iterdir()) if self._root.is_dir() else []
+        folders = list(self._root.iterdir()) if self._root.is_dir() else []
         with self.database.read() as connection:
             rows = connection.execute(sa.select(jobs.c.id, jobs.c.attempts))
-            alive = {f"{row.id}-{row.attempts}" for row in rows}
-        for path in left:
-            if path.name not in alive:
+            active = {f"{row.id}-{row.attempts}" for row in rows}
+        for path in folders:
+            if path.name not in active:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _train(self, job: Job, lease: Lease) -> None:
@@ -89,43 +89,43 @@ class Trainer(JobHandler):
         buckets = Buckets(self.store, job.allowed_buckets)
         buckets.check(model.output_bucket)
         limits = self.settings.max_segmentation_train_images, self.settings.max_segmentation_test_images
-        chosen = training_set(train, test, most_with_masks=limits)
-        with self._scratch(job) as folder:
-            outcome = self._learn(job, lease, folder, chosen)
+        chosen = training_set(train, test, max_with_masks=limits)
+        with self._working_folder(job) as folder:
+            outcome = self._run_training(job, lease, folder, chosen)
             ended = time.time_ns() // 1_000_000
             name, version = model.project_name, model.version
             model_arn = arn(job.region, job.account_id, f"model/{name}/{version}")
-            subject = evaluation.Subject(model_arn, name, version, ended)
+            evaluated = evaluation.EvaluatedModel(model_arn, name, version, ended)
             calibrated = outcome.pop("calibrated")
-            figures = evaluation.Metrics(**outcome)
-            where = (model.output_prefix, name, version)
+            metrics = evaluation.Metrics(**outcome)
+            place = (model.output_prefix, name, version)
             tested = [(example.source_ref, example.label) for example in chosen.test]
             buckets.write(
-                Location(model.output_bucket, evaluation.manifest_key(*where)),
-                evaluation.manifest(subject, tested, figures),
+                Location(model.output_bucket, evaluation.manifest_key(*place)),
+                evaluation.manifest(evaluated, tested, metrics),
             )
             buckets.write(
-                Location(model.output_bucket, evaluation.result_key(*where)),
-                evaluation.result(subject, figures, len(chosen.train), len(chosen.test)),
+                Location(model.output_bucket, evaluation.result_key(*place)),
+                evaluation.result(evaluated, metrics, len(chosen.train), len(chosen.test)),
             )
             artifact = _archive(folder / _MODEL)
         with lease.finish() as connection:
             connection.execute(model_artifacts.insert().values(model_id=model.id, content=artifact))
-            _settle(
+            _update_model(
                 connection,
                 model.id,
                 status=ModelStatus.TRAINED,
                 status_message=TRAINED_MESSAGE if calibrated else UNCALIBRATED_MESSAGE,
                 evaluated_at=ended,
-                f1=figures.f1,
-                recall=figures.recall,
-                precision=figures.precision,
+                f1=metrics.f1,
+                recall=metrics.recall,
+                precision=metrics.precision,
             )
 
     def _read(
         self, job: Job, lease: Lease
     ) -> tuple[sa.Row[Any], Sequence[Example], Sequence[Example] | None]:
-        """The model, with its project's name, and the labelled images as they were when it was asked for."""
+        """The model, with its project's name, and the labelled images as they were at CreateModel."""
         columns = training_entries.c
         with lease.hold() as connection:
             query = sa.select(models, projects.c.name.label("project_name")).join(
@@ -142,36 +142,36 @@ class Trainer(JobHandler):
             found[row.type].append(Example.of(row.source_ref, row.label, row.line))
         return model, found["train"], found.get("test")
 
-    def _learn(self, job: Job, lease: Lease, folder: Path, chosen: TrainingSet) -> dict[str, Any]:
-        """Have a child process do it, another one if it dies, and return the figures."""
+    def _run_training(self, job: Job, lease: Lease, folder: Path, chosen: TrainingSet) -> dict[str, Any]:
+        """Train in a child process, in another one if it dies, and return the metrics."""
         deadline = time.monotonic() + self.settings.max_training_hours * 3600
-        for life in range(1, _LIVES + 1):
-            work = folder / str(life)
+        for number in range(1, _MAX_PROCESSES + 1):
+            work = folder / str(number)
             work.mkdir()
             (work / _TASK).write_text(json.dumps(_task(chosen, job)))
             try:
-                self._watch(job, lease, work, deadline)
+                self._run_child(job, lease, work, deadline)
                 (work / _MODEL).rename(folder / _MODEL)
                 outcome: dict[str, Any] = json.loads((work / _OUTCOME).read_text())
-            except _Died as death:
-                told = {"job": job.id, "life": life, "reason": str(death)}
-                log.error("a training process died", extra=told)
+            except _ProcessDied as death:
+                details = {"job": job.id, "process_number": number, "reason": str(death)}
+                log.error("a training process died", extra=details)
                 shutil.rmtree(work)
-                if life == _LIVES:
+                if number == _MAX_PROCESSES:
                     raise ServiceFault(
-                        f"the training process ended {life} times, the last time by {death}"
+                        f"the training process ended {number} times, the last time by {death}"
                     ) from None
             else:
                 return outcome
         raise AssertionError("a training that neither ended nor died")
 
-    def _watch(self, job: Job, lease: Lease, work: Path, deadline: float) -> None:
-        """Run a child until it has ended, and tell how far it is."""
-        told = ""
-        with Child(_CHILD, work, self.settings) as child:
+    def _run_child(self, job: Job, lease: Lease, work: Path, deadline: float) -> None:
+        """Run a child process until it ends, and write its progress to the model."""
+        reported = ""
+        with ChildProcess(_TRAINING_PROCESS, work, self.settings) as child:
             over = False
             while not over:
-                messages, over = child.messages(_TELL_SECONDS)
+                messages, over = child.messages(_PROGRESS_SECONDS)
                 for message in messages:
                     if "invalid" in message:
                         raise InvalidInput(message["invalid"])
@@ -182,23 +182,23 @@ class Trainer(JobHandler):
                     if "trained" in message:
                         return
                 if self.stopping():
-                    raise Stopped
+                    raise WorkerStopping
                 if time.monotonic() > deadline:
                     raise ServiceFault(
                         f"the training took longer than {self.settings.max_training_hours:g} hours, which "
                         "this service's setting max_training_hours allows"
                     )
-                progress = _progress(messages[-1]) if messages else told
-                # Asked even when there is nothing to tell: a model that has been deleted has lost its lease.
-                # A database that fails for a moment costs no training: if it lasts, the lease runs out.
+                progress = _progress(messages[-1]) if messages else reported
+                # Even without progress: if the model was deleted, the lease is lost.
+                # A short failure of the database doesn't end the training: if it lasts, the lease expires.
                 with suppress(sa.exc.DBAPIError), lease.hold() as connection:
-                    if progress != told:
-                        _settle(connection, job.subject_id, status_message=progress)
-                        told = progress
-            raise _Died(child.reason())
+                    if progress != reported:
+                        _update_model(connection, job.subject_id, status_message=progress)
+                        reported = progress
+            raise _ProcessDied(child.exit_reason())
 
     @contextmanager
-    def _scratch(self, job: Job) -> Iterator[Path]:
+    def _working_folder(self, job: Job) -> Iterator[Path]:
         """A folder for this attempt, deleted after it."""
         folder = self._root / f"{job.id}-{job.attempts}"
         folder.mkdir(mode=0o700, parents=True)
@@ -212,13 +212,15 @@ class Trainer(JobHandler):
         return self.settings.data_dir / "training"
 
     def fail(self, job: Job, message: str) -> None:
-        """Tell the model."""
+        """Write the failure to the model."""
         with Lease(self.database, job).finish() as connection:
-            _settle(connection, job.subject_id, status=ModelStatus.TRAINING_FAILED, status_message=message)
+            _update_model(
+                connection, job.subject_id, status=ModelStatus.TRAINING_FAILED, status_message=message
+            )
             idempotency.mark_failed(connection, job.account_id, job.region, job.operation, job.token)
 
 
-def _settle(connection: sa.Connection, model_id: int, **values: Any) -> None:
+def _update_model(connection: sa.Connection, model_id: int, **values: Any) -> None:
     training = sa.and_(models.c.id == model_id, models.c.status == ModelStatus.TRAINING)
     connection.execute(models.update().where(training).values(**values))
     if "status" in values:

@@ -1,8 +1,8 @@
-"""The child process that trains one model: it copies the images, learns, and tries what it learnt.
+"""The child process that trains one model: it copies the images, trains, and evaluates.
 
-It reads what to do from ``task.json`` in the folder that it is given, says in messages, a JSON object a line,
-how far it is and how it ended, and leaves the model and ``outcome.json`` in the folder. ``child`` starts it,
-and ends it when its worker has gone.
+It reads its task from ``task.json`` in the folder that it is given, reports progress and its end in messages,
+a JSON object a line, and writes the model and ``outcome.json`` into the folder. ``child_process`` starts it,
+and ends it when its worker has ended.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from airflow_provider_lookoutvision.server.storage.buckets import BucketError, B
 _TASK, _OUTCOME, _MODEL = "task.json", "outcome.json", "model"
 LARGEST_IMAGE = 8 << 20
 _COPIERS = 8
-_SHOWN = 10
+_MAX_NAMED = 10
 
-Report = Callable[[float, str], None]
+Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What to do.
+    """The task of a training process.
 
     :param train: examples as dicts: ``source_ref``, ``label`` and ``mask_ref``, which may be None.
     :param classes: of defects, each name with its colour; empty without masks.
-    :param refit: whether the model is fitted on all images once it has been tried.
-    :param patterns: the buckets that may be used.
+    :param refit: whether the model is trained again on all images after the evaluation.
+    :param patterns: of the buckets that may be used.
     """
 
     train: Sequence[Mapping[str, Any]]
@@ -48,51 +48,51 @@ class Task:
 
 
 def main(folder: Path, output: TextIO) -> int:
-    """Do the task in ``folder``."""
+    """Run the task in ``folder``."""
 
-    def say(**message: Any) -> None:
+    def send(**message: Any) -> None:
         output.write(json.dumps(message) + "\n")
         output.flush()
 
     try:
         configuration = settings.load({})
         task = Task(**json.loads((folder / _TASK).read_text()))
-        work = _Work(
-            task, folder, configuration, lambda done, doing: say(progress=round(done, 3), doing=doing)
+        training = _Training(
+            task, folder, configuration, lambda done, doing: send(progress=round(done, 3), doing=doing)
         )
-        (folder / _OUTCOME).write_text(json.dumps(work.do()))
+        (folder / _OUTCOME).write_text(json.dumps(training.run()))
     except InvalidInput as error:
-        say(invalid=str(error))
+        send(invalid=str(error))
     except BucketError as error:
-        say(unreachable=str(error))
+        send(unreachable=str(error))
     except engine.EngineError as error:
-        say(fault=str(error))
+        send(fault=str(error))
     except OSError as error:
-        say(fault=f"the data directory can't be used: {error.strerror or error}")
+        send(fault=f"the data directory can't be used: {error.strerror or error}")
     else:
-        say(trained=True)
+        send(trained=True)
     return 0
 
 
-class _Work:
-    def __init__(self, task: Task, folder: Path, configuration: settings.Settings, report: Report) -> None:
+class _Training:
+    def __init__(self, task: Task, folder: Path, configuration: settings.Settings, report: Progress) -> None:
         self._task, self._folder, self._report = task, folder, report
         self._buckets = Buckets(store(configuration), task.patterns)
         self._cache = configuration.data_dir / "cache"
         self._classes = [engine.AnomalyClass(name, color) for name, color in task.classes.items()]
 
-    def do(self) -> dict[str, Any]:
-        """Train, evaluate, and tell the figures."""
+    def run(self) -> dict[str, Any]:
+        """Train, evaluate, and return the metrics."""
         task = self._task
         everything = [*task.train, *task.test]
         images, masks = self._copy(everything)
         train, test = slice(0, len(task.train)), slice(len(task.train), None)
         labels = [example["label"] for example in everything]
-        with _naming(everything):
+        with _naming_images(everything):
             check_dataset(images, labels, masks, self._classes, self._stage(0.05, 0.1, "checking images"))
-        trained, tried = (0.6, 0.7) if task.refit else (0.9, 1.0)
+        trained, evaluated = (0.6, 0.7) if task.refit else (0.9, 1.0)
         first = self._folder / ("trial" if task.refit else _MODEL)
-        with _naming(everything[train]):
+        with _naming_images(everything[train]):
             report = engine.train(
                 images[train],
                 labels[train],
@@ -102,16 +102,16 @@ class _Work:
                 cache=self._cache,
                 progress=self._scale(0.1, trained),
             )
-        with _naming(everything[test]):
+        with _naming_images(everything[test]):
             evaluation = engine.evaluate(
                 engine.load(first, cache=self._cache),
                 images[test],
                 labels[test],
                 masks[test],
-                progress=self._scale(trained, tried),
+                progress=self._scale(trained, evaluated),
             )
         if task.refit:
-            with _naming(everything):
+            with _naming_images(everything):
                 engine.train(
                     images,
                     labels,
@@ -120,12 +120,12 @@ class _Work:
                     self._folder / _MODEL,
                     cache=self._cache,
                     hyperparameters=report.hyperparameters,
-                    progress=self._scale(tried, 1.0),
+                    progress=self._scale(evaluated, 1.0),
                 )
         return {**_outcome(evaluation), "calibrated": report.calibrated}
 
     def _copy(self, examples: Sequence[Mapping[str, Any]]) -> tuple[list[Path], list[Path | None]]:
-        """The images and masks as files of this training's own: nobody changes them while it lasts."""
+        """Copies of the images and masks, which don't change during the training."""
         stage = self._stage(0.0, 0.05, "copying images")
         (self._folder / "images").mkdir()
         problems: dict[tuple[int, str], str] = {}
@@ -157,11 +157,11 @@ class _Work:
                 images.append(image)
                 masks.append(mask)
         if problems:
-            # Not in the order in which the copiers met them.
-            raise InvalidInput(_counted([problem for _, problem in sorted(problems.items())]))
+            # In the order of the images, not in that of the copiers.
+            raise InvalidInput(_first_problems([problem for _, problem in sorted(problems.items())]))
         return [image for image in images if image], masks
 
-    def _scale(self, start: float, end: float) -> Report:
+    def _scale(self, start: float, end: float) -> Progress:
         return lambda done, doing: self._report(start + (end - start) * done, doing)
 
     def _stage(self, start: float, end: float, doing: str) -> Callable[[float], None]:
@@ -169,8 +169,8 @@ class _Work:
 
 
 @contextmanager
-def _naming(examples: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-    """Name images as their users do, where the engine numbers them."""
+def _naming_images(examples: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Name images by their references, where the engine numbers them."""
     try:
         yield
     except engine.UnusableDataset as error:
@@ -179,12 +179,12 @@ def _naming(examples: Sequence[Mapping[str, Any]]) -> Iterator[None]:
             for fault in error.faults
             if fault.index is not None
         ]
-        raise InvalidInput(f"{error.reason}: {_counted(named)}" if named else error.reason) from None
+        raise InvalidInput(f"{error.reason}: {_first_problems(named)}" if named else error.reason) from None
 
 
-def _counted(problems: Sequence[str]) -> str:
-    left = len(problems) - _SHOWN
-    return "; ".join(problems[:_SHOWN]) + (f"; and {left} more" if left > 0 else "")
+def _first_problems(problems: Sequence[str]) -> str:
+    more = len(problems) - _MAX_NAMED
+    return "; ".join(problems[:_MAX_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _outcome(evaluation: engine.Evaluation) -> dict[str, Any]:

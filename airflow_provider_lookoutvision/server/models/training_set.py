@@ -1,8 +1,8 @@
-"""What a training learns from and is tried on: the service's rules for it, and the split of a single dataset.
+"""The images that a model is trained and evaluated on: rules, and the split of a single dataset.
 
-A project with a training and a test dataset is trained on the one and tried on the other. With a training
-dataset alone, a part of it is held out, by a seed, of each label alike; the model that is kept is then fitted
-again on all of it. It is a segmentation model when anomalous training images have masks.
+A project with a training and a test dataset is trained on the first and evaluated on the second. With a
+training dataset alone, a part of each label is held out by a seed; the final model is then trained on all of
+it. It is a segmentation model when anomalous training images have masks.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from airflow_provider_lookoutvision.server.datasets import manifest
 from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput
 
 SEED = 0
-_TEST_SHARE = 0.2
+_TEST_SIZE = 0.2
 _TEST_IMAGES = 10
-# The least images of each label, and of each class of defects: see Amazon Lookout for Vision's own limits.
-_LEAST = {
+# The minimum of images of each label, and of each class of defects: the limits of Amazon Lookout for Vision.
+_MIN_IMAGES = {
     "single": {"normal": 20, "anomaly": 10},
     "train": {"normal": 10, "anomaly": 0},
     "test": {"normal": 10, "anomaly": 10},
 }
-_LEAST_OF_CLASS = {"single": 20, "train": 10, "test": 10}
+_MIN_IMAGES_OF_CLASS = {"single": 20, "train": 10, "test": 10}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Example:
 
     @classmethod
     def of(cls, source_ref: str, label: str, line: str) -> Example:
-        """From a dataset's entry; the masks of normal images say nothing."""
+        """From a dataset's entry; masks of normal images are ignored."""
         return cls(source_ref, label, manifest.mask_of(line) if label == "anomaly" else None)
 
 
@@ -60,26 +60,26 @@ def training_set(
     train: Sequence[Example],
     test: Sequence[Example] | None,
     *,
-    most_with_masks: tuple[int, int],
+    max_with_masks: tuple[int, int],
 ) -> TrainingSet:
-    """Check the labelled images of a project's datasets, and split what is to be split.
+    """Check the labelled images of a project's datasets, and split a single dataset.
 
     :param test: None when the project has no test dataset.
-    :param most_with_masks: the most images of a training and a test dataset for a segmentation model.
-    :raises InvalidInput: naming every rule that is broken.
+    :param max_with_masks: how many images the training and the test dataset of a segmentation model may have.
+    :raises InvalidInput: with every rule that is broken.
     """
     classes = _classes(train)
     datasets = {"single": train} if test is None else {"train": train, "test": test}
-    problems = [problem for kind, examples in datasets.items() for problem in _missing(kind, examples)]
+    problems = [problem for kind, examples in datasets.items() for problem in _too_few(kind, examples)]
     if classes:
         for kind, examples in datasets.items():
-            problems += _missing_of_classes(kind, examples, classes)
-        most_train, most_test = most_with_masks
-        for name, examples, most in (("training", train, most_train), ("test", test or (), most_test)):
-            if len(examples) > most:
+            problems += _too_few_of_classes(kind, examples, classes)
+        max_train, max_test = max_with_masks
+        for name, examples, limit in (("training", train, max_train), ("test", test or (), max_test)):
+            if len(examples) > limit:
                 problems.append(
                     f"the {name} dataset has {len(examples)} labelled images, and one with masks has at "
-                    f"most {most}"
+                    f"most {limit}"
                 )
     if problems:
         raise InvalidInput("; ".join(problems))
@@ -89,9 +89,9 @@ def training_set(
 
 
 def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """Hold out a fifth of each label's images, but ten where there are as many, and never more than half.
+    """Hold out a fifth of each label's images, but at least ten if that isn't more than half.
 
-    The same images are split alike, in whatever order they come; each combination of classes is held out in
+    The split doesn't depend on the order of the images. Each combination of classes is held out in
     proportion.
     """
     train: list[Example] = []
@@ -100,7 +100,7 @@ def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
         members = sorted((e for e in examples if e.label == label), key=lambda example: example.source_ref)
         random.Random(SEED).shuffle(members)  # noqa: S311 (a split, no secret)
         members.sort(key=lambda example: sorted(example.mask.colors) if example.mask else [])
-        count = max(math.ceil(_TEST_SHARE * len(members)), min(_TEST_IMAGES, len(members) // 2))
+        count = max(math.ceil(_TEST_SIZE * len(members)), min(_TEST_IMAGES, len(members) // 2))
         held_out = {(2 * place + 1) * len(members) // (2 * count) for place in range(count)}
         for place, member in enumerate(members):
             (test if place in held_out else train).append(member)
@@ -125,22 +125,22 @@ def _classes(examples: Iterable[Example]) -> dict[str, str]:
     return classes
 
 
-def _missing(kind: str, examples: Sequence[Example]) -> Iterable[str]:
+def _too_few(kind: str, examples: Sequence[Example]) -> Iterable[str]:
     counts = Counter(example.label for example in examples)
-    for label, least in _LEAST[kind].items():
-        if counts[label] < least:
-            yield f"{_called(kind)} needs at least {least} images labelled {label}, and has {counts[label]}"
+    for label, minimum in _MIN_IMAGES[kind].items():
+        if (count := counts[label]) < minimum:
+            yield f"{_dataset_name(kind)} needs at least {minimum} images labelled {label}, and has {count}"
 
 
-def _missing_of_classes(kind: str, examples: Sequence[Example], classes: Iterable[str]) -> Iterable[str]:
+def _too_few_of_classes(kind: str, examples: Sequence[Example], classes: Iterable[str]) -> Iterable[str]:
     counts = Counter(name for example in examples if example.mask for name in example.mask.colors)
-    least = _LEAST_OF_CLASS[kind]
+    dataset, minimum = _dataset_name(kind), _MIN_IMAGES_OF_CLASS[kind]
     for name in classes:
-        if counts[name] < least:
-            yield f"{_called(kind)} needs at least {least} images with {name!r} masks, and has {counts[name]}"
+        if (count := counts[name]) < minimum:
+            yield f"{dataset} needs at least {minimum} images with {name!r} masks, and has {count}"
 
 
-def _called(kind: str) -> str:
+def _dataset_name(kind: str) -> str:
     if kind == "single":
         return "a training dataset without a test dataset"
     return "the training dataset" if kind == "train" else "the test dataset"

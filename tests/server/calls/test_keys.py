@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from command_line import begin, complaint, end_of, run, until_it_listens
+from command_line import error_message, run_command, start_command, wait_for_end, wait_until_listening
 from cryptography.fernet import Fernet
-from project_calls import at_once, names, refused
+from project_calls import names
+from sdk_errors import error_response
 from services import NewDatabase, NewService, Storage, client_of
+from simultaneous import at_once
 
 from airflow_provider_lookoutvision.server.calls import access
 from airflow_provider_lookoutvision.server.serving import _make_first_key, opened
@@ -41,7 +43,7 @@ def mode(path: Path) -> int:
 
 
 def test_a_key_made_beside_a_running_service_works_at_once(service: Service, account: str) -> None:
-    outcome = run(
+    outcome = run_command(
         *("keys", "create", "--json", *at(service), "--account", account),
         *("--allow", "lookoutvision:*Project*", "--allow", "lookoutvision:listmodels", "--project", "a*"),
     )
@@ -56,24 +58,27 @@ def test_a_key_made_beside_a_running_service_works_at_once(service: Service, acc
         (client.create_project, {"ProjectName": "b"}),
         (client.list_tags_for_resource, {"ResourceArn": "arn"}),
     ):
-        assert refused(call, **members)["Error"]["Code"] == "AccessDeniedException"
+        assert error_response(call, **members)["Error"]["Code"] == "AccessDeniedException"
 
 
 def test_a_deleted_key_is_refused_at_once(service: Service, storage: Storage, account: str) -> None:
     key, other = storage.new_key(account), storage.new_key(account)
     client = client_of(service.endpoint_url, key)
     assert names(client) == []
-    assert run("keys", "delete", key.access_key_id, *at(service)).status == 0
-    error = refused(client.list_projects)
+    assert run_command("keys", "delete", key.access_key_id, *at(service)).status == 0
+    error = error_response(client.list_projects)
     assert error["Error"]["Code"] == "UnrecognizedClientException"
     assert error["ResponseMetadata"]["HTTPStatusCode"] == 403
     assert names(client_of(service.endpoint_url, other)) == []
-    assert key.access_key_id in complaint(run("keys", "delete", key.access_key_id, *at(service)))
+    assert key.access_key_id in error_message(run_command("keys", "delete", key.access_key_id, *at(service)))
 
 
 def test_the_list_shows_keys_and_no_secrets(service: Service, storage: Storage, account: str) -> None:
     key = storage.new_key(account, allow=["lookoutvision:List*"], project=["a", "b-*"])
-    text, document = run("keys", "list", *at(service)), run("keys", "list", "--json", *at(service))
+    text, document = (
+        run_command("keys", "list", *at(service)),
+        run_command("keys", "list", "--json", *at(service)),
+    )
     (line,) = [line for line in text.out.splitlines() if key.access_key_id in line]
     assert account in line
     assert "actions: lookoutvision:List*" in line
@@ -102,6 +107,7 @@ def test_the_database_holds_no_secret_that_can_be_read(
         assert key.secret_access_key.encode() not in file.read_bytes()
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -115,19 +121,20 @@ def test_the_database_holds_no_secret_that_can_be_read(
 def test_keys_that_can_not_be(arguments: list[str], said: str, service: Service, storage: Storage) -> None:
     with storage.database.read() as connection:
         before = connection.execute(sa.select(sa.func.count()).select_from(access_keys)).scalar_one()
-    assert said in complaint(run("keys", "create", "--json", *at(service), *arguments))
+    assert said in error_message(run_command("keys", "create", "--json", *at(service), *arguments))
     with storage.database.read() as connection:
         count = sa.select(sa.func.count()).select_from(access_keys)
         assert connection.execute(count).scalar_one() == before
 
 
+@pytest.mark.one_database
 def test_the_first_key_is_in_a_file_for_its_owner_only(new_database: NewDatabase, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     flags = ["--data-dir", folder, "--port", "0", "--no-worker", *new_database()]
     said = []
     for _ in range(2):
-        process = begin("serve", *flags)
-        text, endpoint_url = until_it_listens(process)
+        process = start_command("serve", *flags)
+        text, endpoint_url = wait_until_listening(process)
         assert [mode(folder), mode(folder / "credentials"), mode(folder / "secret.key")] == [
             0o700,
             0o600,
@@ -138,7 +145,7 @@ def test_the_first_key_is_in_a_file_for_its_owner_only(new_database: NewDatabase
         key = Key(profile["default"]["aws_access_key_id"], profile["default"]["aws_secret_access_key"], "")
         assert names(client_of(endpoint_url, key)) == []
         process.terminate()
-        outcome = end_of(process)
+        outcome = wait_for_end(process)
         said.append(text + outcome.out + outcome.err)
         assert outcome.status == 0
         assert key.secret_access_key not in said[-1]
@@ -146,9 +153,10 @@ def test_the_first_key_is_in_a_file_for_its_owner_only(new_database: NewDatabase
     assert "access key is in" not in said[1]
 
 
+@pytest.mark.one_database
 def test_before_the_first_serve(new_database: NewDatabase, new_service: NewService, tmp_path: Path) -> None:
     folder, database = tmp_path / "data", new_database()
-    outcome = end_of(begin("keys", "create", "--json", "--data-dir", folder, *database))
+    outcome = wait_for_end(start_command("keys", "create", "--json", "--data-dir", folder, *database))
     assert (outcome.status, outcome.err) == (0, "")
     service = new_service("--no-worker", data_dir=folder, database=database)
     assert names(client_of(service.endpoint_url, created(outcome.out))) == []
@@ -158,34 +166,39 @@ def test_before_the_first_serve(new_database: NewDatabase, new_service: NewServi
 def test_all_at_one_instant_on_nothing(new_database: NewDatabase, tmp_path: Path) -> None:
     """Two keys and two services, all of which find neither a schema nor a secret key."""
     flags = ["--data-dir", tmp_path / "data", *new_database()]
-    creating = [begin("keys", "create", "--json", *flags) for _ in range(2)]
-    serving = [begin("serve", "--port", "0", "--no-worker", *flags) for _ in range(2)]
+    creating = [start_command("keys", "create", "--json", *flags) for _ in range(2)]
+    serving = [start_command("serve", "--port", "0", "--no-worker", *flags) for _ in range(2)]
     try:
-        outcomes = [end_of(process) for process in creating]
+        outcomes = [wait_for_end(process) for process in creating]
         assert [(outcome.status, outcome.err) for outcome in outcomes] == [(0, "")] * 2
-        listening = [until_it_listens(process) for process in serving]
+        listening = [wait_until_listening(process) for process in serving]
         for outcome in outcomes:
             for _, endpoint_url in listening:
                 assert names(client_of(endpoint_url, created(outcome.out))) == []
     finally:
         for process in serving:
             process.terminate()
-    assert [end_of(process).status for process in serving] == [0, 0]
+    assert [wait_for_end(process).status for process in serving] == [0, 0]
     # At most one of the services came before any key, and made the first.
     firsts = sum("first access key" in said for said, _ in listening)
     assert firsts <= 1
-    assert len(json.loads(run("keys", "list", "--json", *flags).out)) == 2 + firsts
+    assert len(json.loads(run_command("keys", "list", "--json", *flags).out)) == 2 + firsts
 
 
-def test_who_comes_second_finds_the_first_key(new_database: NewDatabase, tmp_path: Path) -> None:
+def test_who_comes_second_finds_the_first_key(
+    new_database: NewDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = (new_database() or ["", f"sqlite:///{tmp_path / 'shared.db'}"])[1]
     settings = Settings(data_dir=tmp_path / "data", database_url=url)
     with opened(settings) as (database, cipher), opened(settings) as (others, _):
+        arrived, write = threading.Event(), others.write
+        monkeypatch.setattr(others, "write", lambda: arrived.set() or write())
         second = threading.Thread(target=_make_first_key, args=(settings, others, cipher))
         with database.write() as connection:
             lock(connection, "first key")
             second.start()
-            second.join(0.5)  # not waiting, it would be done by now
+            arrived.wait()
+            second.join(0.5)  # so that it would be done by now, if it did not wait
             access.create_key(connection, cipher)
         second.join()
         with database.read() as connection:
@@ -224,4 +237,6 @@ def test_the_secret_key_may_come_from_the_environment(
     ):
         access.find_key(connection, cipher, key.access_key_id)
     monkeypatch.setenv("LOOKOUTVISION_SECRET_KEY", "too short")
-    assert "32 bytes" in complaint(run("keys", "list", "--data-dir", here.data_dir, "--database-url", url))
+    assert "32 bytes" in error_message(
+        run_command("keys", "list", "--data-dir", here.data_dir, "--database-url", url)
+    )

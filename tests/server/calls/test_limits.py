@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from project_calls import names, refused
-from services import NewService, client_of, owner_of, storage_of
+from project_calls import names
+from sdk_errors import error_response
+from services import NewService, client_of, first_key_of, storage_of
 
 from airflow_provider_lookoutvision.server.calls import throttling
 from airflow_provider_lookoutvision.server.calls.access import AccessKey, Caller
@@ -19,7 +20,7 @@ from airflow_provider_lookoutvision.testing.service import Service, running_serv
 
 def test_the_quota_of_projects(new_service: NewService) -> None:
     service = new_service("--max-projects", "3", "--no-worker")
-    client = client_of(service.endpoint_url, owner_of(service))
+    client = client_of(service.endpoint_url, first_key_of(service))
 
     def create(number: int) -> str:
         try:
@@ -34,18 +35,18 @@ def test_the_quota_of_projects(new_service: NewService) -> None:
     made = names(client)
     assert made == [f"p{number}" for number, outcome in enumerate(outcomes) if outcome == "made"]
 
-    error = refused(client.create_project, ProjectName="more", ClientToken="more")
+    error = error_response(client.create_project, ProjectName="more", ClientToken="more")
     assert error["ResponseMetadata"]["HTTPStatusCode"] == 402
     assert error["QuotaCode"] == "max_projects"
     assert error["ServiceCode"] == "lookoutvision"
     assert (error["ResourceId"], error["ResourceType"]) == ("more", "PROJECT")
     assert "has 3 projects in eu-central-1" in error["Error"]["Message"]
     assert names(client) == made
-    # A name that is taken is told as that, and a repeated request is no new project.
-    assert refused(client.create_project, ProjectName=made[0])["Error"]["Code"] == "ConflictException"
+    # A name that exists has its own error, and a repeated request is no new project.
+    assert error_response(client.create_project, ProjectName=made[0])["Error"]["Code"] == "ConflictException"
     assert client.create_project(ProjectName=made[0], ClientToken=f"t{made[0][1:]}")
 
-    elsewhere = client_of(service.endpoint_url, owner_of(service), region="us-east-1")
+    elsewhere = client_of(service.endpoint_url, first_key_of(service), region="us-east-1")
     assert elsewhere.create_project(ProjectName="more")
     client.delete_project(ProjectName=made[0])
     assert client.create_project(ProjectName="more", ClientToken="more")
@@ -59,9 +60,9 @@ def slow_service() -> Iterator[Service]:
 
 
 def test_the_rate_of_requests(slow_service: Service) -> None:
-    client = client_of(slow_service.endpoint_url, owner_of(slow_service))
+    client = client_of(slow_service.endpoint_url, first_key_of(slow_service))
     assert names(client) == []
-    error = refused(client.list_projects)
+    error = error_response(client.list_projects)
     assert error["Error"] == {
         "Code": "ThrottlingException",
         "Message": "More than 0.02 ListProjects requests a second",
@@ -72,8 +73,11 @@ def test_the_rate_of_requests(slow_service: Service) -> None:
     # The model has it in the Retry-After header, and the SDK reads it from there.
     assert 1 <= error["RetryAfterSeconds"] <= 50
     assert error["ResponseMetadata"]["HTTPHeaders"]["retry-after"] == str(error["RetryAfterSeconds"])
-    assert refused(client.describe_project, ProjectName="p")["Error"]["Code"] == "ResourceNotFoundException"
-    assert refused(client.describe_project, ProjectName="p")["Error"]["Code"] == "ThrottlingException"
+    assert (
+        error_response(client.describe_project, ProjectName="p")["Error"]["Code"]
+        == "ResourceNotFoundException"
+    )
+    assert error_response(client.describe_project, ProjectName="p")["Error"]["Code"] == "ThrottlingException"
 
 
 def test_each_account_and_region_has_its_own_rate(slow_service: Service) -> None:
@@ -82,7 +86,7 @@ def test_each_account_and_region_has_its_own_rate(slow_service: Service) -> None
         other_account = storage.new_key("000000000002")
     assert names(client_of(slow_service.endpoint_url, key)) == []
     same_account = client_of(slow_service.endpoint_url, another)
-    assert refused(same_account.list_projects)["Error"]["Code"] == "ThrottlingException"
+    assert error_response(same_account.list_projects)["Error"]["Code"] == "ThrottlingException"
     assert names(client_of(slow_service.endpoint_url, key, region="us-east-1")) == []
     assert names(client_of(slow_service.endpoint_url, other_account)) == []
 

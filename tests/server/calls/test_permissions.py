@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 from model_requests import OPERATIONS, Case, minimal
-from project_calls import names, refused
+from project_calls import names
+from sdk_errors import error_response
 from services import REGION, MakeClient, NewKey
-from signed_http import Wire
+from signed_http import SignedHttpClient
 
 from airflow_provider_lookoutvision.testing.service import Service
 
 
 def denied(call, **members) -> str:
-    error = refused(call, **members)
+    error = error_response(call, **members)
     assert error["Error"]["Code"] == "AccessDeniedException"
     assert error["ResponseMetadata"]["HTTPStatusCode"] == 403
     return str(error["Error"]["Message"])
@@ -52,7 +53,8 @@ def test_the_refusal_names_who_what_and_where(make_client: MakeClient, new_key: 
 )
 def test_patterns_that_allow_describing(pattern: str, make_client: MakeClient) -> None:
     assert (
-        refused(make_client(allow=[pattern]).describe_project, ProjectName="p")["ResourceType"] == "PROJECT"
+        error_response(make_client(allow=[pattern]).describe_project, ProjectName="p")["ResourceType"]
+        == "PROJECT"
     )
 
 
@@ -73,10 +75,10 @@ def test_patterns_that_do_not(pattern: str, make_client: MakeClient) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_no_operation_goes_unasked(name: str, service: Service, new_key: NewKey) -> None:
+def test_every_operation_needs_permission(name: str, service: Service, new_key: NewKey) -> None:
     others = [f"lookoutvision:{other}" for other in OPERATIONS if other != name]
     request = Case(name, minimal(OPERATIONS[name])).request()
-    answer = Wire(service.endpoint_url, new_key(allow=others)).send(
+    answer = SignedHttpClient(service.endpoint_url, new_key(allow=others)).send(
         request.method, request.path, request.query, request.body, request.headers
     )
     assert (answer.status, answer.code) == (403, "AccessDeniedException")
@@ -130,13 +132,15 @@ def test_pages_are_full_for_who_sees_little(make_client: MakeClient) -> None:
     assert "NextToken" not in last
 
 
-def test_whether_a_project_exists_is_not_told_to_who_may_not_see_it(make_client: MakeClient) -> None:
+def test_the_error_does_not_show_whether_a_hidden_project_exists(make_client: MakeClient) -> None:
     make_client().create_project(ProjectName="secret")
     client = make_client(project=["public-*"])
     there, not_there = (denied(client.describe_project, ProjectName=name) for name in ("secret", "nothing"))
     assert there.replace("secret", "nothing") == not_there
 
 
-def test_a_name_that_breaks_the_rules_is_told_before_the_permission(make_client: MakeClient) -> None:
+def test_names_are_validated_before_permissions(make_client: MakeClient) -> None:
     client = make_client(project=["public-*"])
-    assert refused(client.describe_project, ProjectName="a b")["Error"]["Code"] == "ValidationException"
+    assert (
+        error_response(client.describe_project, ProjectName="a b")["Error"]["Code"] == "ValidationException"
+    )

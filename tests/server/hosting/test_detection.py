@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_fixtures import refusal
 from drawn_parts import COLOR, SIDE, drawn, encoded
-from model_fixtures import ModelLab, Studio
+from model_fixtures import ModelProject, TrainingService
 from PIL import Image
-from signed_http import Wire
+from sdk_errors import error_response
+from signed_http import SignedHttpClient
 
 pytest_plugins = ["model_fixtures"]
 
@@ -22,14 +22,14 @@ GOOD, BAD = drawn(500)[0], drawn(500, scratched=True)[0]
 PNG = encoded(Image.open(io.BytesIO(BAD)), "PNG")
 
 
-def test_what_a_classifier_finds(hosted: ModelLab) -> None:
+def test_what_a_classifier_finds(hosted: ModelProject) -> None:
     for image, anomalous in ((GOOD, False), (BAD, True)):
         found = hosted.detect(image, CLASSIFIER)
         assert 0.5 <= found.pop("Confidence") <= 1  # in the verdict, whichever it is
         assert found == {"Source": {"Type": "direct"}, "IsAnomalous": anomalous}
 
 
-def test_what_a_segmenter_finds(hosted: ModelLab) -> None:
+def test_what_a_segmenter_finds(hosted: ModelProject) -> None:
     found = hosted.detect(BAD, SEGMENTER)
     assert found["IsAnomalous"] is True
     background, scratch = found["Anomalies"]
@@ -49,7 +49,7 @@ def test_what_a_segmenter_finds(hosted: ModelLab) -> None:
     assert (truth & painted).sum() / (truth | painted).sum() > 0.3
 
 
-def test_what_a_segmenter_finds_where_nothing_is(hosted: ModelLab) -> None:
+def test_what_a_segmenter_finds_where_nothing_is(hosted: ModelProject) -> None:
     found = hosted.detect(GOOD, SEGMENTER)
     assert found["IsAnomalous"] is False
     [background] = found["Anomalies"]
@@ -60,7 +60,7 @@ def test_what_a_segmenter_finds_where_nothing_is(hosted: ModelLab) -> None:
     assert Image.open(io.BytesIO(found["AnomalyMask"])).getcolors() == [(SIDE**2, (255, 255, 255))]
 
 
-def test_what_counts_is_the_content_not_the_header(hosted: ModelLab) -> None:
+def test_what_counts_is_the_content_not_the_header(hosted: ModelProject) -> None:
     expected = hosted.detect(BAD)
     for image, kind in (
         (BAD, "image/png"),
@@ -73,8 +73,8 @@ def test_what_counts_is_the_content_not_the_header(hosted: ModelLab) -> None:
 
 
 @pytest.mark.parametrize("kind", ["binary/octet-stream", "image/gif", "image/jpg", "image", "text/plain"])
-def test_other_content_types(kind: str, hosted: ModelLab) -> None:
-    error = refusal(hosted.detect, image=BAD, content_type=kind)
+def test_other_content_types(kind: str, hosted: ModelProject) -> None:
+    error = error_response(hosted.detect, image=BAD, content_type=kind)
     assert error["Error"]["Code"] == "ValidationException"
     assert "content-type must be one of the following. image/jpeg, image/png" in error["Error"]["Message"]
 
@@ -117,11 +117,13 @@ BOMB = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(50_000_000), 9))
     ],
 )
 def test_images_that_can_not_be_used(
-    image: bytes, reason: str, hosted: ModelLab, sqlite_studio: Studio
+    image: bytes, reason: str, hosted: ModelProject, sqlite_training_service: TrainingService
 ) -> None:
     # As raw bytes, since the SDK has opinions on empty bodies.
-    wire = Wire(sqlite_studio.service.endpoint_url, sqlite_studio.new_key(hosted.account))
-    answer = wire.send(
+    signed_http = SignedHttpClient(
+        sqlite_training_service.service.endpoint_url, sqlite_training_service.new_key(hosted.account)
+    )
+    answer = signed_http.send(
         "POST", "/2020-11-20/projects/p/models/1/detect", body=image, headers={"Content-Type": "image/png"}
     )
     assert (answer.status, answer.code) == (400, "ValidationException")
@@ -129,30 +131,32 @@ def test_images_that_can_not_be_used(
     assert hosted.detect(GOOD)["IsAnomalous"] is False
 
 
-def test_no_text_of_a_png_is_inflated(hosted: ModelLab) -> None:
+def test_no_text_of_a_png_is_inflated(hosted: ModelProject) -> None:
     assert hosted.detect(with_chunks(*[BOMB] * 20), content_type="image/png") == hosted.detect(PNG)
 
 
-def test_a_body_of_8_megabytes_and_one_more(hosted: ModelLab) -> None:
+def test_a_body_of_8_megabytes_and_one_more(hosted: ModelProject) -> None:
     padding = (8 << 20) - len(PNG) - 12
     assert hosted.detect(with_chunks(chunk(b"zzZz", bytes(padding)))) == hosted.detect(PNG)
-    error = refusal(hosted.detect, image=with_chunks(chunk(b"zzZz", bytes(padding + 1))))
+    error = error_response(hosted.detect, image=with_chunks(chunk(b"zzZz", bytes(padding + 1))))
     assert error["Error"]["Code"] == "ValidationException"
     assert "larger than the 8388608 bytes" in error["Error"]["Message"]
 
 
-def test_a_content_type_there_must_be(hosted: ModelLab, sqlite_studio: Studio) -> None:
-    wire = Wire(sqlite_studio.service.endpoint_url, sqlite_studio.new_key(hosted.account))
-    answer = wire.send("POST", "/2020-11-20/projects/p/models/1/detect", body=BAD)
+def test_a_content_type_there_must_be(hosted: ModelProject, sqlite_training_service: TrainingService) -> None:
+    signed_http = SignedHttpClient(
+        sqlite_training_service.service.endpoint_url, sqlite_training_service.new_key(hosted.account)
+    )
+    answer = signed_http.send("POST", "/2020-11-20/projects/p/models/1/detect", body=BAD)
     assert (answer.status, answer.code) == (400, "ValidationException")
     assert "'ContentType'" in answer.message
 
 
-def test_the_latest_model_looks(hosted: ModelLab) -> None:
+def test_the_latest_model_looks(hosted: ModelProject) -> None:
     assert "Anomalies" in hosted.detect(BAD, "latest")
 
 
-def test_what_is_told_of_a_hosted_model(hosted: ModelLab) -> None:
+def test_the_description_of_a_hosted_model(hosted: ModelProject) -> None:
     described: dict[str, Any] = hosted.describe("1")
     assert (described["Status"], described["StatusMessage"]) == ("HOSTED", "The model is running")
     assert described["MinInferenceUnits"] == 1

@@ -6,16 +6,16 @@ import json
 from typing import Any
 
 from airflow_provider_lookoutvision.server.models import evaluation
-from airflow_provider_lookoutvision.server.models.evaluation import Metrics, Subject
+from airflow_provider_lookoutvision.server.models.evaluation import EvaluatedModel, Metrics
 
-SUBJECT = Subject(
+MODEL = EvaluatedModel(
     "arn:aws:lookoutvision:us-east-1:123456789012:model/line-7/12", "line-7", 12, 1_606_583_060_681
 )
 ENDED = "2020-11-28T17:04:20.681Z"
 PIXELS = {"Precision": 0.9, "Recall": 0.8, "F1Score": 0.85, "AIOU": 0.7, "ClassName": "scratch"}
 
 
-def figures(**more: Any) -> Metrics:
+def metrics(**more: Any) -> Metrics:
     return Metrics(
         **{
             "roc_auc": 0.99,
@@ -39,19 +39,19 @@ def test_the_result_of_a_classifier() -> None:
         '"AggregatedEvaluationResults": {"Metrics": {"ROCAUC": 0.99, "AveragePrecision": 0.98, '
         '"Precision": 1.0, "Recall": 0.5, "F1Score": 0.6666666666666666}}}'
     )
-    assert evaluation.result(SUBJECT, figures(), 66, 34) == document.encode()
+    assert evaluation.result(MODEL, metrics(), 66, 34) == document.encode()
 
 
 def test_the_result_of_a_segmenter() -> None:
-    document = json.loads(evaluation.result(SUBJECT, figures(classes=[PIXELS]), 1, 2))
-    metrics = document["AggregatedEvaluationResults"]["Metrics"]
-    assert list(metrics)[-1] == "PixelAnomalyClassMetrics"
-    assert metrics["PixelAnomalyClassMetrics"] == [PIXELS]
+    document = json.loads(evaluation.result(MODEL, metrics(classes=[PIXELS]), 1, 2))
+    values = document["AggregatedEvaluationResults"]["Metrics"]
+    assert list(values)[-1] == "PixelAnomalyClassMetrics"
+    assert values["PixelAnomalyClassMetrics"] == [PIXELS]
 
 
 def test_the_manifest() -> None:
     tested = [("s3://b/ä b.jpg", "anomaly"), ("s3://b/2.jpg", "normal")]
-    content = evaluation.manifest(SUBJECT, tested, figures())
+    content = evaluation.manifest(MODEL, tested, metrics())
     first, second = (json.loads(line) for line in content.decode().splitlines())
     assert content.endswith(b"}\n")
     assert first == {
@@ -73,7 +73,7 @@ def test_the_manifest() -> None:
             "creation-date": ENDED,
             "human-annotated": "no",
             "job-name": "training-job/anomaly-detection",
-            "model-arn": SUBJECT.arn,
+            "model-arn": MODEL.arn,
             "project-name": "line-7",
             "model-version": "12",
         },

@@ -6,34 +6,35 @@ import json
 from typing import Any
 
 import pytest
-from dataset_fixtures import queued, until
+from held_worker import queued_jobs
 from manifest_lines import line, manifest
-from model_fixtures import ModelLab, Studio
-from training_processes import paused, trainers
+from model_fixtures import ModelProject, TrainingService
+from polling import until
+from service_processes import training_processes
 
 from airflow_provider_lookoutvision.server.storage.schema import training_entries
 
 pytest_plugins = ["model_fixtures"]
 
 
-def result_of(lab: ModelLab, described: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(_object(lab, described["EvaluationResult"]))  # type: ignore[no-any-return]
+def result_of(project: ModelProject, described: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(_object(project, described["EvaluationResult"]))  # type: ignore[no-any-return]
 
 
-def manifest_of(lab: ModelLab, described: dict[str, Any]) -> list[dict[str, Any]]:
-    return [json.loads(text) for text in _object(lab, described["EvaluationManifest"]).splitlines()]
+def manifest_of(project: ModelProject, described: dict[str, Any]) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in _object(project, described["EvaluationManifest"]).splitlines()]
 
 
-def _object(lab: ModelLab, found: dict[str, str]) -> bytes:
-    assert found["Bucket"] == lab.bucket
-    return (lab.folder / found["Key"]).read_bytes()
+def _object(project: ModelProject, found: dict[str, str]) -> bytes:
+    assert found["Bucket"] == project.bucket
+    return (project.folder / found["Key"]).read_bytes()
 
 
-def test_a_classifier_of_two_datasets(classifier: ModelLab) -> None:
+def test_a_classifier_of_two_datasets(classifier: ModelProject) -> None:
     described = classifier.describe("1")
     # Three anomalies are too few to calibrate with, and the message says so.
-    told = "Training completed successfully. There were too few labelled anomalies to learn from: "
-    assert described["StatusMessage"] == f"{told}Confidence is no probability."
+    message = "Training completed successfully. There were too few labelled anomalies to learn from: "
+    assert described["StatusMessage"] == f"{message}Confidence is no probability."
     assert described["EvaluationManifest"]["Key"] == "out/EvaluationManifest-p-1.json"
     assert described["EvaluationResult"]["Key"] == "out/EvaluationResult-p-1.json"
     assert described["EvaluationEndTimestamp"] > described["CreationTimestamp"]
@@ -59,7 +60,7 @@ def test_a_classifier_of_two_datasets(classifier: ModelLab) -> None:
     assert sum(right) == len(lines) - (10 - len(true)) - (len(positive) - len(true))
 
 
-def test_a_segmenter_of_one_dataset(segmenter: ModelLab) -> None:
+def test_a_segmenter_of_one_dataset(segmenter: ModelProject) -> None:
     described = segmenter.describe("1")
     assert described["StatusMessage"] == "Training completed successfully."
     # An empty prefix, and still there.
@@ -80,36 +81,42 @@ def test_a_segmenter_of_one_dataset(segmenter: ModelLab) -> None:
     assert sum("normal" in name for name in tested) == 10
 
 
-def test_nothing_is_left_of_a_training(classifier: ModelLab, segmenter: ModelLab) -> None:
-    for lab in (classifier, segmenter):
-        assert queued(lab.studio.storage, lab.account) == []
-        assert len(lab.artifact()) > 10_000
-        with lab.studio.storage.database.read() as connection:
-            left = training_entries.select().where(training_entries.c.model_id == lab.model_id())
+def test_nothing_is_left_of_a_training(classifier: ModelProject, segmenter: ModelProject) -> None:
+    for project in (classifier, segmenter):
+        assert queued_jobs(project.training_service.storage, project.account) == []
+        assert len(project.artifact()) > 10_000
+        with project.training_service.storage.database.read() as connection:
+            left = training_entries.select().where(training_entries.c.model_id == project.model_id())
             assert connection.execute(left).all() == []
 
 
-def test_what_is_frozen_is_learnt_from_and_progress_told(lab: ModelLab, studio: Studio) -> None:
-    lab.small_datasets()
-    with paused(studio):
-        answer = lab.create(Tags=[])
+def test_a_training_uses_the_entries_of_its_creation_and_shows_progress(
+    project: ModelProject, training_service: TrainingService
+) -> None:
+    project.small_datasets()
+    with training_service.paused_worker():
+        answer = project.create(Tags=[])
         assert (answer["Status"], answer["StatusMessage"]) == ("TRAINING", "The model is being trained.")
         # From now on nothing that becomes of the datasets matters.
-        spoilt = line("normal-0.jpg", "anomaly", bucket=lab.bucket)
-        lab.client.update_dataset_entries(
-            **lab.of, DatasetType="test", Changes=manifest(spoilt, line("gone.jpg", bucket=lab.bucket))
+        spoilt = line("normal-0.jpg", "anomaly", bucket=project.bucket)
+        project.client.update_dataset_entries(
+            **project.of,
+            DatasetType="test",
+            Changes=manifest(spoilt, line("gone.jpg", bucket=project.bucket)),
         )
-        lab.client.delete_dataset(**lab.of, DatasetType="train")
-    told: set[str] = set()
+        project.client.delete_dataset(**project.of, DatasetType="train")
+    messages: set[str] = set()
     until(
-        lambda: lab.describe(),
-        lambda found: told.add(found["StatusMessage"]) or found["Status"] != "TRAINING",
+        lambda: project.describe(),
+        lambda found: messages.add(found["StatusMessage"]) or found["Status"] != "TRAINING",
     )
-    described = lab.describe("1")
+    described = project.describe("1")
     assert described["Status"] == "TRAINED", described
-    assert any(message.startswith("The model is being trained. ") and "%, " in message for message in told)
-    details = result_of(lab, described)["EvaluationDetails"]
+    assert any(
+        message.startswith("The model is being trained. ") and "%, " in message for message in messages
+    )
+    details = result_of(project, described)["EvaluationDetails"]
     assert (details["NumberOfTrainingImages"], details["NumberOfTestingImages"]) == (10, 20)
-    assert len(manifest_of(lab, described)) == 20
-    assert trainers(studio) == []
-    until(lambda: list((studio.service.data_dir / "training").iterdir()), lambda left: not left)
+    assert len(manifest_of(project, described)) == 20
+    assert training_processes(training_service.service) == []
+    until(lambda: list((training_service.service.data_dir / "training").iterdir()), lambda left: not left)

@@ -1,4 +1,4 @@
-"""Trainings that fail, are killed or cancelled: each comes to its end, tells why and leaves nothing."""
+"""Trainings that fail, are killed or cancelled: each ends with a reason, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from dataset_fixtures import is_alive, queued, until
 from drawn_parts import drawn, encoded
+from held_worker import queued_jobs, worker_of
 from manifest_lines import line, manifest, masked
-from model_fixtures import ModelLab, Studio
+from model_fixtures import ModelProject, TrainingService
 from PIL import Image
-from service_processes import processes
+from polling import until
+from service_processes import is_alive, processes, training_processes
 from services import NewService, storage_of
-from training_processes import paused, trainers, worker_of
 
-from airflow_provider_lookoutvision.server.jobs.child_process import Child
+from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess
 from airflow_provider_lookoutvision.server.settings import load
 from airflow_provider_lookoutvision.server.storage.schema import jobs, training_entries
 from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
@@ -28,38 +28,41 @@ from airflow_provider_lookoutvision.testing.service import Service
 pytest_plugins = ["model_fixtures"]
 
 
-def failure(lab: ModelLab, **more: Any) -> str:
+def failure(project: ModelProject, **more: Any) -> str:
     """The StatusMessage of a training that fails and leaves nothing."""
-    described = lab.train(**more)
+    described = project.train(**more)
     assert described["Status"] == "TRAINING_FAILED"
-    nothing_is_left(lab)
+    nothing_is_left(project)
     return str(described["StatusMessage"])
 
 
-def nothing_is_left(lab: ModelLab) -> None:
-    studio = lab.studio
-    until(lambda: queued(studio.storage, lab.account), lambda left: not left)
-    with studio.storage.database.read() as connection:
+def nothing_is_left(project: ModelProject) -> None:
+    training_service = project.training_service
+    until(lambda: queued_jobs(training_service.storage, project.account), lambda left: not left)
+    with training_service.storage.database.read() as connection:
         count = sa.select(sa.func.count()).select_from(training_entries)
         assert connection.execute(count).scalar_one() == 0
-    root = studio.service.data_dir / "training"
+    root = training_service.service.data_dir / "training"
     until(lambda: list(root.iterdir()) if root.exists() else [], lambda left: not left)
-    until(lambda: trainers(studio), lambda left: not left)
+    until(lambda: training_processes(training_service.service), lambda left: not left)
 
 
-def test_too_few_images(simple: ModelLab) -> None:
-    simple.dataset(
-        [*simple.lines(normal=19, scratched=2), line("unlabelled.jpg", None, bucket=simple.bucket)]
+def test_too_few_images(sqlite_project: ModelProject) -> None:
+    sqlite_project.dataset(
+        [
+            *sqlite_project.lines(normal=19, scratched=2),
+            line("unlabelled.jpg", None, bucket=sqlite_project.bucket),
+        ]
     )
     single = "a training dataset without a test dataset needs at least"
-    assert failure(simple) == (
+    assert failure(sqlite_project) == (
         f"Invalid input: {single} 20 images labelled normal, and has 19; "
         f"{single} 10 images labelled anomaly, and has 2"
     )
 
 
-def test_every_bad_image_and_mask_among_many_is_named(simple: ModelLab) -> None:
-    simple.dataset(simple.lines(normal=20, scratched=20, masks=True))
+def test_every_bad_image_and_mask_among_many_is_named(sqlite_project: ModelProject) -> None:
+    sqlite_project.dataset(sqlite_project.lines(normal=20, scratched=20, masks=True))
     unknown = Image.new("RGB", (64, 64), "white")
     unknown.paste((1, 2, 3), (0, 0, 8, 8))
     bad = {
@@ -75,134 +78,140 @@ def test_every_bad_image_and_mask_among_many_is_named(simple: ModelLab) -> None:
         "masks/scratched-2.jpg": (encoded(Image.new("RGB", (65, 64)), "PNG"), "the mask has 65 x 64 pixels"),
     }
     for key, (content, _) in bad.items():
-        simple.write(key, content)
-    told = failure(simple)
-    assert told.startswith("Invalid input: images cannot be used: ")
-    named = dict(part.split(": ", 1) for part in told.split("s3://")[1:] if ": " in part)
-    assert set(named) == {f"{simple.bucket}/{key.removeprefix('masks/')}" for key in bad}
+        sqlite_project.write(key, content)
+    message = failure(sqlite_project)
+    assert message.startswith("Invalid input: images cannot be used: ")
+    named = dict(part.split(": ", 1) for part in message.split("s3://")[1:] if ": " in part)
+    assert set(named) == {f"{sqlite_project.bucket}/{key.removeprefix('masks/')}" for key in bad}
     for key, (_, reason) in bad.items():
-        assert reason in named[f"{simple.bucket}/{key.removeprefix('masks/')}"]
+        assert reason in named[f"{sqlite_project.bucket}/{key.removeprefix('masks/')}"]
 
 
-def test_images_of_another_size_are_named(simple: ModelLab) -> None:
-    simple.small_datasets()
-    simple.put_image("normal-107.jpg", 107, side=72)
-    assert failure(simple) == (
-        f"Invalid input: all images must have the same size: s3://{simple.bucket}/normal-107.jpg: it has "
-        "72 x 72 pixels, most have 64 x 64"
+def test_images_of_another_size_are_named(sqlite_project: ModelProject) -> None:
+    sqlite_project.small_datasets()
+    sqlite_project.put_image("normal-107.jpg", 107, side=72)
+    assert failure(sqlite_project) == (
+        "Invalid input: all images must have the same size: "
+        f"s3://{sqlite_project.bucket}/normal-107.jpg: it has 72 x 72 pixels, most have 64 x 64"
     )
 
 
-def test_images_that_are_missing_are_named_and_the_token_tries_again(simple: ModelLab) -> None:
-    lines = simple.lines(normal=10)
+def test_images_that_are_missing_are_named_and_the_token_tries_again(sqlite_project: ModelProject) -> None:
+    lines = sqlite_project.lines(normal=10)
     more = [f"none-{number}.jpg" for number in range(11)]
-    simple.dataset([*lines, *(line(key, bucket=simple.bucket) for key in more)])
-    simple.dataset(simple.lines(normal=10, scratched=10, first=100), "test")
-    with (simple.folder / "normal-9.jpg").open("wb") as file:
+    sqlite_project.dataset([*lines, *(line(key, bucket=sqlite_project.bucket) for key in more)])
+    sqlite_project.dataset(sqlite_project.lines(normal=10, scratched=10, first=100), "test")
+    with (sqlite_project.folder / "normal-9.jpg").open("wb") as file:
         file.truncate((8 << 20) + 1)
-    told = failure(simple, ClientToken="t")
-    assert told.startswith(
-        f"Invalid input: s3://{simple.bucket}/normal-9.jpg has 8388609 bytes; the most is "
+    message = failure(sqlite_project, ClientToken="t")
+    assert message.startswith(
+        f"Invalid input: s3://{sqlite_project.bucket}/normal-9.jpg has 8388609 bytes; the most is "
     )
-    assert f"s3://{simple.bucket}/none-8.jpg does not exist" in told
+    assert f"s3://{sqlite_project.bucket}/none-8.jpg does not exist" in message
     # Ten are named, and the rest counted.
-    assert told.count("does not exist") == 9
-    assert told.endswith("; and 2 more")
+    assert message.count("does not exist") == 9
+    assert message.endswith("; and 2 more")
     for number, key in enumerate(["normal-9.jpg", *more], start=50):
-        simple.put_image(key, number)
-    described = simple.train(ClientToken="t")
+        sqlite_project.put_image(key, number)
+    described = sqlite_project.train(ClientToken="t")
     assert (described["ModelVersion"], described["Status"]) == ("2", "TRAINED")
-    assert simple.versions() == ["2"]
+    assert sqlite_project.versions() == ["2"]
 
 
-def test_colours_that_contradict_each_other(simple: ModelLab) -> None:
-    lines = simple.lines(normal=20, scratched=20, masks=True)
+def test_colours_that_contradict_each_other(sqlite_project: ModelProject) -> None:
+    lines = sqlite_project.lines(normal=20, scratched=20, masks=True)
     colors = {"1": {"class-name": "scratch", "hex-color": "#00ff00"}}
-    simple.dataset([*lines, masked("other.jpg", bucket=simple.bucket, colors=colors)])
-    assert failure(simple) == (
+    sqlite_project.dataset([*lines, masked("other.jpg", bucket=sqlite_project.bucket, colors=colors)])
+    assert failure(sqlite_project) == (
         "Invalid input: the masks paint 'scratch' as #2CA02C and, for s3://"
-        f"{simple.bucket}/other.jpg, as #00FF00: a class has one colour in all of them"
+        f"{sqlite_project.bucket}/other.jpg, as #00FF00: a class has one colour in all of them"
     )
 
 
-def test_a_training_has_the_rights_of_the_key_that_asked_for_it(simple: ModelLab, account: str) -> None:
-    simple.small_datasets()
-    limited = simple.studio.client(account, buckets=["output-*"])
+def test_a_training_has_the_permissions_of_its_key(sqlite_project: ModelProject, account: str) -> None:
+    sqlite_project.small_datasets()
+    limited = sqlite_project.training_service.client(account, buckets=["output-*"])
     output = {"S3Location": {"Bucket": "output-1", "Prefix": ""}}
-    limited.create_model(**simple.of, OutputConfig=output)
-    told = simple.ended()["StatusMessage"]
-    assert told.startswith(f"Invalid input: the access key may not use the bucket of s3://{simple.bucket}/")
-    nothing_is_left(simple)
+    limited.create_model(**sqlite_project.of, OutputConfig=output)
+    message = sqlite_project.ended()["StatusMessage"]
+    assert message.startswith(
+        f"Invalid input: the access key may not use the bucket of s3://{sqlite_project.bucket}/"
+    )
+    nothing_is_left(sqlite_project)
 
 
-def test_an_output_bucket_that_may_be_used_no_more(simple: ModelLab) -> None:
-    simple.small_datasets()
-    with paused(simple.studio):
-        simple.create()
-        with simple.studio.storage.database.write() as connection:
+def test_an_output_bucket_that_may_be_used_no_more(sqlite_project: ModelProject) -> None:
+    sqlite_project.small_datasets()
+    with sqlite_project.training_service.paused_worker():
+        sqlite_project.create()
+        with sqlite_project.training_service.storage.database.write() as connection:
             connection.execute(jobs.update().values(allowed_buckets=["other"]))
-    described = simple.ended()
+    described = sqlite_project.ended()
     assert described["StatusMessage"] == (
-        f"Invalid input: the access key may not use the bucket of s3://{simple.bucket}/"
+        f"Invalid input: the access key may not use the bucket of s3://{sqlite_project.bucket}/"
     )
 
 
 # Killed, cancelled, full.
 
 
-def trainer_of(lab: ModelLab, but: int = 0) -> int:
+def trainer_of(project: ModelProject, but: int = 0) -> int:
     """The training process, once there is one (other than ``but``)."""
-    return until(lambda: [pid for pid in trainers(lab.studio) if pid != but], lambda found: len(found) == 1)[
-        0
-    ]
+    return until(
+        lambda: [pid for pid in training_processes(project.training_service.service) if pid != but],
+        lambda found: len(found) == 1,
+    )[0]
 
 
-def test_a_model_that_is_deleted_in_training_is_cancelled(lab: ModelLab, studio: Studio) -> None:
-    lab.small_datasets()
-    lab.create()
-    process = trainer_of(lab)
-    lab.client.delete_model(**lab.of, ModelVersion="1")
+def test_a_model_that_is_deleted_in_training_is_cancelled(
+    project: ModelProject, training_service: TrainingService
+) -> None:
+    project.small_datasets()
+    project.create()
+    process = trainer_of(project)
+    project.client.delete_model(**project.of, ModelVersion="1")
     until(lambda: is_alive(process), lambda alive: not alive)
-    nothing_is_left(lab)
-    assert lab.versions() == []
+    nothing_is_left(project)
+    assert project.versions() == []
     # What was occupied is free.
-    with paused(studio):
-        assert [lab.create()["ModelVersion"] for _ in range(2)] == ["2", "3"]
+    with training_service.paused_worker():
+        assert [project.create()["ModelVersion"] for _ in range(2)] == ["2", "3"]
         for version in ("2", "3"):
-            lab.client.delete_model(**lab.of, ModelVersion=version)
+            project.client.delete_model(**project.of, ModelVersion=version)
 
 
-def test_a_killed_training_process_is_replaced_once(simple: ModelLab) -> None:
-    lab = simple
-    lab.small_datasets()
-    lab.create(ClientToken="t")
-    first = trainer_of(lab)
+def test_a_killed_training_process_is_replaced_once(sqlite_project: ModelProject) -> None:
+    project = sqlite_project
+    project.small_datasets()
+    project.create(ClientToken="t")
+    first = trainer_of(project)
     os.killpg(first, signal.SIGKILL)
-    os.killpg(trainer_of(lab, but=first), signal.SIGKILL)
-    described = lab.ended()
+    os.killpg(trainer_of(project, but=first), signal.SIGKILL)
+    described = project.ended()
     assert described["Status"] == "TRAINING_FAILED"
     assert described["StatusMessage"] == (
         "Service fault: the training process ended 2 times, the last time by SIGKILL, "
         "as when the machine's memory is full"
     )
-    nothing_is_left(lab)
-    lab.create(ClientToken="t")
-    os.killpg(trainer_of(lab), signal.SIGKILL)
-    assert lab.ended("2")["Status"] == "TRAINED"
-    nothing_is_left(lab)
+    nothing_is_left(project)
+    project.create(ClientToken="t")
+    os.killpg(trainer_of(project), signal.SIGKILL)
+    assert project.ended("2")["Status"] == "TRAINED"
+    nothing_is_left(project)
 
 
+@pytest.mark.one_database
 def test_whatever_is_killed_the_training_ends(new_service: NewService) -> None:
     service = new_service()
     with storage_of(service) as storage:
-        lab = Studio(service, storage).lab()
-        lab.small_datasets()
-        lab.create()
-        process, worker = trainer_of(lab), worker_of(lab.studio)
+        project = TrainingService(service, storage).new_project()
+        project.small_datasets()
+        project.create()
+        process, worker = trainer_of(project), worker_of(project.training_service.service)
         # The worker alone: another takes its place, and the training process has gone with it.
         os.kill(worker, signal.SIGKILL)
         until(lambda: is_alive(process), lambda alive: not alive)
-        process, worker = trainer_of(lab, but=process), worker_of(lab.studio)
+        process, worker = trainer_of(project, but=process), worker_of(project.training_service.service)
         # The service too, as when the power fails.
         os.kill(worker, signal.SIGKILL)
         service.kill()
@@ -210,14 +219,14 @@ def test_whatever_is_killed_the_training_ends(new_service: NewService) -> None:
         service.start()
         with storage.database.write() as connection:  # fifteen seconds later
             connection.execute(jobs.update().values(leased_until=0))
-        assert lab.ended()["Status"] == "TRAINED"
-        nothing_is_left(lab)
+        assert project.ended()["Status"] == "TRAINED"
+        nothing_is_left(project)
         # In an orderly way: it is given back, and not counted as tried.
-        lab.create()
-        process = trainer_of(lab)
+        project.create()
+        process = trainer_of(project)
         service.stop()
         assert not is_alive(process)
-        assert [(job.attempts, job.owner) for job in queued(storage)] == [(0, None)]
+        assert [(job.attempts, job.owner) for job in queued_jobs(storage)] == [(0, None)]
 
 
 def test_a_service_without_the_engine_says_what_to_install(
@@ -225,7 +234,7 @@ def test_a_service_without_the_engine_says_what_to_install(
 ) -> None:
     (tmp_path / "wants_more.py").write_text("import a_library_that_is_not_there")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    with Child("wants_more", tmp_path, load({})) as child:
+    with ChildProcess("wants_more", tmp_path, load({})) as child:
         messages, over = child.messages(60)
         while not over:
             more, over = child.messages(60)
@@ -236,16 +245,16 @@ def test_a_service_without_the_engine_says_what_to_install(
     )
 
 
-def test_a_folder_that_can_not_be_written(simple: ModelLab) -> None:
-    simple.small_datasets()
-    root = simple.studio.service.data_dir / "training"
+def test_a_folder_that_can_not_be_written(sqlite_project: ModelProject) -> None:
+    sqlite_project.small_datasets()
+    root = sqlite_project.training_service.service.data_dir / "training"
     if root.exists():
         root.rmdir()
     root.write_text("in the way")
     try:
-        told = simple.train()["StatusMessage"]
-        assert told == "Service fault: the data directory can't be used: Not a directory"
-        assert queued(simple.studio.storage, simple.account) == []
+        message = sqlite_project.train()["StatusMessage"]
+        assert message == "Service fault: the data directory can't be used: Not a directory"
+        assert queued_jobs(sqlite_project.training_service.storage, sqlite_project.account) == []
     finally:
         root.unlink()
 
@@ -260,31 +269,31 @@ def s3() -> Iterator[tuple[Any, Service]]:
 def test_a_training_from_s3_and_a_bucket_that_vanishes(s3: tuple[Any, Service]) -> None:
     client, service = s3
     with storage_of(service) as storage:
-        lab = Studio(service, storage).lab()
-        object.__setattr__(lab, "folder", lab.folder.parent / "factory")
-        lab.folder.mkdir()
-        parts = {"train": lab.lines(normal=10), "test": lab.lines(normal=10, scratched=10, first=100)}
+        project = TrainingService(service, storage).new_project()
+        object.__setattr__(project, "folder", project.folder.parent / "factory")
+        project.folder.mkdir()
+        parts = {"train": project.lines(normal=10), "test": project.lines(normal=10, scratched=10, first=100)}
         for kind, lines in parts.items():
             client.put_object(Bucket="factory", Key=f"{kind}.manifest", Body=manifest(*lines))
             source = {"GroundTruthManifest": {"S3Object": {"Bucket": "factory", "Key": f"{kind}.manifest"}}}
-            for path in lab.folder.iterdir():
+            for path in project.folder.iterdir():
                 client.put_object(Bucket="factory", Key=path.name, Body=path.read_bytes())
-            lab.client.create_dataset(**lab.of, DatasetType=kind, DatasetSource=source)
+            project.client.create_dataset(**project.of, DatasetType=kind, DatasetSource=source)
         until(
-            lambda: lab.client.describe_project(**lab.of)["ProjectDescription"]["Datasets"],
+            lambda: project.client.describe_project(**project.of)["ProjectDescription"]["Datasets"],
             lambda found: {dataset["Status"] for dataset in found} == {"CREATE_COMPLETE"},
         )
-        assert lab.train(OutputConfig={"S3Location": {"Bucket": "none", "Prefix": ""}})["StatusMessage"] == (
-            "Invalid input: s3://none/ does not exist"
-        )
+        assert project.train(OutputConfig={"S3Location": {"Bucket": "none", "Prefix": ""}})[
+            "StatusMessage"
+        ] == ("Invalid input: s3://none/ does not exist")
         output = {"S3Location": {"Bucket": "results", "Prefix": "out/"}}
-        lab.create(OutputConfig=output)
-        trainer_of(lab)
+        project.create(OutputConfig=output)
+        trainer_of(project)
         client.delete_bucket(Bucket="results")
-        described = lab.ended()
+        described = project.ended()
         assert (described["Status"], described["StatusMessage"]) == (
             "TRAINING_FAILED",
             "Invalid input: s3://results/out/EvaluationManifest-p-2.json does not exist",
         )
-        nothing_is_left(lab)
+        nothing_is_left(project)
     assert processes("server.models.training_process", str(service.data_dir)) == []

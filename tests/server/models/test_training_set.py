@@ -37,7 +37,7 @@ def anomalous(count: int, *classes: tuple[str, str], first: int = 0) -> list[Exa
 def checked(
     train: list[Example], test: list[Example] | None = None, most: tuple[int, int] = (8000, 800)
 ) -> TrainingSet:
-    return training_set(train, test, most_with_masks=most)
+    return training_set(train, test, max_with_masks=most)
 
 
 def problems(train: list[Example], test: list[Example] | None = None, **more: tuple[int, int]) -> list[str]:
@@ -50,7 +50,7 @@ SINGLE, TRAIN, TEST = "a training dataset without a test dataset", "the training
 
 
 @pytest.mark.parametrize(
-    ("train", "test", "told"),
+    ("train", "test", "expected"),
     [
         (
             normal(19) + anomalous(10),
@@ -90,8 +90,8 @@ SINGLE, TRAIN, TEST = "a training dataset without a test dataset", "the training
         ),
     ],
 )  # fmt: skip
-def test_too_few(train: list[Example], test: list[Example] | None, told: list[str]) -> None:
-    assert problems(train, test) == told
+def test_too_few(train: list[Example], test: list[Example] | None, expected: list[str]) -> None:
+    assert problems(train, test) == expected
 
 
 def test_the_least_is_enough() -> None:
@@ -108,7 +108,7 @@ def test_the_training_dataset_decides_whether_there_are_classes() -> None:
     assert checked(normal(10) + anomalous(1), normal(10) + anomalous(10, ("s", RED))).classes == {}
 
 
-def test_masks_of_normal_images_say_nothing() -> None:
+def test_masks_of_normal_images_are_ignored() -> None:
     line = (
         '{"source-ref":"s3://b/1","m-ref":"s3://b/m","m-ref-metadata":{"type":"groundtruth/semantic-segmentation",'
         '"internal-color-map":{"0":{"class-name":"BACKGROUND","hex-color":"#ffffff"},'

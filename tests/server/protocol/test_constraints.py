@@ -7,42 +7,44 @@ from collections.abc import Callable, Iterable
 
 import pytest
 from model_requests import OPERATIONS, Case, broken_constraints, valid_cases, wrong_types
-from signed_http import Answer, Wire
+from signed_http import HttpResponse, SignedHttpClient
 
 BLAMED = re.compile(r" at '([^']*)' failed to satisfy constraint: ")
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_broken_constraints_are_named(operation: str, wire: Wire) -> None:
-    def is_right(case: Case, answer: Answer) -> bool:
+def test_broken_constraints_are_named(operation: str, signed_http: SignedHttpClient) -> None:
+    def is_right(case: Case, answer: HttpResponse) -> bool:
         return (
             (answer.status, answer.code) == (400, "ValidationException")
             and case.rule in answer.message
             and set(BLAMED.findall(answer.message)) == {case.member}
         )
 
-    _all_are_right(wire, broken_constraints()[operation], is_right)
+    _all_are_right(signed_http, broken_constraints()[operation], is_right)
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("operation", wrong_types())
-def test_other_types_are_refused(operation: str, wire: Wire) -> None:
-    def is_right(case: Case, answer: Answer) -> bool:
+def test_other_types_are_refused(operation: str, signed_http: SignedHttpClient) -> None:
+    def is_right(case: Case, answer: HttpResponse) -> bool:
         return (answer.status, answer.code) == (400, "SerializationException") and answer.message.startswith(
             case.member + " "
         )
 
-    _all_are_right(wire, wrong_types()[operation], is_right)
+    _all_are_right(signed_http, wrong_types()[operation], is_right)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_what_keeps_every_constraint_passes(operation: str, wire: Wire) -> None:
-    def is_right(_case: Case, answer: Answer) -> bool:
+def test_what_keeps_every_constraint_passes(operation: str, signed_http: SignedHttpClient) -> None:
+    def is_right(_case: Case, answer: HttpResponse) -> bool:
         refused = {"SerializationException", "UnknownOperationException", "RequestEntityTooLargeException"}
         return (
             answer.status != 500 and answer.code not in refused and "satisfy constraint" not in answer.message
         )
 
-    _all_are_right(wire, valid_cases()[operation], is_right)
+    _all_are_right(signed_http, valid_cases()[operation], is_right)
 
 
 def test_the_model_yields_cases_of_every_kind() -> None:
@@ -56,42 +58,48 @@ def test_the_model_yields_cases_of_every_kind() -> None:
     assert sum(map(len, wrong_types().values())) > 200
 
 
-def test_all_broken_constraints_are_told_at_once(wire: Wire) -> None:
+@pytest.mark.one_database
+def test_all_broken_constraints_are_reported_at_once(signed_http: SignedHttpClient) -> None:
     request = Case("CreateModel", {"ProjectName": "-", "Tags": [{"Key": "", "Value": "!"}]}).request()
-    answer = wire.send(request.method, request.path, body=request.body)
+    answer = signed_http.send(request.method, request.path, body=request.body)
     assert answer.message.startswith("4 validation errors detected: ")
     assert BLAMED.findall(answer.message) == ["ProjectName", "OutputConfig", "Tags[0].Key", "Tags[0].Value"]
 
 
-def test_a_great_many_broken_constraints_make_no_great_answer(wire: Wire) -> None:
+@pytest.mark.one_database
+def test_a_great_many_broken_constraints_make_no_great_answer(signed_http: SignedHttpClient) -> None:
     request = Case(
         "TagResource", {"ResourceArn": "arn", "Tags": [{"Key": "!", "Value": "!"}] * 200}
     ).request()
-    answer = wire.send(request.method, request.path, body=request.body)
+    answer = signed_http.send(request.method, request.path, body=request.body)
     assert answer.message.startswith("400 validation errors detected: ")
     assert len(answer.body) < 10_000
 
 
-def test_of_a_list_that_is_too_long_nothing_is_looked_at(wire: Wire) -> None:
+@pytest.mark.one_database
+def test_of_a_list_that_is_too_long_nothing_is_looked_at(signed_http: SignedHttpClient) -> None:
     request = Case("TagResource", {"ResourceArn": "arn:aws:x", "Tags": [{}] * 100_000}).request()
-    answer = wire.send(request.method, request.path, body=request.body)
+    answer = signed_http.send(request.method, request.path, body=request.body)
     assert BLAMED.findall(answer.message)[-1] == "Tags"
     assert "Tags[" not in answer.message
 
 
-def test_text_far_beyond_its_length_meets_no_pattern(wire: Wire) -> None:
+@pytest.mark.one_database
+def test_text_far_beyond_its_length_meets_no_pattern(signed_http: SignedHttpClient) -> None:
     # The pattern of SourceRefContains takes quadratic time: on this, minutes, in which nobody is answered.
     request = Case("ListDatasetEntries", {"ProjectName": "p", "DatasetType": "train"}).request()
-    answer = wire.send("GET", request.path, f"sourceRefContains={'a' * 50_000}%0A")
+    answer = signed_http.send("GET", request.path, f"sourceRefContains={'a' * 50_000}%0A")
     assert BLAMED.findall(answer.message) == ["SourceRefContains"]
     assert "length less than or equal to 2048" in answer.message
 
 
-def _all_are_right(wire: Wire, cases: Iterable[Case], is_right: Callable[[Case, Answer], bool]) -> None:
+def _all_are_right(
+    signed_http: SignedHttpClient, cases: Iterable[Case], is_right: Callable[[Case, HttpResponse], bool]
+) -> None:
     wrong = []
     for case in cases:
         request = case.request()
-        answer = wire.send(request.method, request.path, request.query, request.body, request.headers)
+        answer = signed_http.send(request.method, request.path, request.query, request.body, request.headers)
         if not is_right(case, answer):
             wrong.append(f"{case}: {answer.status} {answer.code} {answer.message[:300]}")
     assert not wrong, "\n".join(wrong)

@@ -1,4 +1,4 @@
-"""What a caller is told when something goes wrong, and what the log is told of it."""
+"""The errors that a client gets, and what the log has of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 import sqlalchemy as sa
 from botocore.model import ServiceModel
 from model_requests import MODEL
-from project_calls import names, refused
-from services import NewService, client_of, owner_of, storage_of
-from signed_http import Wire
+from project_calls import names
+from sdk_errors import error_response
+from services import NewService, client_of, first_key_of, storage_of
+from signed_http import SignedHttpClient
 
 from airflow_provider_lookoutvision.server.protocol import errors, rest_json
 from airflow_provider_lookoutvision.testing.service import Service
@@ -83,18 +84,25 @@ def test_resource_types_are_those_of_the_model() -> None:
     assert {kind.value for kind in errors.ResourceType} == set(MODEL.shape_for("ResourceType").enum)
 
 
-def test_every_answer_has_a_request_id_of_its_own(wire: Wire) -> None:
-    answers = [wire.send("GET", PROJECTS), wire.send("GET", PROJECTS), wire.send("GET", "/nothing")]
-    answers += [wire.send("GET", PROJECTS, signed=False), wire.send("POST", PROJECTS, body=b"{")]
+def test_every_answer_has_a_request_id_of_its_own(signed_http: SignedHttpClient) -> None:
+    answers = [
+        signed_http.send("GET", PROJECTS),
+        signed_http.send("GET", PROJECTS),
+        signed_http.send("GET", "/nothing"),
+    ]
+    answers += [
+        signed_http.send("GET", PROJECTS, signed=False),
+        signed_http.send("POST", PROJECTS, body=b"{"),
+    ]
     assert len({str(uuid.UUID(answer.request_id)) for answer in answers}) == 5
 
 
 def test_a_fault_of_the_service(new_service: NewService) -> None:
     service = new_service("--no-worker")
-    client = client_of(service.endpoint_url, owner_of(service))
+    client = client_of(service.endpoint_url, first_key_of(service))
     with storage_of(service) as storage, storage.database.write() as connection:
         connection.execute(sa.text("ALTER TABLE projects RENAME COLUMN name TO gone"))
-    error = refused(client.list_projects)
+    error = error_response(client.list_projects)
     assert error["Error"]["Code"] == "InternalServerException"
     assert error["ResponseMetadata"]["HTTPStatusCode"] == 500
     assert error["RetryAfterSeconds"] == 1
@@ -113,13 +121,13 @@ def test_a_fault_of_the_service(new_service: NewService) -> None:
     assert names(client) == []
 
 
-def test_health_needs_no_signature(wire: Wire) -> None:
-    answer = wire.send("GET", "/healthz", signed=False)
+def test_health_needs_no_signature(signed_http: SignedHttpClient) -> None:
+    answer = signed_http.send("GET", "/healthz", signed=False)
     assert (answer.status, answer.json) == (200, {"status": "ok"})
 
 
-def test_the_log_line_of_a_request(wire: Wire, logged) -> None:
-    line = logged(wire.send("GET", f"{PROJECTS}/p").request_id)
+def test_the_log_line_of_a_request(signed_http: SignedHttpClient, logged) -> None:
+    line = logged(signed_http.send("GET", f"{PROJECTS}/p").request_id)
     assert re.fullmatch(r"[0-9-]{10}T[0-9:.]{12}\+00:00", line.pop("time"))
     assert line.pop("duration_ms") > 0
     assert line == {
@@ -128,25 +136,25 @@ def test_the_log_line_of_a_request(wire: Wire, logged) -> None:
         "request_id": line["request_id"],
         "operation": "DescribeProject",
         "project": "p",
-        "access_key_id": wire.key.access_key_id,
-        "account_id": wire.key.account,
+        "access_key_id": signed_http.key.access_key_id,
+        "account_id": signed_http.key.account,
         "region": "eu-central-1",
         "status": 404,
         "error": "ResourceNotFoundException",
     }
 
 
-def test_the_log_holds_no_secret(wire: Wire, service: Service) -> None:
+def test_the_log_holds_no_secret(signed_http: SignedHttpClient, service: Service) -> None:
     headers = {"Host": urlsplit(service.endpoint_url).netloc, "X-Amz-Security-Token": "not-to-be-logged"}
-    signature = wire.signature("GET", PROJECTS, b"", headers)
-    wire.send_as_is("GET", PROJECTS, headers | signature)
-    wire.send("POST", PROJECTS, body=b'{"ProjectName":"p"}')
-    wire.send("POST", PROJECTS, body=b'{"ProjectName":')
+    signature = signed_http.signature("GET", PROJECTS, b"", headers)
+    signed_http.send_as_is("GET", PROJECTS, headers | signature)
+    signed_http.send("POST", PROJECTS, body=b'{"ProjectName":"p"}')
+    signed_http.send("POST", PROJECTS, body=b'{"ProjectName":')
     log = service.log_file.read_text()
-    assert wire.key.access_key_id in log
+    assert signed_http.key.access_key_id in log
     hash_of_the_signature = signature["Authorization"].rpartition("=")[2]
     for secret in (
-        wire.key.secret_access_key,
+        signed_http.key.secret_access_key,
         service.secret_access_key,
         "not-to-be-logged",
         hash_of_the_signature,

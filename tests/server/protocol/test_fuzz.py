@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_requests import MODEL, OPERATIONS, complete, to_wire
-from signed_http import Answer, Wire
+from signed_http import HttpResponse, SignedHttpClient
 
 KNOWN = {
     *(shape.name for shape in MODEL.error_shapes),
@@ -84,15 +84,15 @@ def mutate(draw: st.DrawFn, holder: Any, key: Any) -> None:
 
 
 @pytest.fixture
-def furnished(wire: Wire) -> Wire:
+def with_projects(signed_http: SignedHttpClient) -> SignedHttpClient:
     """With a project of each name that requests have, and a dataset in it: there is something to meet."""
     for name in ("1", "p"):
-        wire.send("POST", "/2020-11-20/projects", body=json.dumps({"ProjectName": name}).encode())
-        wire.send("POST", f"/2020-11-20/projects/{name}/datasets", body=b'{"DatasetType":"train"}')
-    return wire
+        signed_http.send("POST", "/2020-11-20/projects", body=json.dumps({"ProjectName": name}).encode())
+        signed_http.send("POST", f"/2020-11-20/projects/{name}/datasets", body=b'{"DatasetType":"train"}')
+    return signed_http
 
 
-def is_known(answer: Answer) -> bool:
+def is_known(answer: HttpResponse) -> bool:
     assert answer.request_id
     if answer.code is None:
         assert answer.status in {200, 202}
@@ -105,8 +105,8 @@ def is_known(answer: Answer) -> bool:
 
 @calmly
 @given(request=almost_valid_requests())
-def test_requests_that_are_almost_valid(request: tuple[Any, ...], furnished: Wire) -> None:
-    assert is_known(furnished.send(*request))
+def test_requests_that_are_almost_valid(request: tuple[Any, ...], with_projects: SignedHttpClient) -> None:
+    assert is_known(with_projects.send(*request))
 
 
 methods = st.sampled_from(["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"])
@@ -138,10 +138,10 @@ def test_requests_of_all_kinds(
     query: list[str],
     body: bytes,
     token: str | None,
-    furnished: Wire,
+    with_projects: SignedHttpClient,
 ) -> None:
     method, path = route
     for label in labels:
         path = re.sub(r"\{\w+\}", lambda _, label=label: label, path, count=1)
     headers = {} if token is None else {"X-Amzn-Client-Token": token}
-    assert is_known(furnished.send(method, path, "&".join(query), body, headers))
+    assert is_known(with_projects.send(method, path, "&".join(query), body, headers))

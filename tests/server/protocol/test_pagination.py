@@ -6,9 +6,10 @@ import re
 
 import pytest
 from botocore.exceptions import ClientError
-from project_calls import names, refused
+from project_calls import names
+from sdk_errors import error_response
 from services import MakeClient, NewKey
-from signed_http import Wire
+from signed_http import SignedHttpClient
 
 INVALID = "NextToken is not one that this query returned"
 
@@ -18,6 +19,7 @@ def make(client, *project_names: str) -> None:
         client.create_project(ProjectName=name)
 
 
+@pytest.mark.one_database
 def test_250_projects(client) -> None:
     expected = [f"p-{number:03}" for number in range(250)]
     make(client, *reversed(expected))
@@ -81,7 +83,7 @@ def test_a_token_of_another_region_account_or_key(
         make_client(account=other_account),
         make_client(),
     ):
-        assert INVALID in refused(other.list_projects, NextToken=token)["Error"]["Message"]
+        assert INVALID in error_response(other.list_projects, NextToken=token)["Error"]["Message"]
     assert names(client, NextToken=token) == ["b"]
 
 
@@ -109,19 +111,19 @@ def test_a_token_that_was_never_given(break_it, client) -> None:
     assert INVALID in caught.value.response["Error"]["Message"]
 
 
-def test_an_empty_token_is_none(client, wire: Wire) -> None:
+def test_an_empty_token_is_none(client, signed_http: SignedHttpClient) -> None:
     make(client, "a")
-    assert len(wire.send("GET", "/2020-11-20/projects", "nextToken=").json["Projects"]) == 1
-    assert len(wire.send("GET", "/2020-11-20/projects", "nextToken").json["Projects"]) == 1
+    assert len(signed_http.send("GET", "/2020-11-20/projects", "nextToken=").json["Projects"]) == 1
+    assert len(signed_http.send("GET", "/2020-11-20/projects", "nextToken").json["Projects"]) == 1
 
 
-def test_the_last_of_a_repeated_parameter_counts(client, wire: Wire) -> None:
+def test_the_last_of_a_repeated_parameter_counts(client, signed_http: SignedHttpClient) -> None:
     make(client, "a", "b", "c")
-    answer = wire.send("GET", "/2020-11-20/projects", "maxResults=1&maxResults=2")
+    answer = signed_http.send("GET", "/2020-11-20/projects", "maxResults=1&maxResults=2")
     assert len(answer.json["Projects"]) == 2
 
 
-def test_parameters_that_nobody_knows_are_ignored(client, wire: Wire) -> None:
+def test_parameters_that_nobody_knows_are_ignored(client, signed_http: SignedHttpClient) -> None:
     make(client, "a")
-    answer = wire.send("GET", "/2020-11-20/projects", "MaxResults=0&foo=bar&&=&x")
+    answer = signed_http.send("GET", "/2020-11-20/projects", "MaxResults=0&foo=bar&&=&x")
     assert answer.status == 200

@@ -9,13 +9,15 @@ from typing import Any
 
 import anyio
 import pytest
-from signed_http import Wire, connected, head_of, read_answer
+from signed_http import SignedHttpClient, connect, read_response, signed_head
 from starlette.requests import Request
 
 from airflow_provider_lookoutvision.server.protocol import request_bodies
 from airflow_provider_lookoutvision.server.protocol.errors import RequestTimeoutException, ThrottlingException
 from airflow_provider_lookoutvision.server.protocol.request_bodies import RequestBodies
 from airflow_provider_lookoutvision.testing.service import Key, Service
+
+pytestmark = pytest.mark.one_database
 
 DETECT = "/2020-11-20/projects/p/models/1/detect"
 EIGHT = str(8 << 20)
@@ -68,23 +70,25 @@ def test_what_has_come_counts_and_what_is_announced_does_not() -> None:
 
 
 @contextmanager
-def stalled(wire: Wire, count: int, path: str, length: str) -> Iterator[list[socket.socket]]:
+def stalled(
+    signed_http: SignedHttpClient, count: int, path: str, length: str
+) -> Iterator[list[socket.socket]]:
     """Connections that have sent the head of a request, and not a byte of its body."""
-    head = head_of(wire, "POST", path, **{"Content-Type": "image/png", "Content-Length": length})
+    head = signed_head(signed_http, "POST", path, **{"Content-Type": "image/png", "Content-Length": length})
     with ExitStack() as stack:
-        connections = [stack.enter_context(connected(wire.endpoint_url)) for _ in range(count)]
+        connections = [stack.enter_context(connect(signed_http.endpoint_url)) for _ in range(count)]
         for connection in connections:
             connection.sendall(head)
         yield connections
 
 
-def test_who_sends_nothing_takes_nothing_from_others(wire: Wire) -> None:
-    with stalled(wire, 40, DETECT, EIGHT):
-        answer = wire.send("POST", DETECT, body=bytes(1 << 20), headers={"Content-Type": "image/png"})
+def test_who_sends_nothing_takes_nothing_from_others(signed_http: SignedHttpClient) -> None:
+    with stalled(signed_http, 40, DETECT, EIGHT):
+        answer = signed_http.send("POST", DETECT, body=bytes(1 << 20), headers={"Content-Type": "image/png"})
         assert answer.code == "ResourceNotFoundException"
 
 
 def test_no_large_body_is_read_for_a_stranger(service: Service) -> None:
-    stranger = Wire(service.endpoint_url, Key("AKIAXXXXXXXXXXXXXXXX", "secret", "000000000009"))
+    stranger = SignedHttpClient(service.endpoint_url, Key("AKIAXXXXXXXXXXXXXXXX", "secret", "000000000009"))
     with stalled(stranger, 1, "/2020-11-20/projects", "100000") as [connection]:
-        assert "UnrecognizedClientException" in read_answer(connection)
+        assert "UnrecognizedClientException" in read_response(connection)

@@ -30,7 +30,7 @@ def test_a_block_that_raises_writes_nothing(storage: Storage, account: str) -> N
         assert count(connection, account) == 0
 
 
-def test_insert_new_tells_whether_it_did(storage: Storage, account: str) -> None:
+def test_insert_new_returns_whether_it_inserted(storage: Storage, account: str) -> None:
     with storage.database.write() as connection:
         assert insert_new(connection, projects, **row(account)) is True
         assert insert_new(connection, projects, **row(account)) is False

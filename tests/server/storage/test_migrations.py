@@ -90,7 +90,7 @@ def test_names_compare_by_their_bytes_whatever_the_language_of_the_database(empt
             for table in metadata.tables
             for column in inspector.get_columns(table)
         }
-    # SQLite compares bytes unless it is told otherwise.
+    # SQLite compares bytes by default.
     of_names = "C" if empty.engine.dialect.name == "postgresql" else None
     for name in (
         "projects.name",

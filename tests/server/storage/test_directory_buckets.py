@@ -1,4 +1,4 @@
-"""Buckets in a directory and in S3: what can be had, what can't, and that no key leads out of its bucket."""
+"""Buckets in a directory: what can be read and written, and that no key leads out of its bucket."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import boto3
 import pytest
+from bucket_contents import CONTENT, MOST, content_of, error_of
 
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.storage import buckets as buckets_module
 from airflow_provider_lookoutvision.server.storage.buckets import (
     BucketError,
     Buckets,
@@ -27,10 +23,6 @@ from airflow_provider_lookoutvision.server.storage.buckets import (
     S3Store,
     store,
 )
-from airflow_provider_lookoutvision.testing.s3 import running_s3
-
-MOST = 1000
-CONTENT = b"the content"
 
 
 @pytest.fixture
@@ -46,17 +38,6 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def buckets(root: Path) -> Buckets:
     return Buckets(DirectoryStore(root), ["*"])
-
-
-def content_of(buckets: Buckets, key: str, bucket: str = "parts", version: str | None = None) -> bytes:
-    with buckets.open(Location(bucket, key, version), MOST) as stream:
-        return stream.read()
-
-
-def refusal(buckets: Buckets, key: str, bucket: str = "parts", version: str | None = None) -> BucketError:
-    with pytest.raises(BucketError) as caught:
-        content_of(buckets, key, bucket, version)
-    return caught.value
 
 
 def test_an_object_is_a_file(root: Path, buckets: Buckets) -> None:
@@ -90,7 +71,7 @@ def test_the_settings_name_the_store(tmp_path: Path) -> None:
 )
 def test_a_key_with_parts_that_are_no_names(key: str, root: Path, buckets: Buckets) -> None:
     (root / "parts" / "a").mkdir()
-    error = refusal(buckets, key)
+    error = error_of(buckets, key)
     assert error.input
     assert str(error) == f"s3://parts/{key} names no object"
     with pytest.raises(BucketError):
@@ -101,7 +82,7 @@ def test_a_key_with_parts_that_are_no_names(key: str, root: Path, buckets: Bucke
     "bucket", ["..", ".", "a/b", "", "x", "../buckets/other", "other/", "/etc", "öther", "other\0"]
 )
 def test_a_bucket_that_is_none(bucket: str, buckets: Buckets) -> None:
-    assert refusal(buckets, "secret", bucket).input
+    assert error_of(buckets, "secret", bucket).input
     with pytest.raises(BucketError):
         buckets.write(Location(bucket, "secret"), b"x")
 
@@ -110,7 +91,7 @@ def test_a_bucket_that_is_none(bucket: str, buckets: Buckets) -> None:
     "absolute", ["/etc/passwd", "//etc/passwd", "{root}/other/secret", "///{root}/../secret"]
 )
 def test_an_absolute_key_stays_in_its_bucket(absolute: str, root: Path, buckets: Buckets) -> None:
-    error = refusal(buckets, absolute.format(root=root))
+    error = error_of(buckets, absolute.format(root=root))
     assert error.input
 
 
@@ -126,11 +107,11 @@ def test_links_inside_a_bucket_are_not_followed(root: Path, buckets: Buckets) ->
     (parts / "dangling").symlink_to("nothing")
     (parts / "round").symlink_to("round")
     for key in ("out", "within", "dangling", "round"):
-        error = refusal(buckets, key)
+        error = error_of(buckets, key)
         assert error.input
         assert str(error) == f"s3://parts/{key} leads through a symbolic link, which buckets don't follow"
     for key in ("etc/passwd", "up/other/secret", "folder/k", "round/k"):
-        assert refusal(buckets, key).input
+        assert error_of(buckets, key).input
     assert content_of(buckets, "real/k") == CONTENT
 
 
@@ -149,7 +130,7 @@ def test_writing_through_a_link_changes_the_link_only(root: Path, buckets: Bucke
 
 
 def test_a_bucket_may_be_a_link(root: Path, buckets: Buckets, tmp_path: Path) -> None:
-    # Whoever runs the service decides what its buckets are; whoever fills one doesn't.
+    # The operator of the service may link a bucket; its users may not.
     (tmp_path / "share").mkdir()
     (tmp_path / "share" / "k").write_bytes(CONTENT)
     (root / "shared").symlink_to(tmp_path / "share")
@@ -165,29 +146,29 @@ def test_what_is_no_file(root: Path, buckets: Buckets) -> None:
         unix.bind(f"/proc/self/fd/{directory}/socket")
         os.close(directory)
         for key in ("folder", "pipe", "socket"):
-            error = refusal(buckets, key)  # a pipe that nobody writes to would block an ordinary open
+            error = error_of(buckets, key)  # a pipe that nobody writes to would block an ordinary open
             assert (error.input, str(error)) == (True, f"s3://parts/{key} is not a file")
-    error = refusal(buckets, "folder/")
+    error = error_of(buckets, "folder/")
     assert (error.input, str(error)) == (True, "s3://parts/folder/ is a folder, not an object")
     (parts / "file").write_bytes(CONTENT)
-    assert (refusal(buckets, "file/k").input, str(refusal(buckets, "file/k"))) == (
+    assert (error_of(buckets, "file/k").input, str(error_of(buckets, "file/k"))) == (
         True,
         "s3://parts/file/k is not a file",
     )
-    assert refusal(buckets, "n" * 300).input
+    assert error_of(buckets, "n" * 300).input
 
 
 def test_a_device(root: Path, buckets: Buckets) -> None:
     (root / "devices").symlink_to("/dev")
-    error = refusal(buckets, "zero", "devices")
+    error = error_of(buckets, "zero", "devices")
     assert (error.input, str(error)) == (True, "s3://devices/zero is not a file")
 
 
 def test_what_is_not_there(root: Path, buckets: Buckets) -> None:
-    error = refusal(buckets, "a/k")
+    error = error_of(buckets, "a/k")
     assert error.input
     assert str(error) == f"s3://parts/a/k does not exist (looked in the data directory's {root.name}/parts)"
-    error = refusal(buckets, "k", "nobucket")
+    error = error_of(buckets, "k", "nobucket")
     assert error.input
     assert str(error).endswith(f"does not exist (looked in the data directory's {root.name}/nobucket)")
     assert not (root / "nobucket").exists()
@@ -224,7 +205,7 @@ with tempfile.TemporaryDirectory(dir="/tmp") as folder:
 
 def test_directories_keep_no_versions(root: Path, buckets: Buckets) -> None:
     (root / "parts" / "k").write_bytes(CONTENT)
-    error = refusal(buckets, "k", version="v1")
+    error = error_of(buckets, "k", version="v1")
     assert error.input
     assert "leave VersionId out" in str(error)
 
@@ -233,7 +214,7 @@ def test_an_object_that_is_too_large(root: Path, buckets: Buckets) -> None:
     (root / "parts" / "k").write_bytes(b"x" * MOST)
     assert len(content_of(buckets, "k")) == MOST
     (root / "parts" / "k").write_bytes(b"x" * (MOST + 1))
-    error = refusal(buckets, "k")
+    error = error_of(buckets, "k")
     assert (error.input, str(error)) == (True, "s3://parts/k has 1001 bytes; the most is 1000")
 
 
@@ -278,7 +259,7 @@ def test_patterns_of_buckets(patterns: list[str], allowed: set[str], root: Path)
             assert content_of(buckets, "k", bucket) == CONTENT
             buckets.write(Location(bucket, "k"), CONTENT)
         else:
-            error = refusal(buckets, "k", bucket)
+            error = error_of(buckets, "k", bucket)
             assert error.input
             assert str(error) == f"the access key may not use the bucket of s3://{bucket}/k"
             with pytest.raises(BucketError):
@@ -303,152 +284,5 @@ def test_a_disk_that_fails_is_a_fault_of_the_machine(root: Path) -> None:
         def write(self, location: Location, content: bytes) -> None:
             raise NotImplementedError
 
-    error = refusal(Buckets(Failing(), ["*"]), "k")
+    error = error_of(Buckets(Failing(), ["*"]), "k")
     assert (error.input, str(error)) == (False, "s3://parts/k can't be read: Input/output error")
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint() -> Iterator[str]:
-    with running_s3() as client:
-        yield client.meta.endpoint_url
-
-
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    buckets_module._s3_client.cache_clear()
-    yield
-    buckets_module._s3_client.cache_clear()
-
-
-@pytest.fixture
-def s3(s3_endpoint: str, aws: None) -> Iterator[Any]:
-    client = boto3.client("s3", endpoint_url=s3_endpoint)
-    client.create_bucket(Bucket="parts")
-    client.put_bucket_versioning(Bucket="parts", VersioningConfiguration={"Status": "Enabled"})
-    yield client
-    for version in client.list_object_versions(Bucket="parts").get("Versions", []):
-        client.delete_object(Bucket="parts", Key=version["Key"], VersionId=version["VersionId"])
-    client.close()
-
-
-def test_objects_of_s3_and_their_versions(s3: Any, s3_endpoint: str) -> None:
-    buckets = Buckets(S3Store(s3_endpoint), ["*"])
-    first = s3.put_object(Bucket="parts", Key="a/k.manifest", Body=b"first")["VersionId"]
-    buckets.write(Location("parts", "a/k.manifest"), b"second")
-    assert content_of(buckets, "a/k.manifest") == b"second"
-    assert content_of(buckets, "a/k.manifest", version=first) == b"first"
-    large = os.urandom(17 << 20)  # more than is kept in memory
-    s3.put_object(Bucket="parts", Key="large", Body=large)
-    with buckets.open(Location("parts", "large"), len(large)) as stream:
-        assert stream.readline(100) == large[: large.find(b"\n") + 1][:100]
-        stream.seek(0)
-        assert stream.read() == large
-
-
-@pytest.mark.parametrize(
-    ("key", "bucket", "version", "message"),
-    [
-        ("nothing", "parts", None, "s3://parts/nothing does not exist"),
-        ("k", "nobucket", None, "s3://nobucket/k does not exist"),
-    ],
-)
-def test_what_s3_does_not_have(
-    key: str, bucket: str, version: str | None, message: str, s3: Any, s3_endpoint: str
-) -> None:
-    error = refusal(Buckets(S3Store(s3_endpoint), ["*"]), key, bucket, version)
-    assert (error.input, str(error)) == (True, message)
-    if bucket == "nobucket":
-        with pytest.raises(BucketError) as caught:
-            Buckets(S3Store(s3_endpoint), ["*"]).write(Location(bucket, key), b"x")
-        assert caught.value.input
-
-
-def test_a_version_that_s3_does_not_have(s3: Any, s3_endpoint: str) -> None:
-    s3.put_object(Bucket="parts", Key="k", Body=b"first")
-    error = refusal(Buckets(S3Store(s3_endpoint), ["*"]), "k", version="00000000-0000-0000-0000-000000000000")
-    assert error.input
-
-
-def test_an_object_of_s3_that_is_too_large(s3: Any, s3_endpoint: str) -> None:
-    s3.put_object(Bucket="parts", Key="k", Body=b"x" * (MOST + 1))
-    error = refusal(Buckets(S3Store(s3_endpoint), ["*"]), "k")
-    assert (error.input, str(error)) == (True, "s3://parts/k has 1001 bytes; the most is 1000")
-
-
-def test_patterns_hold_for_s3(s3: Any, s3_endpoint: str) -> None:
-    s3.put_object(Bucket="parts", Key="k", Body=b"x")
-    error = refusal(Buckets(S3Store(s3_endpoint), ["other*"]), "k")
-    assert str(error) == "the access key may not use the bucket of s3://parts/k"
-
-
-def test_an_endpoint_that_nobody_answers_at(aws: None) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
-    error = refusal(Buckets(S3Store(endpoint), ["*"]), "k")
-    assert not error.input
-    assert str(error).startswith("s3://parts/k can't be reached: ")
-    with pytest.raises(BucketError) as caught:
-        S3Store(endpoint).write(Location("parts", "k"), b"x")
-    assert not caught.value.input
-
-
-def test_a_service_without_credentials_is_a_fault_of_the_machine(
-    aws: None, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    error = refusal(Buckets(S3Store(s3_endpoint), ["*"]), "k")
-    assert not error.input
-    assert "credentials" in str(error)
-
-
-@contextmanager
-def answering(error: dict[str, Any]) -> Iterator[str]:
-    """The endpoint of an S3 that answers everything with this error, as it is at the time."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = f"<Error><Code>{error['code']}</Code><Message>no</Message></Error>".encode()
-            self.send_response(error["status"])
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-
-
-def test_whose_fault_an_error_of_s3_is(aws: None) -> None:
-    error: dict[str, Any] = {}
-    of_the_input = {}
-    expected = {
-        (403, "AccessDenied"): True,
-        (403, "InvalidObjectState"): True,
-        (405, "MethodNotAllowed"): True,
-        (400, "InvalidBucketName"): True,
-        (403, "InvalidAccessKeyId"): False,
-        (403, "SignatureDoesNotMatch"): False,
-        (403, "RequestTimeTooSkewed"): False,
-        (400, "ExpiredToken"): False,
-        (500, "InternalError"): False,
-        (503, "SlowDown"): False,
-    }
-    with answering(error) as endpoint:
-        for status, code in expected:
-            error |= {"status": status, "code": code}
-            of_the_input[status, code] = refusal(Buckets(S3Store(endpoint), ["*"]), "k").input
-    assert of_the_input == expected
