@@ -9,26 +9,20 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import cache
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException
 from botocore.config import Config
-from botocore.loaders import Loader
 
+from airflow_provider_lookoutvision.hooks.endpoint import check_answers, configuration_errors, refuse_aws
 from airflow_provider_lookoutvision.model import register_service_model
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 
 SERVICE = "lookoutvision"
-
-
-class LookoutVisionEndpointError(AirflowException):
-    """No endpoint is configured, and the AWS service at the default endpoint has ended."""
 
 
 class LookoutVisionHook(AwsBaseHook):
@@ -42,7 +36,8 @@ class LookoutVisionHook(AwsBaseHook):
     :param region_name: the AWS region; by default the connection's.
     :param verify: whether, or with which bundle, TLS certificates are verified.
     :param config: botocore's client configuration, as a ``botocore.config.Config`` or its arguments.
-    :raises LookoutVisionEndpointError: when a client is made and no endpoint is configured anywhere.
+    :raises LookoutVisionConfigurationError: when a client is made and no region or no usable endpoint is
+        configured, or when something answers that is no Lookout for Vision service.
 
     .. seealso:: :class:`airflow.providers.amazon.aws.hooks.base_aws.AwsBaseHook`
     """
@@ -147,10 +142,11 @@ class LookoutVisionHook(AwsBaseHook):
         self, region_name: str | None = None, config: Any = None, deferrable: bool = False
     ) -> Any:
         """Return a client; with ``deferrable``, an async context manager of an aiobotocore client."""
-        client = super().get_client_type(region_name=region_name, config=config, deferrable=deferrable)
+        with configuration_errors(self.aws_conn_id):
+            client = super().get_client_type(region_name=region_name, config=config, deferrable=deferrable)
         if deferrable:
             return self._checked(client)
-        self._refuse_aws(client)
+        self._check(client)
         return client
 
     def client_without_retries(self, deferrable: bool = False, **config: Any) -> Any:
@@ -172,29 +168,12 @@ class LookoutVisionHook(AwsBaseHook):
 
     @asynccontextmanager
     async def _checked(self, creating: AbstractAsyncContextManager[Any]) -> AsyncIterator[Any]:
-        async with creating as client:
-            self._refuse_aws(client)
+        async with AsyncExitStack() as stack:
+            with configuration_errors(self.aws_conn_id):
+                client = await stack.enter_async_context(creating)
+            self._check(client)
             yield client
 
-    def _refuse_aws(self, client: Any) -> None:
-        # An endpoint can be configured in many places, and settings turn some of them off: the client has
-        # the endpoint that botocore chose.
-        url = client.meta.endpoint_url
-        host = urlsplit(url).hostname or ""
-        if host.endswith(_aws_domains()) and not {SERVICE, f"{SERVICE}-fips"}.isdisjoint(host.split(".")):
-            raise LookoutVisionEndpointError(
-                f"No endpoint is configured for Lookout for Vision, and {url} is gone: AWS ended "
-                "the service on 2025-10-31. Run `lookoutvision serve`, and name its URL in one of these: "
-                f"the extra of the connection {self.aws_conn_id!r}, as "
-                '{"service_config": {"lookoutvision": {"endpoint_url": "http://127.0.0.1:8320"}}}, or as '
-                '"endpoint_url" for all services; the variable AWS_ENDPOINT_URL_LOOKOUTVISION, or '
-                "AWS_ENDPOINT_URL for all services; endpoint_url in the AWS configuration file. The "
-                "connection's always counts, the others unless AWS_IGNORE_CONFIGURED_ENDPOINT_URLS is set."
-            )
-
-
-@cache
-def _aws_domains() -> tuple[str, ...]:
-    partitions = Loader().load_data("partitions")["partitions"]
-    names = ("dnsSuffix", "dualStackDnsSuffix")
-    return tuple(f".{partition['outputs'][name]}" for partition in partitions for name in names)
+    def _check(self, client: Any) -> None:
+        refuse_aws(client, self.aws_conn_id)
+        check_answers(client, self.aws_conn_id)

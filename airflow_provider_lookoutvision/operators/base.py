@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator
 
 from airflow_provider_lookoutvision.idempotency import client_token
-from airflow_provider_lookoutvision.waiters.transient import is_busy, is_retryable
+from airflow_provider_lookoutvision.waiters.transient import error_response, is_busy, is_foreign, is_retryable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -99,17 +99,23 @@ def fail_fast_on_client_errors() -> Iterator[None]:
     :raises AirflowFailException: for these.
     :raises AirflowException: for a conflict with a state that ends by itself. Other errors are left alone.
     """
-    from botocore.exceptions import ClientError, ParamValidationError
+    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
     try:
         yield
     except ParamValidationError as error:
         raise AirflowFailException(str(error)) from error
-    except ClientError as error:
-        if is_busy(error.response):
+    except (BotoCoreError, ClientError) as error:
+        response = error_response(error)
+        if is_busy(response):
             raise AirflowException(f"{error}. This state ends by itself: let the task retry") from error
-        if not is_retryable(error.response):
-            raise AirflowFailException(str(error)) from error
+        if is_foreign(response):
+            raise AirflowFailException(
+                f"{error}. That is no error of a Lookout for Vision service: check the connection's endpoint"
+            ) from error
+        if not is_retryable(response):
+            message = str(error) if isinstance(error, ClientError) else response["Error"]["Message"]
+            raise AirflowFailException(message) from error
         raise
 
 

@@ -20,11 +20,13 @@ from typing import Any
 
 CONNECTION_FAILED = "ConnectionFailed"
 CERTIFICATE_NOT_TRUSTED = "CertificateNotTrusted"
+CONFIGURATION_INVALID = "ConfigurationInvalid"
 
 # A retry of the task meets these again. The others (throttling, quotas, 5xx, lost connections) may have
 # passed.
 NON_RETRYABLE_ERROR_CODES = frozenset(
     {
+        CONFIGURATION_INVALID,
         "AccessDeniedException",
         "AuthorizationHeaderMalformed",
         "ConflictException",
@@ -37,6 +39,9 @@ NON_RETRYABLE_ERROR_CODES = frozenset(
 )
 
 _TRANSIENT_CODES = frozenset({"InternalServerException", "ThrottlingException", CONNECTION_FAILED})
+# What OpenSSL reports of a server that answers without TLS.
+_PLAIN_TEXT_SERVER = ("WRONG_VERSION_NUMBER", "record layer failure", "UNKNOWN_PROTOCOL")
+_TEMPORARY_STATUSES = ("408", "429")
 _NOT_IMPLEMENTED = 501
 _TOO_MANY_REQUESTS = 429
 _LONGEST_RETRY_AFTER_SECONDS = 300.0
@@ -59,11 +64,27 @@ def error_response(error: Exception) -> Mapping[str, Any]:
     if isinstance(error, exceptions.ClientError):
         response: Mapping[str, Any] = error.response
         return response
+    if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
+        # Without a key nothing is sent, now and at the next try.
+        return {
+            "Error": {
+                "Code": CONFIGURATION_INVALID,
+                "Message": f"{error}: set an access key, as the "
+                "connection's login and password or where boto3 looks for one",
+            }
+        }
     if not isinstance(error, exceptions.ConnectionError | exceptions.HTTPClientError):
         raise error
     message, cause = str(error), str(_root_cause(error))
     # Other TLS errors are connections that broke off during the handshake.
     untrusted = isinstance(error, exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in message
+    if isinstance(error, exceptions.SSLError) and any(text in message for text in _PLAIN_TEXT_SERVER):
+        return {
+            "Error": {
+                "Code": CONFIGURATION_INVALID,
+                "Message": f"{message}: does the service speak http, and not https?",
+            }
+        }
     if cause not in message:  # botocore's message leaves out that a host name is unknown
         message = f"{message} ({cause})"
     return {
@@ -94,8 +115,16 @@ def is_busy(response: Mapping[str, Any]) -> bool:
     return error_code(response) == "ConflictException" and bool(_TEMPORARY_STATE.search(message))
 
 
+def is_foreign(response: Mapping[str, Any]) -> bool:
+    """Whether it is another server's refusal: its code is just the HTTP status, such as 405."""
+    code = error_code(response)
+    return code.isdecimal() and code not in _TEMPORARY_STATUSES and (int(code) < 500 or code == "501")
+
+
 def is_retryable(response: Mapping[str, Any]) -> bool:
     """Whether a retry of the task may succeed."""
+    if is_foreign(response):
+        return False
     return error_code(response) not in NON_RETRYABLE_ERROR_CODES or is_busy(response)
 
 

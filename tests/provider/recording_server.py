@@ -62,6 +62,13 @@ def recording_server(tls: SSLContext | None = None) -> Iterator[RecordingServer]
             self.end_headers()
             self.wfile.write(body)
 
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.do_GET()
+
+        def do_DELETE(self) -> None:
+            self.do_POST()
+
         def log_message(self, *args: object) -> None: ...
 
     class Server(ThreadingHTTPServer):

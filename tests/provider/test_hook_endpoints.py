@@ -11,7 +11,8 @@ from airflow.providers.common.compat.sdk import AirflowException
 from hook_calls import ELSEWHERE, both, list_projects, services
 from recording_server import RecordingServer, recording_server
 
-from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionEndpointError, LookoutVisionHook
+from airflow_provider_lookoutvision.hooks.endpoint import LookoutVisionEndpointError
+from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 
 SERVICE_CONFIG = "service_config"
 
