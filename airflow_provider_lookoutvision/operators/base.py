@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 
+_USED_BEFORE = (
+    "An earlier try of this task, or an earlier run with this run_id, used the token. To have another token, "
+    "clear the task, or start a run with another run_id"
+)
+
 
 class LookoutVisionBaseOperator(BaseOperator):
     """The base of the operators.
@@ -115,6 +120,8 @@ def fail_fast_on_client_errors() -> Iterator[None]:
             ) from error
         if not is_retryable(response):
             message = str(error) if isinstance(error, ClientError) else response["Error"]["Message"]
+            if "use another token" in message:
+                message += f". {_USED_BEFORE}"
             raise AirflowFailException(message) from error
         raise
 

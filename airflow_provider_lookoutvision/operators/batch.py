@@ -8,6 +8,7 @@ order of their keys, a few at a time, so memory doesn't grow with their number.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import json
 import logging
@@ -58,6 +59,26 @@ def list_images(client: Any, bucket: str, prefix: str) -> Iterator[Image]:
     for listed in _objects(client, bucket, prefix):
         if listed["Key"].lower().endswith(IMAGE_NAMES):
             yield Image(listed["Key"], listed["ETag"])
+
+
+class ListingDigest:
+    """A digest of the images that a batch lists, in their order, and of what it does with them.
+
+    :param options: what the results depend on besides the images.
+    """
+
+    def __init__(self, options: Sequence[str]) -> None:
+        self._hash = hashlib.sha256(json.dumps(options).encode())
+
+    def track(self, images: Iterable[Image]) -> Iterator[Image]:
+        """Yield the images, and add each to the digest."""
+        for image in images:
+            self._hash.update(json.dumps([image.key, image.etag]).encode() + b"\n")
+            yield image
+
+    def hexdigest(self) -> str:
+        """The digest so far: 64 characters."""
+        return self._hash.hexdigest()
 
 
 class Checkpoint:

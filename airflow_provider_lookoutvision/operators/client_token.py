@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+_CLOCK_SKEW = timedelta(minutes=1)  # between Airflow's machines and the service's
 
 
 class ClientTokenMixin(LookoutVisionBaseOperator):
@@ -29,3 +32,21 @@ class ClientTokenMixin(LookoutVisionBaseOperator):
         :param purpose: distinguishes the call from others of the same task instance.
         """
         return self.derived_token(context, *purpose) if self.client_token is None else self.client_token
+
+    def warn_of_earlier_run(self, context: Context, metadata: Mapping[str, Any]) -> None:
+        """Log a warning where the first try of a run is answered with what is older than the run.
+
+        Before Airflow 3.3 a run that is deleted and created again under its ID has the tokens that it had.
+
+        :param metadata: what the service answered, with ``CreationTimestamp``.
+        """
+        start = getattr(context.get("dag_run"), "start_date", None)
+        created = metadata["CreationTimestamp"]
+        first_try = self.client_token is None and context["ti"].try_number <= 1
+        if first_try and start and created < start - _CLOCK_SKEW:
+            self.log.warning(
+                "This was created at %s, before this run began at %s: by an earlier run with this run_id. To "
+                "create it anew, clear this task, or use another run_id",
+                created.isoformat(),
+                start.isoformat(),
+            )

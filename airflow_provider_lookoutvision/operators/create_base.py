@@ -74,7 +74,9 @@ class LookoutVisionCreateBaseOperator(ClientTokenMixin):
         token = self.token(context, *self.purpose)
         self.log.info("Creating %s %s with client token %s", self.noun, self.resource_id, token)
         try:
-            return self.create(token)
+            created = self.create(token)
+            self.warn_of_earlier_run(context, created)
+            return created
         except self.hook.conn.exceptions.ConflictException as conflict:
             response = conflict.response
             self._refuse_another(response.get("ResourceId"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -14,7 +14,14 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_lookoutvision.idempotency import previous_tokens
 from airflow_provider_lookoutvision.operators.adaptive_concurrency import AdaptiveConcurrency
 from airflow_provider_lookoutvision.operators.base import fail_fast_on_client_errors
-from airflow_provider_lookoutvision.operators.batch import Checkpoint, Result, list_images, process_images
+from airflow_provider_lookoutvision.operators.batch import (
+    Checkpoint,
+    Image,
+    ListingDigest,
+    Result,
+    list_images,
+    process_images,
+)
 from airflow_provider_lookoutvision.operators.image_detector import ImageDetector
 from airflow_provider_lookoutvision.operators.model_version import ModelVersion, ModelVersionMixin
 from airflow_provider_lookoutvision.operators.s3 import (
@@ -30,7 +37,9 @@ if TYPE_CHECKING:
 
 ON_INVALID_IMAGE = ("fail", "record")
 
-_TOKEN = "client-token"  # noqa: S105 (the name of an object's metadata)
+# The names of an object's metadata.
+_TOKEN = "client-token"  # noqa: S105
+_DIGEST = "listing-digest"
 _MAX_FAILURES_SHOWN = 10
 
 
@@ -129,7 +138,8 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
             if self.image_s3_uri is not None:
                 found = self._process_one(detector, self.image_s3_uri)
             else:
-                found = self._process_all(detector, self._tokens(context, description))
+                options = self._results_of(description)
+                found = self._process_all(detector, self._tokens(context, options), options)
             self._found = found
             return {**found, "ModelVersion": version}
 
@@ -189,15 +199,13 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
                 "the masks would be images the next time. Store them elsewhere"
             )
 
-    def _tokens(self, context: Context, description: Mapping[str, Any]) -> list[str]:
-        """The token of this try's parts, and then those of the tries before a clear."""
+    def _results_of(self, description: Mapping[str, Any]) -> tuple[str, ...]:
+        """What the results depend on besides the images: the model, and the parameters."""
         created = description["CreationTimestamp"].isoformat()
-        purpose = (
-            description["ModelArn"],
-            created,
-            str(self.images_s3_prefix),
-            str(self.masks_s3_prefix),
-        )
+        return description["ModelArn"], created, str(self.images_s3_prefix), str(self.masks_s3_prefix)
+
+    def _tokens(self, context: Context, purpose: Sequence[str]) -> list[str]:
+        """The token of this try's parts, and then those of the tries before a clear."""
         others = previous_tokens(context, *purpose, namespace=self.hook.client_token_namespace)
         return [self.derived_token(context, *purpose), *others]
 
@@ -207,13 +215,16 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
             raise AirflowFailException(f"{uri} can't be used: {error['Message']} ({error['Code']})")
         return line
 
-    def _process_all(self, detector: ImageDetector, tokens: Sequence[str]) -> dict[str, Any]:
+    def _process_all(
+        self, detector: ImageDetector, tokens: Sequence[str], options: Sequence[str]
+    ) -> dict[str, Any]:
         bucket, prefix = parse_s3_prefix("images_s3_prefix", str(self.images_s3_prefix))
         results_bucket, results_key = parse_s3_uri("results_s3_uri", str(self.results_s3_uri))
         results = {"Bucket": results_bucket, "Key": results_key}
         checkpoint = Checkpoint(self._s3, results_bucket, f"{results_key}.parts/", tokens)
         summary = _Summary(str(self.results_s3_uri), self.max_anomalous_s3_uris)
-        if self._is_written_by(tokens[0], results):
+        images = partial(list_images, self._s3, bucket, prefix)
+        if self._are_written(results, tokens[0], options, images):
             self.log.info("An earlier try has written %s", self.results_s3_uri)
             for text in self._s3.get_object(**results)["Body"].iter_lines():
                 summary.add(json.loads(text))
@@ -224,8 +235,9 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
                     file.write(json.dumps(result.line, ensure_ascii=False).encode() + b"\n")
                     summary.add(result.line)
 
+                digest = ListingDigest(options)
                 process_images(
-                    list_images(self._s3, bucket, prefix),
+                    digest.track(images()),
                     checkpoint,
                     lambda image: detector.detect(bucket, image.key),
                     self.max_workers,
@@ -233,22 +245,42 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
                     detector.concurrency,
                 )
                 file.seek(0)
-                extra = {"ContentType": "application/x-ndjson", "Metadata": {_TOKEN: tokens[0]}}
+                metadata = {_TOKEN: tokens[0], _DIGEST: digest.hexdigest()}
+                extra = {"ContentType": "application/x-ndjson", "Metadata": metadata}
                 self._s3.upload_fileobj(file, **results, ExtraArgs=extra)
         self._report(summary)
         checkpoint.remove()
         return summary.result
 
-    def _is_written_by(self, token: str, results: Mapping[str, str]) -> bool:
+    def _are_written(
+        self,
+        results: Mapping[str, str],
+        token: str,
+        options: Sequence[str],
+        images: Callable[[], Iterable[Image]],
+    ) -> bool:
+        """Whether the results are there, written by this task instance, and of the images as they are now."""
         from botocore.exceptions import ClientError
 
         try:
-            found = self._s3.head_object(**results)
+            metadata = self._s3.head_object(**results)["Metadata"]
         except ClientError as error:
             if error.response["Error"]["Code"] == "404":
                 return False
             raise
-        return bool(found["Metadata"].get(_TOKEN) == token)
+        if metadata.get(_TOKEN) != token:
+            return False
+        digest = ListingDigest(options)
+        for _ in digest.track(images()):
+            pass
+        if metadata.get(_DIGEST) == digest.hexdigest():
+            return True
+        self.log.warning(
+            "%s has the results of other images than there are now: an earlier try, or an earlier run with "
+            "this run_id, has written it. All images are processed",
+            self.results_s3_uri,
+        )
+        return False
 
     def _report(self, summary: _Summary) -> None:
         """Log the summary; fail or warn, as the parameters say. After a failure the parts are kept."""

@@ -156,7 +156,9 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
         self.log.info("Training a model of project %s with client token %s", self.project_name, token)
         exceptions = self.hook.conn.exceptions
         try:
-            return self._create(token)
+            created = self._create(token)
+            self.warn_of_earlier_run(context, created)
+            return created
         except exceptions.ConflictException as conflict:
             if conflict.response.get("ResourceType") != "MODEL":
                 raise

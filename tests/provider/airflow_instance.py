@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,7 +57,11 @@ class Run:
         instance = self.task(task_id, map_index)
         instance.run_id = instance.dag_run_id
         instance.task = SimpleNamespace(retries=1)
-        return {"ti": instance}
+        return {"ti": instance} | REST.task_state_store(partial(self._state, task_id, map_index))
+
+    def _state(self, task_id: str, map_index: int, key: str) -> Any:
+        path = f"/taskInstances/{task_id}/state-store/{key}?map_index={map_index}"
+        return self._get(path)["value"]
 
     def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """Return an XCom's value."""

@@ -9,8 +9,10 @@ import ast
 import json
 import secrets
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -21,7 +23,8 @@ class Rest(ABC):
 
     ``components`` are the commands that make an Airflow, by name; ``api`` and ``health`` are places;
     ``plain_xcom`` is the query that asks for an XCom as plain data; ``asset_events`` are the place of these,
-    and the names of them and of their URIs in the answer; ``new_run`` are further members of a new run.
+    and the names of them and of their URIs in the answer; ``new_run`` are further members of a new run;
+    ``has_task_state_store`` says whether a task instance can keep something as long as its run lives.
     """
 
     api: str
@@ -30,6 +33,7 @@ class Rest(ABC):
     plain_xcom: str
     asset_events: tuple[str, str, str]
     new_run: dict[str, Any] = {}
+    has_task_state_store = False
 
     @abstractmethod
     def environment(self, home: Path, port: int, database_url: str) -> dict[str, str]:
@@ -38,6 +42,10 @@ class Rest(ABC):
     @abstractmethod
     def log_in(self, client: httpx.Client) -> None:
         """Let the client in."""
+
+    def task_state_store(self, get: Callable[[str], Any]) -> dict[str, Any]:
+        """The member of a context for what a task instance keeps, read by this function; none before 3.3."""
+        return {}
 
     @abstractmethod
     def log(self, content: Any) -> str:
@@ -86,6 +94,7 @@ class _Rest3(Rest):
     plain_xcom = "deserialize=true"
     asset_events = ("/assets/events", "asset_events", "uri")
     new_run = {"logical_date": None}
+    has_task_state_store = True
 
     def environment(self, home: Path, port: int, database_url: str) -> dict[str, str]:
         return {
@@ -97,6 +106,9 @@ class _Rest3(Rest):
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
         }
+
+    def task_state_store(self, get: Callable[[str], Any]) -> dict[str, Any]:
+        return {"task_state_store": SimpleNamespace(get=get)}
 
     def log_in(self, client: httpx.Client) -> None:
         token = client.get("/auth/token").json()["access_token"]

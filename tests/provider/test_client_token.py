@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -46,6 +48,41 @@ def context(identity: dict[str, Any], *, retries: int | None = 2, try_number: in
 
 def token(identity: dict[str, Any], **situation: Any) -> str:
     return client_token(context(identity, **situation), *identity["purpose"], namespace=identity["namespace"])
+
+
+class Store(dict[str, Any]):
+    """What a task instance keeps, as Airflow 3.3 offers it."""
+
+    def set(self, key: str, value: Any, retention: timedelta | None = None) -> None:
+        assert retention is timedelta.max, "it would expire, and the next retry have another token"
+        self[key] = value
+
+
+def kept(store: Store, **situation: Any) -> str:
+    return client_token(context(ORDINARY, **situation) | {"task_state_store": store})
+
+
+def test_a_run_that_is_created_again_has_another_token() -> None:
+    first, second = Store(), Store()
+    tokens = [kept(first), kept(second), token(ORDINARY)]
+    assert len(set(tokens)) == 3
+    assert [kept(first, try_number=number) for number in (2, 3)] == tokens[:1] * 2
+    assert re.fullmatch("[a-zA-Z0-9-]{1,64}", tokens[0])
+    cleared = context({**ORDINARY, "generation": 1}, try_number=2) | {"task_state_store": first}
+    assert tokens[0] in previous_tokens(cleared)
+
+
+def test_a_retry_after_an_upgrade_has_the_token_of_before() -> None:
+    store = Store()
+    assert kept(store, try_number=2) == token(ORDINARY)
+    assert kept(store, try_number=3) == token(ORDINARY)
+
+
+def test_where_a_success_clears_what_is_kept_there_is_no_nonce(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__STATE_STORE__CLEAR_ON_SUCCESS", "True")
+    store = Store()
+    assert kept(store) == token(ORDINARY)
+    assert not store
 
 
 @given(identities)

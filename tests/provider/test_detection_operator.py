@@ -187,6 +187,23 @@ def test_after_a_success_a_retry_asks_nothing_and_a_clear_everything(
     assert runs.detections == 24
 
 
+def test_results_of_other_images_are_not_taken(runs: DetectionRuns, folder: str, s3: Any) -> None:
+    """As after a run that was deleted and created again under its ID, before Airflow 3.3."""
+    assert runs.run(folder)["total"] == 12
+    s3.put_object(Bucket="images", Key=f"{folder}12.png", Body=plate(12, True))
+    found = runs.run(folder)
+    assert (found["total"], found["anomalous"]) == (13, 5)
+    assert runs.detections == 25
+
+    s3.put_object(Bucket="images", Key=f"{folder}00.png", Body=plate(50))  # one replaced by a clean one
+    assert runs.run(folder)["anomalous"] == 4
+    s3.delete_object(Bucket="images", Key=f"{folder}12.png")
+    found = runs.run(folder)
+    assert (found["total"], found["anomalous"]) == (12, 3)
+    assert runs.run(folder) == found
+    assert runs.detections == 25 + 13 + 12
+
+
 def losing_after(count: int) -> Any:
     seen = 0
 
