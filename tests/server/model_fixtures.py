@@ -234,7 +234,7 @@ _FIGURES = {"evaluated_at": 1_600_000_060_000, "f1": 0.75, "recall": 0.6, "preci
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The first test that uses a trained model waits for its training, which may take minutes on a busy machine.
+    # The first test of a trained model waits for the training, which takes minutes on a busy machine.
     for item in items:
         if {"classifier", "segmenter"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.timeout(900))
