@@ -46,7 +46,10 @@ class PollingMixin(LookoutVisionBaseOperator):
         :raises AirflowException: when the state doesn't come.
         """
         with waiter_failures_as_airflow_exceptions():
-            self.waiter_spec(waiter_name, waiter_args).run(self.hook, self.log, lambda: self._killed)
+            self.waiter_spec(waiter_name, waiter_args).run(self.hook, self.log, self._is_killed)
+
+    def _is_killed(self) -> bool:
+        return self._killed
 
     def on_kill(self) -> None:
         """End the wait. (Airflow 3 goes on with a task whose process gets a SIGTERM.)"""
@@ -101,7 +104,7 @@ class AsyncOperationMixin(PollingMixin):
             self.wait_in_task(spec.waiter_name, spec.waiter_args)
         else:
             with waiter_failures_as_airflow_exceptions():
-                done = self.polls_before_deferring and spec.check(self.hook, self.log)
+                done = self.polls_before_deferring and spec.check(self.hook, self.log, self._is_killed)
             if not done:
                 self.defer(
                     trigger=waiter_trigger(self, spec, return_value=state, cancellation=self.cancellation()),

@@ -64,21 +64,24 @@ class WaiterSpec:
         """When a wait that begins now ends at the latest, in seconds since the epoch."""
         return time.time() + self.delay * self.max_attempts
 
-    def check(self, hook: LookoutVisionHook, log: Any) -> Mapping[str, Any] | None:
+    def check(
+        self, hook: LookoutVisionHook, log: Any, is_killed: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, Any] | None:
         """Poll once, from this thread: the response if the state has come, None if it may still come.
 
+        :param is_killed: as for ``run``.
         :raises WaiterFailed: when it can't come any more.
         """
-        return WaiterRun(self, log).check(hook)
+        return WaiterRun(self, log).check(hook, is_killed)
 
     def run(self, hook: LookoutVisionHook, log: Any, is_killed: Callable[[], bool] = lambda: False) -> None:
         """Wait in this thread.
 
-        :param is_killed: whether the task has been killed; called once a second.
+        :param is_killed: whether the task has been killed, and so may have cancelled the work.
         :raises WaiterFailed: when the state can't come any more, hasn't come in time, or the task is killed.
         """
         run = WaiterRun(self, log)
-        while not run.check(hook):
+        while not run.check(hook, is_killed):
             if run.attempts >= self.max_attempts:
                 raise run.timeout_error()
             next_at = time.monotonic() + self.delay
@@ -138,10 +141,17 @@ class WaiterRun:
         self.last_status = ""
         self.attempts = 0
 
-    def check(self, hook: LookoutVisionHook) -> Mapping[str, Any] | None:
+    def check(
+        self, hook: LookoutVisionHook, is_killed: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, Any] | None:
         """Poll once, from this thread: the response if the state has come, None if it may still come."""
         response = poll(hook, _method(self._spec.waiter_name), self._spec.waiter_args)
-        return response if self.evaluate(response) else None
+        try:
+            return response if self.evaluate(response) else None
+        except WaiterFailed as failure:
+            if is_killed():  # and has cancelled the work itself, so that a retry is not in vain
+                raise self.killed_error() from failure
+            raise
 
     def evaluate(self, response: Mapping[str, Any]) -> bool:
         """Whether the state has come.

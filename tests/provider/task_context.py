@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from inspect import unwrap
 from types import SimpleNamespace
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from trained_models import Account
 
 
@@ -38,5 +37,9 @@ def kill(operator: Any, run_id: str) -> None:
         operator.on_kill()
 
     operator.set_cancellation = killed
-    with suppress(AirflowException):
+    try:
         operator.execute(context(run_id))
+    except AirflowFailException:
+        raise  # then there would be no retry
+    except AirflowException:
+        pass

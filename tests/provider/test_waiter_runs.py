@@ -145,6 +145,17 @@ def test_a_killed_task_stops_waiting(hook: LookoutVisionHook, caplog: pytest.Log
         signal.signal(signal.SIGUSR1, before)
 
 
+def test_a_killed_task_that_has_cancelled_its_work_may_retry(hook: LookoutVisionHook) -> None:
+    cancelled = WaiterSpec("ModelTrained", {**MODEL, "ModelVersion": "99"}, delay=1000, max_attempts=10)
+    for wait in (cancelled.check, cancelled.run):
+        with pytest.raises(WaiterFailed, match="ResourceNotFoundException") as raised:
+            wait(hook, LOG)
+        assert not raised.value.retryable
+        with pytest.raises(WaiterFailed, match="the task is killed; polled 1 times") as raised:
+            wait(hook, LOG, lambda: True)
+        assert raised.value.retryable
+
+
 def test_it_outlasts_a_restart_of_the_service(connect: Any) -> None:
     with running_service() as service:
         key = {"login": service.access_key_id, "password": service.secret_access_key}

@@ -233,6 +233,13 @@ _ROW: dict[str, Any] = {
 _FIGURES = {"evaluated_at": 1_600_000_060_000, "f1": 0.75, "recall": 0.6, "precision": 1.0}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The first test of a trained model waits for the training, which takes minutes on a busy machine.
+    for item in items:
+        if {"classifier", "segmenter"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture(scope="session")
 def _training_service_on(_session_stack: ExitStack) -> Callable[[str, NewDatabase], TrainingService]:
     # A session's parameters may alternate between tests, and a service lasts longer than one turn.

@@ -195,7 +195,7 @@ def test_who_comes_second_finds_the_first_key(
         monkeypatch.setattr(others, "write", lambda: arrived.set() or write())
         second = threading.Thread(target=_make_first_key, args=(settings, others, cipher))
         with database.write() as connection:
-            lock(connection, "first key")
+            lock(connection, ("first key",))
             second.start()
             arrived.wait()
             second.join(0.5)  # so that it would be done by now, if it did not wait
