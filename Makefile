@@ -66,7 +66,7 @@ constraints: $(INSTALLED) ## write both constraints anew, with the newest versio
 	$(COMPILE) --extra deferrable --group airflow-2 --output-file constraints-airflow-2.11.txt pyproject.toml
 
 clean: ## remove the virtual environment, what was built, and the tools' caches
-	rm -rf $(VENV) $(OLDEST) .venv-boto3-* .venv-anomalib-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OLDEST) .venv-boto3-* .venv-anomalib-* .venv-awscli-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -1,7 +1,7 @@
 """Create a project, use its metadata in a task of your own, and delete it.
 
 ``aws_conn_id`` names an Amazon connection whose extra holds the endpoint of your Lookout for Vision service:
-``{"region_name": "us-east-1", "service_config": {"lookoutvision": {"endpoint_url": "http://127.0.0.1:8320"}}}``.
+``{"region_name": "us-east-1", "endpoint_url": "http://127.0.0.1:8320"}``.
 """
 
 from __future__ import annotations

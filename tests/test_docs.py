@@ -277,7 +277,7 @@ def test_the_connection_of_the_manual_reaches_the_service(
     connection = json.loads(text)
     connection["login"] = documented_service.access_key_id
     connection["password"] = documented_service.secret_access_key
-    connection["extra"]["service_config"]["lookoutvision"]["endpoint_url"] = documented_service.endpoint_url
+    connection["extra"]["endpoint_url"] = documented_service.endpoint_url
     look = (
         "from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook;"
         "print(LookoutVisionHook(aws_conn_id='aws_default').test_connection())"

@@ -52,6 +52,7 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
     ValidationException,
 )
 from airflow_provider_lookoutvision.server.protocol.request_bodies import SMALL, RequestBodies
+from airflow_provider_lookoutvision.server.s3.service import S3, is_for_s3
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
@@ -119,6 +120,7 @@ class Service:
         self._threads = anyio.CapacityLimiter(settings.threads)
         self._fleet = Fleet(settings, database)
         self._request_bodies = RequestBodies(LARGE_BODIES)
+        self._s3 = S3(settings, database, cipher)
 
     @asynccontextmanager
     async def lifespan(self, _app: Router) -> AsyncIterator[None]:
@@ -139,7 +141,10 @@ class Service:
         return JSONResponse({"status": "ok"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request of the API, and log it."""
+        """Answer one request of the API, and log it; S3's are answered in the room of the buckets."""
+        if is_for_s3(scope):
+            await self._s3(scope, receive, send)
+            return
         entry = RequestLog(request_id=str(uuid.uuid4()))
         try:
             response = await self._answer(Request(scope, receive), entry)
@@ -280,6 +285,7 @@ class Service:
         while True:
             try:
                 await anyio.to_thread.run_sync(self._purge)
+                await anyio.to_thread.run_sync(self._s3.sweep)
             except Exception:
                 log.exception("housekeeping failed")
             await anyio.sleep(HOUSEKEEPING_SECONDS)

@@ -67,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         "--allow",
         action="append",
         metavar="ACTION",
-        help="an action the key may call, as 'lookoutvision:Describe*'; may be repeated (default: all)",
+        help="an action the key may call, as 'lookoutvision:Describe*' or 's3:GetObject'; may be repeated "
+        "(default: all)",
     )
     create.add_argument(
         "--project",

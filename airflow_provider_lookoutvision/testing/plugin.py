@@ -11,8 +11,7 @@ In a test::
         DagBag(...).get_dag("my_dag").test()
         assert lookoutvision.client.describe_project(ProjectName="circuit-boards")
 
-``lookoutvision_s3`` is the same for DAGs that use S3: the service's buckets are in an S3 of the test's own,
-and the connection has both endpoints.
+The service is its own S3: the connection is for both, and ``lookoutvision.s3`` is a client of it.
 
 The service is a process of its own, and needs the extras ``server`` and ``engine`` in this environment. If
 this environment's Airflow is too old for them, or a service is already running, set the environment variable
@@ -25,6 +24,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -48,13 +48,13 @@ REGION = "us-east-1"
 
 @dataclass
 class LookoutVision:
-    """What the fixtures ``lookoutvision`` and ``lookoutvision_s3`` return.
+    """What the fixture ``lookoutvision`` returns.
 
-    :param endpoint_url: where the API is.
+    :param endpoint_url: where the API and the S3 are.
     :param client: a boto3 client, with an account that no other test uses; with yours, if the service was
         already running.
     :param conn_id: the Airflow connection to it: ``aws_default``.
-    :param s3: a boto3 client of the S3 with the buckets; ``lookoutvision_s3`` only.
+    :param s3: a boto3 client of the service's S3, with the same key.
     """
 
     endpoint_url: str
@@ -67,12 +67,14 @@ class LookoutVision:
     def bucket(self, name: str) -> Path:
         """The folder that is the service's bucket ``name``; it is created if it doesn't exist.
 
-        :raises RuntimeError: when the buckets are in S3, or belong to a service that was already running,
-            whose folders aren't known here.
+        :raises RuntimeError: when they belong to a service that was already running, whose folders aren't
+            known here.
         """
         if self._buckets is None:
-            where = "in S3" if self.s3 else f"those of the service that {SERVICE_VARIABLE} names"
-            raise RuntimeError(f"there is no folder for {name} here: the buckets are {where}")
+            raise RuntimeError(
+                f"there is no folder for {name} here: the buckets are those of the service that "
+                f"{SERVICE_VARIABLE} names. Use lookoutvision.s3"
+            )
         folder = self._buckets / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -95,6 +97,10 @@ class LookoutVision:
         pages = self.client.get_paginator("list_projects").paginate()
         return {project["ProjectName"] for page in pages for project in page["Projects"]}
 
+    def _bucket_names(self) -> set[str]:
+        folder = self._buckets
+        return {path.name for path in folder.iterdir()} if folder and folder.exists() else set()
+
 
 @pytest.fixture(scope="session")
 def lookoutvision_service() -> Iterator[Service | None]:
@@ -110,10 +116,10 @@ def lookoutvision_service() -> Iterator[Service | None]:
 def lookoutvision(
     lookoutvision_service: Service | None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[LookoutVision]:
-    """A service whose buckets are folders, a client, and the connection ``aws_default``.
+    """A service, clients of its API and its S3, and the connection ``aws_default`` to both.
 
-    The projects of the test are deleted afterwards; but not on a service that was already running, where they
-    may be somebody else's.
+    The projects and buckets of the test are deleted afterwards; but not on a service that was already
+    running, where they may be somebody else's.
     """
     service = lookoutvision_service
     if service is None:
@@ -122,35 +128,21 @@ def lookoutvision(
         key = service.new_key(account=f"{secrets.randbelow(10**12):012}")
         session = boto3.Session(key.access_key_id, key.secret_access_key, region_name=REGION)
         found = _found(service.endpoint_url, session, buckets=service.data_dir / "buckets")
-    before = found._projects()
+    before, buckets = found._projects(), found._bucket_names()
     monkeypatch.setenv(f"AIRFLOW_CONN_{found.conn_id.upper()}", found.connection())
     yield found
     made = sorted(found._projects() - before)
     if service is not None:
         for name in made:
             found.delete_project(name)
+        for bucket in found._bucket_names() - buckets:
+            shutil.rmtree(found.bucket(bucket))
     elif made:
         warnings.warn(
             f"{found.endpoint_url} has new projects since this test began, created by it or by somebody "
             f"else: {', '.join(made)}. They are not deleted: call lookoutvision.delete_project(name)",
             stacklevel=1,
         )
-
-
-@pytest.fixture
-def lookoutvision_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[LookoutVision]:
-    """A service whose buckets are in S3, clients of both, and the connection ``aws_default`` to both.
-
-    Service and S3 are the test's own, and are deleted afterwards. It needs ``moto[server]``.
-    """
-    # Imported here, so that the other fixtures work without moto.
-    from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
-
-    with running_s3() as s3, running_service_on(s3) as service:
-        session = boto3.Session(service.access_key_id, service.secret_access_key, region_name=REGION)
-        found = _found(service.endpoint_url, session, s3=s3)
-        monkeypatch.setenv(f"AIRFLOW_CONN_{found.conn_id.upper()}", found.connection())
-        yield found
 
 
 def _own_session() -> boto3.Session:
@@ -162,20 +154,18 @@ def _own_session() -> boto3.Session:
     return session
 
 
-def _found(
-    endpoint_url: str, session: boto3.Session, *, s3: Any = None, buckets: Path | None = None
-) -> LookoutVision:
+def _found(endpoint_url: str, session: boto3.Session, *, buckets: Path | None = None) -> LookoutVision:
     credentials = session.get_credentials()
-    services = {"lookoutvision": endpoint_url} | ({"s3": s3.meta.endpoint_url} if s3 else {})
     connection = {
         "conn_type": "aws",
         "login": credentials.access_key,
         "password": credentials.secret_key,
         "extra": {
             "region_name": session.region_name,
-            "service_config": {name: {"endpoint_url": url} for name, url in services.items()},
+            "endpoint_url": endpoint_url,
         },
     }
+    s3 = session.client("s3", endpoint_url=endpoint_url)
     client = register_service_model(session).client("lookoutvision", endpoint_url=endpoint_url)
     return LookoutVision(endpoint_url, client, "aws_default", s3, buckets, connection)
 

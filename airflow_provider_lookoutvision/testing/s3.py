@@ -1,68 +1,35 @@
-"""An S3 for a test, moto's (``pip install 'moto[server]'``), and a service with its buckets there.
+"""A client of the S3 that a service serves its folder buckets as.
 
 ::
 
-    with running_s3("images") as s3, running_service_on(s3) as service:
+    with running_service() as service:
+        s3 = s3_client(service, "images")
         s3.put_object(Bucket="images", Key="train.manifest", Body=...)
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import boto3
 
-from airflow_provider_lookoutvision.testing.service import Service, running_service
-
-try:
-    from moto.server import ThreadedMotoServer
-except ImportError as error:
-    raise ImportError(
-        f"the S3 of tests is moto's, which isn't installed here ({error}): pip install 'moto[server]'"
-    ) from error
+from airflow_provider_lookoutvision.testing.service import Service
 
 _REGION = "us-east-1"
 
 
-@contextmanager
-def running_s3(*buckets: str) -> Iterator[Any]:
-    """A client of an S3 that runs inside the block and has these buckets, which are empty.
+def s3_client(service: Service, *buckets: str) -> Any:
+    """A boto3 client of the service's S3, with its first key.
 
-    It accepts any access key. moto keeps the objects in this process, and deletes them all after the block.
+    :param buckets: to be made, if they aren't there.
     """
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else it logs every request
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
-    try:
-        client = boto3.client(
-            "s3",
-            endpoint_url=url,
-            aws_access_key_id="a",
-            aws_secret_access_key="b",  # noqa: S106 (moto doesn't check it)
-            region_name=_REGION,
-        )
-        for bucket in buckets:
-            client.create_bucket(Bucket=bucket)
-        yield client
-    finally:
-        urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()  # noqa: S310 (our own URL)
-        server.stop()
-
-
-def running_service_on(s3: Any, data_dir: Path | None = None) -> AbstractContextManager[Service]:
-    """A service that runs inside the block, with its buckets in that S3.
-
-    :param s3: a client, as of ``running_s3``.
-    :param data_dir: its data directory, as of ``running_service``.
-    """
-    return running_service(
-        data_dir,
-        flags=("--buckets", "s3", "--s3-endpoint-url", s3.meta.endpoint_url),
-        environ={"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": _REGION},
+    client = boto3.client(
+        "s3",
+        endpoint_url=service.endpoint_url,
+        aws_access_key_id=service.access_key_id,
+        aws_secret_access_key=service.secret_access_key,
+        region_name=_REGION,
     )
+    for bucket in buckets:
+        client.create_bucket(Bucket=bucket)
+    return client

@@ -35,7 +35,7 @@ def main() -> int:
     try:
         collection = images.collect(arguments.images)
         with tempfile.TemporaryDirectory(prefix="lookoutvision-demo-") as temporary:
-            say("Starting a service, an S3 and an Airflow of their own; it all takes 1 to 3 minutes ...")
+            say("Starting a service and an Airflow of their own; it all takes 1 to 3 minutes ...")
             with running_backends(Path(temporary) / "service") as backends:
                 airflow = LocalAirflow(Path(temporary) / "airflow", dags=Path(__file__).parents[1])
                 project.run(backends, airflow)

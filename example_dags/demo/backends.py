@@ -1,7 +1,4 @@
-"""What the demo's Airflow talks to: a service and an S3 of its own, each on a free port of this machine.
-
-The S3 is moto's, in this process: it forgets everything at the end.
-"""
+"""What the demo's Airflow talks to: a service, on a free port of this machine, which is its S3 too."""
 
 from __future__ import annotations
 
@@ -15,8 +12,8 @@ from typing import Any
 import boto3
 
 from airflow_provider_lookoutvision.model import register_service_model
-from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
-from airflow_provider_lookoutvision.testing.service import SERVICE_VARIABLE, Service
+from airflow_provider_lookoutvision.testing.s3 import s3_client
+from airflow_provider_lookoutvision.testing.service import SERVICE_VARIABLE, Service, running_service
 
 REGION = "us-east-1"
 IMAGES, RESULTS = "images", "results"
@@ -26,7 +23,7 @@ _OTHERS = ("AIRFLOW", "AWS_", "BOTO_", "LOOKOUTVISION_", "HTTP_PROXY", "ALL_PROX
 
 @dataclass(frozen=True)
 class Backends:
-    """The two, and clients of them; ``s3`` is that of the S3."""
+    """The service, and clients of it; ``s3`` is that of its S3."""
 
     service: Service
     s3: Any
@@ -45,18 +42,17 @@ class Backends:
     def connection(self, endpoint_url: str | None = None) -> dict[str, Any]:
         """The Amazon connection, as Airflow's JSON form has it.
 
-        :param endpoint_url: where the service is; by default where it really is.
+        :param endpoint_url: where the API is, if it isn't where the S3 is.
         """
+        api = {"service_config": {"lookoutvision": {"endpoint_url": endpoint_url}}} if endpoint_url else {}
         return {
             "conn_type": "aws",
             "login": self.service.access_key_id,
             "password": self.service.secret_access_key,
             "extra": {
                 "region_name": REGION,
-                "service_config": {
-                    "lookoutvision": {"endpoint_url": endpoint_url or self.service.endpoint_url},
-                    "s3": {"endpoint_url": self.s3.meta.endpoint_url},
-                },
+                "endpoint_url": self.service.endpoint_url,
+                **api,
                 "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": SENDS_PER_TRY}},
             },
         }
@@ -75,9 +71,9 @@ def leave_settings_of_others() -> None:
 
 @contextmanager
 def running_backends(folder: Path) -> Iterator[Backends]:
-    """A service and an S3 with empty buckets, inside the block.
+    """A service with empty buckets, inside the block.
 
     :raises ServiceFailed: when the service doesn't start.
     """
-    with running_s3(IMAGES, RESULTS) as s3, running_service_on(s3, folder) as service:
-        yield Backends(service, s3)
+    with running_service(folder) as service:
+        yield Backends(service, s3_client(service, IMAGES, RESULTS))

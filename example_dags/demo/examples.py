@@ -189,7 +189,7 @@ class Examples:
 
 
 def main() -> None:
-    """Run the examples against a service, an S3 and an Airflow of their own."""
+    """Run the examples against a service and an Airflow of their own."""
     leave_settings_of_others()
     with (
         tempfile.TemporaryDirectory(prefix="lookoutvision-examples-") as temporary,

@@ -42,7 +42,7 @@ def run(backends: Backends, airflow: LocalAirflow, collection: Collection, out: 
             ("images", collection.source),
             ("to learn from", _told(collection.train)),
             ("to be tried on", _told(collection.test)),
-            ("buckets", f"{backends.s3.meta.endpoint_url}, an S3 of the demo's own"),
+            ("buckets", f"{backends.s3.meta.endpoint_url}, which is the service's own S3"),
             ("Airflow", f"`airflow dags test {DAG_ID}`"),
         ]
     )

@@ -11,10 +11,10 @@ from typing import Any
 import boto3
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from moto_s3 import running_s3
 
 from airflow_provider_lookoutvision.operators.manifests import LookoutVisionBuildManifestOperator
 from airflow_provider_lookoutvision.server.datasets import manifest as service_manifest
-from airflow_provider_lookoutvision.testing.s3 import running_s3
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from airflow.triggers.base import BaseTrigger
 from airflow_and_service import Deployment
 from airflow_instance import Run, wait_for
 from airflow_rest import REST
+from moto_s3 import running_s3
 from trained_models import Account, plate
 
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
-from airflow_provider_lookoutvision.testing.s3 import running_s3
 from airflow_provider_lookoutvision.testing.service import running_service
 
 pytestmark = pytest.mark.timeout(3600)

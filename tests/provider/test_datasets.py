@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from airflow_and_service import ATTEMPTS_OF_A_TRY, Deployment, LossyConnection, client_of, the_first
 from airflow_instance import Run
+from moto_s3 import running_s3
 
 from airflow_provider_lookoutvision.idempotency import client_token
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange
-from airflow_provider_lookoutvision.testing.s3 import running_s3
 from airflow_provider_lookoutvision.testing.service import running_service
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("_trigger_all")]

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_and_service import Deployment
 from airflow_instance import Run, wait_for
 from detection_runs import DetectionRuns, detecting, results_of
+from moto_s3 import running_s3
 from PIL import Image
 from service_processes import replicas
 from task_context import context
@@ -22,7 +23,6 @@ from trained_models import SIZE, Account, plate
 
 from airflow_provider_lookoutvision.operators import adaptive_concurrency, batch
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
-from airflow_provider_lookoutvision.testing.s3 import running_s3
 from airflow_provider_lookoutvision.testing.service import running_service
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("_trigger_all")]

@@ -22,13 +22,13 @@ from typing import Any
 
 import pytest
 from airflow_and_service import client_of
+from moto_s3 import running_s3, running_service_on
 from trained_models import plate
 
 from airflow_provider_lookoutvision.idempotency import client_token
 from airflow_provider_lookoutvision.operators import lookoutvision as operators
 from airflow_provider_lookoutvision.sensors import lookoutvision as sensors
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
-from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
 from airflow_provider_lookoutvision.testing.service import Service
 
 pytestmark = pytest.mark.timeout(3600)

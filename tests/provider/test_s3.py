@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from botocore.exceptions import ClientError
+from moto_s3 import running_s3
 
 from airflow_provider_lookoutvision.operators.datasets import LookoutVisionUpdateDatasetEntriesOperator
 from airflow_provider_lookoutvision.operators.manifests import LookoutVisionBuildManifestOperator
@@ -19,7 +20,6 @@ from airflow_provider_lookoutvision.operators.s3 import (
     parse_s3_uri,
     s3_hook,
 )
-from airflow_provider_lookoutvision.testing.s3 import running_s3
 
 
 @pytest.fixture(scope="module")

@@ -55,10 +55,8 @@ def test_connection(lookoutvision):
     extra = json.loads(lookoutvision.connection(service_config=more, region_name="eu-west-1"))["extra"]
     assert extra == {
         "region_name": "eu-west-1",
-        "service_config": {
-            "lookoutvision": {"endpoint_url": lookoutvision.endpoint_url, "verify": False},
-            "s3": {"endpoint_url": "http://s3"},
-        },
+        "endpoint_url": lookoutvision.endpoint_url,
+        "service_config": {"lookoutvision": {"verify": False}, "s3": {"endpoint_url": "http://s3"}},
     }
 """
 
@@ -169,14 +167,22 @@ def test_says_where_another_service_may_be_named(command: str) -> None:
         pass
 
 
-def test_says_what_an_s3_needs(tmp_path: Path) -> None:
-    output = run(
-        tmp_path,
-        "def test_s3(lookoutvision_s3): pass",
-        passes=False,
-        conftest="import sys; sys.modules['moto.server'] = None",
-    )
-    assert "pip install 'moto[server]'" in output
+def test_the_service_is_its_own_s3(tmp_path: Path) -> None:
+    tests = """
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+
+def test_s3(lookoutvision):
+    lookoutvision.s3.create_bucket(Bucket="images")
+    S3Hook(lookoutvision.conn_id).load_string("hello", "a/k", "images")
+    assert lookoutvision.bucket("images").joinpath("a", "k").read_text() == "hello"
+
+
+def test_buckets_are_gone(lookoutvision):
+    assert lookoutvision.s3.list_buckets()["Buckets"] == []
+"""
+    no_moto = "import sys; sys.modules['moto'] = None"
+    assert "2 passed" in run(tmp_path, tests, conftest=no_moto)
 
 
 # -- the manual --------------------------------------------------------------------------------------------

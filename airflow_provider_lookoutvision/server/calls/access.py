@@ -1,8 +1,9 @@
 """Access keys and what they may do.
 
 A key belongs to an account and carries three lists of patterns, with IAM's wildcards ``*`` and ``?``: the
-actions that it may call (``lookoutvision:Describe*``; compared without regard to case, as IAM does), the
-names of the projects that it may see, and the names of the buckets that it may have read and written.
+actions that it may call (``lookoutvision:Describe*``, ``s3:GetObject``; compared without regard to case, as
+IAM does), the names of the projects that it may see, and the names of the buckets that it may have read and
+written.
 Whatever isn't allowed is refused with AccessDeniedException, and a list shows only what the key may see.
 """
 
@@ -27,6 +28,8 @@ from airflow_provider_lookoutvision.server.storage.wildcards import EVERYTHING, 
 
 SERVICE = "lookoutvision"
 _MOST_CACHED_KEYS = 1024
+# Whose actions a key may be allowed: the API's, and those of the buckets.
+_SERVICES = (SERVICE, "s3")
 
 
 @dataclass(frozen=True)
@@ -127,14 +130,14 @@ def create_key(
 ) -> tuple[AccessKey, str]:
     """Make a key; the second value is its secret, which can't be shown again.
 
-    :raises InvalidKey: for an account that isn't 12 digits, or an action of another service.
+    :raises InvalidKey: for an account that isn't 12 digits, or an action of a service that isn't here.
     """
     if not re.fullmatch(r"[0-9]{12}", account_id):
         raise InvalidKey(f"the account {account_id!r} is not 12 digits")
     for action in allowed_actions:
-        if action != "*" and not action.lower().startswith(f"{SERVICE}:"):
+        if action != "*" and action.lower().partition(":")[0] not in _SERVICES:
             raise InvalidKey(
-                f"the action {action!r} must be * or begin with {SERVICE}:, as {SERVICE}:Describe*"
+                f"the action {action!r} must be * or begin with {SERVICE}: or s3:, as {SERVICE}:Describe*"
             )
     key = AccessKey(
         "AKIA" + base64.b32encode(secrets.token_bytes(10)).decode(),

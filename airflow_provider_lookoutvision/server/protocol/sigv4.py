@@ -26,6 +26,10 @@ older SDKs leave it out, so take no decision by it. The query is compared as sen
 normalised first, as AWS does it: raw paths that differ in dot segments or doubled slashes carry the same
 signature, so the router must take the raw path, and no operation a name made of dots.
 
+S3 differs, and so does what is scoped to it: the path is signed as it is sent, the hash of the body must be
+stated, and may be one of the names in ``S3_PAYLOADS`` instead, which say how the body is protected otherwise.
+Whoever serves S3 checks the body against what the claim states (``Claim.prove``), since it arrives in pieces.
+
 Source: AWS IAM User Guide, "Create a signed AWS API request"; what it leaves open is as botocore signs.
 """
 
@@ -51,9 +55,16 @@ UNKNOWN_KEY = "UnrecognizedClientException"
 EXPIRED_KEY = "ExpiredTokenException"
 
 ALGORITHM = "AWS4-HMAC-SHA256"
+UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+UNSIGNED_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+SIGNED_CHUNKS = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+SIGNED_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
+S3_PAYLOADS = frozenset({UNSIGNED_PAYLOAD, UNSIGNED_TRAILER, SIGNED_CHUNKS, SIGNED_TRAILER})
 CLOCK_SKEW = timedelta(minutes=15)
 LONGEST_PRESIGNED = 7 * 24 * 60 * 60
 
+_S3 = "s3"
+_SCOPED_TO = re.compile(r"Credential=[^/,\s]+/[0-9]+/[^/,\s]+/([^/,\s]+)/")
 _CREDENTIAL = re.compile(r"([A-Za-z0-9_-]{1,128})/([0-9]{8}/[^/]+/[^/]+/[^/]+)")
 _REGION = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -122,7 +133,13 @@ class Claim:
         :param credential: what is kept for ``access_key_id``; None if that is unknown.
         :raises SignatureError: InvalidSignatureException, UnrecognizedClientException, ExpiredTokenException.
         """
-        body_sha256 = hashlib.sha256(body).hexdigest()
+        return self.prove(credential, hashlib.sha256(body).hexdigest())
+
+    def prove(self, credential: Credential | None, body_sha256: str) -> Signature:
+        """Prove the claim by what is signed of the body; whether the body is that is for the caller to check.
+
+        :raises SignatureError: as ``verify``.
+        """
         secret = credential.secret_access_key if credential else "nobody's"
         proven = hmac.compare_digest(self._expected_signature(secret, body_sha256), self.signature)
         if credential is None:
@@ -141,12 +158,16 @@ class Claim:
         return Signature(self.access_key_id, region=self.scope.split("/")[1])
 
     def _expected_signature(self, secret: str, body_sha256: str) -> str:
+        digest = hashlib.sha256(_bytes(f"{self.canonical_head}\n{body_sha256}")).hexdigest()
+        string_to_sign = f"{ALGORITHM}\n{self.timestamp}\n{self.scope}\n{digest}"
+        return hmac.digest(self.signing_key(secret), string_to_sign.encode(), "sha256").hex()
+
+    def signing_key(self, secret: str) -> bytes:
+        """The key that signs what is of this claim's scope."""
         key = _bytes("AWS4" + secret)
         for part in self.scope.split("/"):
             key = hmac.digest(key, part.encode(), "sha256")
-        digest = hashlib.sha256(_bytes(f"{self.canonical_head}\n{body_sha256}")).hexdigest()
-        string_to_sign = f"{ALGORITHM}\n{self.timestamp}\n{self.scope}\n{digest}"
-        return hmac.digest(key, string_to_sign.encode(), "sha256").hex()
+        return key
 
 
 def verify(
@@ -161,6 +182,20 @@ def verify(
     line = request.method, request.path, request.query
     claim = parse(*line, request.headers, now=now, service=service, regions=regions)
     return claim.verify(credential(claim.access_key_id), request.body)
+
+
+def scoped_service(authorization: str, query: str) -> str:
+    """The service that a request says it is signed for, or an empty string; nothing of it is checked.
+
+    :param authorization: the header of that name.
+    :param query: the raw query.
+    """
+    if authorization:
+        found = _SCOPED_TO.search(authorization)
+        return found[1] if found else ""
+    _, presigned, rest = f"&{query}".partition("&X-Amz-Credential=")
+    parts = unquote(rest.partition("&")[0]).split("/") if presigned else []
+    return parts[3] if len(parts) > 3 else ""
 
 
 def parse(
@@ -203,7 +238,13 @@ def parse(
         # Else a long header that is named a thousand times is copied a thousand times, for anybody.
         raise SignatureError(INCOMPLETE, "'SignedHeaders' must be sorted, and name each header once.")
     body_sha256 = sent.one("x-amz-content-sha256")
-    if body_sha256 and not _SHA256.fullmatch(body_sha256):
+    if service == _S3:
+        body_sha256 = body_sha256 or (UNSIGNED_PAYLOAD if presigned else "")
+        if not (body_sha256 in S3_PAYLOADS or _SHA256.fullmatch(body_sha256)):
+            raise SignatureError(
+                INCOMPLETE, "'x-amz-content-sha256' must be the body's hash, or say how it is protected."
+            )
+    elif body_sha256 and not _SHA256.fullmatch(body_sha256):
         raise SignatureError(INCOMPLETE, "The body must be signed, 'x-amz-content-sha256' be its hash.")
     tokens = sent.get("x-amz-security-token", []) + in_query.get("Security-Token", [])
     if len(tokens) > 1:
@@ -216,7 +257,8 @@ def parse(
     _check_signed(signed, sent)
     canonical_query = "&".join(f"{name}={value}" for name, value in sorted(pairs))
     canonical_headers = (f"{name}:{','.join(sent[name])}" for name in signed)
-    head = method.upper(), _canonical_path(path), canonical_query, *canonical_headers, "", ";".join(signed)
+    canonical_path = path if service == _S3 else _canonical_path(path)
+    head = method.upper(), canonical_path, canonical_query, *canonical_headers, "", ";".join(signed)
     return Claim(
         access_key_id=access_key_id,
         scope=scope,

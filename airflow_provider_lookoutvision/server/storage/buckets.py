@@ -27,6 +27,7 @@ from airflow_provider_lookoutvision.server.storage.wildcards import matches
 
 _BUCKET = re.compile(r"[0-9A-Za-z._-]{3,63}")
 _S3_TIMEOUT_SECONDS = 20
+_TRIES = 10
 # What S3 says when it is the service's own credentials, or clock, that are wrong.
 _S3_CREDENTIAL_FAULTS = frozenset(
     {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed", "SignatureDoesNotMatch"}
@@ -167,6 +168,17 @@ class DirectoryStore:
 
     def write(self, location: Location, content: bytes) -> None:
         """Write a file beside it, then put it in its place."""
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self._write(location, content)
+            except BucketError as error:
+                # A folder goes with its last object, and may have done so just now.
+                if not (tries_left and isinstance(error.__context__, FileNotFoundError)):
+                    raise
+            else:
+                return
+
+    def _write(self, location: Location, content: bytes) -> None:
         with self._folder(location, create=True) as (folder, name):
             temporary = f".{secrets.token_hex(16)}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

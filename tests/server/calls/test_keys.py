@@ -114,7 +114,7 @@ def test_the_database_holds_no_secret_that_can_be_read(
         (["--account", "12"], "'12' is not 12 digits"),
         (["--account", "12345678901a"], "is not 12 digits"),
         (["--account", "\uff11" * 12], "is not 12 digits"),
-        (["--allow", "s3:GetObject"], "'s3:GetObject' must be * or begin with lookoutvision:"),
+        (["--allow", "iam:GetUser"], "'iam:GetUser' must be * or begin with lookoutvision: or s3:"),
         (["--allow", "*", "--allow", "Describe*"], "'Describe*' must be"),
     ],
 )

@@ -9,8 +9,7 @@ from import_jobs import (
     project_of,
 )
 from manifest_lines import line, manifest
-
-from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
+from moto_s3 import running_s3, running_service_on
 
 
 def test_datasets_from_s3() -> None:

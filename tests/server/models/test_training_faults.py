@@ -14,6 +14,7 @@ from drawn_parts import drawn, encoded
 from held_worker import queued_jobs, worker_of
 from manifest_lines import line, manifest, masked
 from model_fixtures import ModelProject, TrainingService
+from moto_s3 import running_s3, running_service_on
 from PIL import Image
 from polling import until
 from service_processes import is_alive, processes, training_processes
@@ -22,7 +23,6 @@ from services import NewService, storage_of
 from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess
 from airflow_provider_lookoutvision.server.settings import load
 from airflow_provider_lookoutvision.server.storage.schema import jobs, training_entries
-from airflow_provider_lookoutvision.testing.s3 import running_s3, running_service_on
 from airflow_provider_lookoutvision.testing.service import Service
 
 pytest_plugins = ["model_fixtures"]

@@ -13,6 +13,7 @@ from typing import Any
 import boto3
 import pytest
 from bucket_contents import MOST, content_of, error_of
+from moto_s3 import running_s3
 
 from airflow_provider_lookoutvision.server.storage import buckets as buckets_module
 from airflow_provider_lookoutvision.server.storage.buckets import (
@@ -21,7 +22,6 @@ from airflow_provider_lookoutvision.server.storage.buckets import (
     Location,
     S3Store,
 )
-from airflow_provider_lookoutvision.testing.s3 import running_s3
 
 
 @pytest.fixture(scope="module")

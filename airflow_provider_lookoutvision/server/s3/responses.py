@@ -1,0 +1,64 @@
+"""Answers on their way out, and what the log says of their requests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import anyio
+from starlette.types import Send
+
+from airflow_provider_lookoutvision.server.s3 import xml
+
+_KEEP_ALIVE_SECONDS = 5.0
+
+
+@dataclass
+class RequestLog:
+    """The log line of a request, filled in step by step, since a request may end anywhere."""
+
+    request_id: str
+    operation: str | None = None
+    bucket: str | None = None
+    access_key_id: str | None = None
+    account_id: str | None = None
+    region: str | None = None
+    status: int | None = None
+    error: str | None = None
+    reads_body: bool = False
+    has_begun: bool = False
+    started: float = field(default_factory=time.perf_counter)
+
+
+async def start(send: Send, entry: RequestLog, headers: Mapping[str, str]) -> None:
+    """Send status and headers."""
+    sent = {"x-amz-request-id": entry.request_id, **headers}
+    encoded = [(name.lower().encode("latin-1"), _header(value)) for name, value in sent.items()]
+    await send({"type": "http.response.start", "status": entry.status, "headers": encoded})
+
+
+async def respond(send: Send, entry: RequestLog, headers: Mapping[str, str], body: bytes) -> None:
+    """Send an answer, or what is left of one that has begun."""
+    if entry.has_begun:
+        body = body.removeprefix(xml.HEAD.encode())
+    else:
+        await start(send, entry, headers)
+    await send({"type": "http.response.body", "body": body})
+
+
+def _header(value: str) -> bytes:
+    return value.encode("latin-1", "replace").replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+async def keep_alive(send: Send, entry: RequestLog) -> None:
+    """Send a byte now and then, from some seconds on, in an answer that has begun as a success."""
+    await anyio.sleep(_KEEP_ALIVE_SECONDS)
+    entry.status = 200
+    await start(send, entry, {"Content-Type": "application/xml"})
+    entry.has_begun = True
+    space = xml.HEAD.encode()
+    while True:
+        await send({"type": "http.response.body", "body": space, "more_body": True})
+        space = b" "
+        await anyio.sleep(_KEEP_ALIVE_SECONDS)
