@@ -23,6 +23,7 @@ from airflow_provider_lookoutvision.engine.evaluation import Evaluation, evaluat
 from airflow_provider_lookoutvision.engine.images import ImageSource
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass
 from airflow_provider_lookoutvision.engine.model_selection import Hyperparameters, Trial
+from airflow_provider_lookoutvision.engine.onnx_export import Exported, export
 from airflow_provider_lookoutvision.engine.training import TrainingReport, train
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Detector",
     "EngineError",
     "Evaluation",
+    "Exported",
     "Hyperparameters",
     "ImageSource",
     "Label",
@@ -42,6 +44,7 @@ __all__ = [
     "UnusableDataset",
     "UnusableImage",
     "evaluate",
+    "export",
     "load",
     "train",
 ]

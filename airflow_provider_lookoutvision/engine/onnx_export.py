@@ -13,17 +13,32 @@ after each direction, with the same bands and their single-precision bounds. So 
 and not only in most; the tests hold them to each other.
 """
 
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
-from airflow_provider_lookoutvision.engine import detector, heads, network, patches
+from airflow_provider_lookoutvision.engine import (
+    artifact,
+    backbone,
+    detector,
+    heads,
+    images,
+    network,
+    patches,
+)
 from airflow_provider_lookoutvision.engine.artifact import Model
 from airflow_provider_lookoutvision.engine.backbone import SUMMARIES
+from airflow_provider_lookoutvision.engine.detector import Detector
+from airflow_provider_lookoutvision.engine.errors import UnusableArtifact
+from airflow_provider_lookoutvision.engine.masks import AnomalyClass
 from airflow_provider_lookoutvision.engine.supervised import ImageHead
 
 PROBABILITY, ANOMALY_MAP, CLASS_MASK = "probability", "anomaly_map", "class_mask"
@@ -31,9 +46,60 @@ STRIDE = 8
 # Pixels of the mask that are interpolated in one go, so that what it takes stays in a processor's cache.
 _PIXELS = 1 << 18
 _LARGEST_LOGIT = 30.0
+THRESHOLD = 0.5
+_TOLERANCE = 1e-5
 
 
-def export(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class Exported:
+    """What a runner of the graph must know.
+
+    :param image_size: width and height, upright, of the images that the model was trained on
+    :param input_size: of what the graph sees of them
+    :param threshold: the image is anomalous where the probability is above it
+    """
+
+    image_size: tuple[int, int]
+    input_size: tuple[int, int]
+    classes: tuple[AnomalyClass, ...]
+    threshold: float
+    calibrated: bool
+
+
+def export(folder: Path, out: Path, *, cache: Path | None = None) -> Exported:
+    """Write the graph of the model in a folder into a file, after a trial beside the detector.
+
+    :param cache: folder for the network; the user's cache folder when None
+    :raises UnusableArtifact: the folder holds no model that this version knows, or the graph finds anything
+        else than the detector does
+    """
+    model = artifact.load(folder)
+    whole = build(model, backbone.graph(cache))
+    _try_out(model, whole, Detector(model, cache))
+    out.write_bytes(whole.SerializeToString())
+    stack = model.stack
+    return Exported(model.image_size, model.size, model.classes, THRESHOLD, stack.calibrated)
+
+
+def _try_out(model: Model, whole: onnx.ModelProto, reference: Detector) -> None:
+    width, height = model.image_size
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, "PNG", compress_level=1)
+    wanted = reference.detect(content.getvalue())
+    session = backbone.session(whole)
+    names = [output.name for output in session.get_outputs()]
+    pixels = images.decode(content.getvalue(), *model.size).pixels
+    found = dict(zip(names, session.run(names, {network.IMAGE: pixels}), strict=True))
+    mask = found.get(CLASS_MASK)
+    same = abs(float(found[PROBABILITY]) - wanted.probability) < _TOLERANCE and (
+        mask is None if wanted.class_mask is None else np.array_equal(mask, wanted.class_mask)
+    )
+    if not same:
+        raise UnusableArtifact("the exported graph does not find what the detector finds")
+
+
+def build(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph of a model.
 
     :param network_model: as `backbone.graph` gives it
