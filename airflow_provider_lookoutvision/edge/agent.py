@@ -118,7 +118,11 @@ def server(agent: EdgeAgent, address: str) -> grpc.Server:
         "StartModel": (agent.start_model, messages.StartModelRequest, messages.StartModelResponse),
         "StopModel": (agent.stop_model, messages.StopModelRequest, messages.StopModelResponse),
         "ListModels": (agent.list_models, messages.ListModelsRequest, messages.ListModelsResponse),
-        "DescribeModel": (agent.describe_model, messages.DescribeModelRequest, messages.DescribeModelResponse),
+        "DescribeModel": (
+            agent.describe_model,
+            messages.DescribeModelRequest,
+            messages.DescribeModelResponse,
+        ),
     }
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(

@@ -1,7 +1,7 @@
 """Pixels that come in a message or lie in POSIX shared memory, and where a mask is to be put.
 
-A client maps the memory; the agent opens what it names below ``/dev/shm`` and nothing else, and neither creates
-nor deletes it.
+A client maps the memory; the agent opens what it names below ``/dev/shm`` and nothing else, and neither
+creates nor deletes it.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def _mapped(handle: SharedMemoryHandle, length: int, *, writable: bool) -> Itera
         raise UnusableBitmap(f"{handle.name!r} is no name of shared memory")
     if handle.size < length:
         raise UnusableBitmap(
-            f"the handle of the shared memory {handle.name!r} has {handle.size} bytes, and {length} are needed"
+            f"the handle of the shared memory {handle.name!r} has {handle.size} bytes, and {length} are "
+            "needed"
         )
     try:
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

@@ -1,4 +1,4 @@
-"""The command of the agent: ``lookoutvision edge-agent``, and ``python agent.py`` in an unpacked component."""
+"""The command of the agent: ``lookoutvision edge-agent``, or ``python agent.py`` in an unpacked component."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser, components: Path | None = Non
         required=components is None,
         default=components,
         metavar="DIR",
-        help="the folder of unpacked components, up to four levels below it" + (" (default: %(default)s)" if components else ""),
+        help="the folder of unpacked components, up to four levels below it"
+        + (" (default: %(default)s)" if components else ""),
     )
     parser.add_argument(
         "--socket", type=Path, default=SOCKET, metavar="PATH", help="the Unix socket (default: %(default)s)"
@@ -72,7 +73,9 @@ def run(flags: argparse.Namespace) -> int:
     if not flags.components.is_dir():
         return _complain(f"--components {flags.components} is no folder")
     if len(os.fsencode(flags.socket)) > _LONGEST_PATH:
-        return _complain(f"--socket {flags.socket} is longer than the {_LONGEST_PATH} bytes that a socket's path may have")
+        return _complain(
+            f"--socket {flags.socket} is longer than the {_LONGEST_PATH} bytes that a socket's path may have"
+        )
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -81,7 +84,9 @@ def run(flags: argparse.Namespace) -> int:
             if not _lock(lock, stopping, wait=flags.wait):
                 if stopping.is_set():
                     return 0
-                return _complain(f"another agent has the socket {flags.socket}: end it, or give --wait or --socket")
+                return _complain(
+                    f"another agent has the socket {flags.socket}: end it, or give --wait or --socket"
+                )
             return _serve(flags, stopping)
     except OSError as error:
         return _complain(f"--socket {flags.socket} can't be used: {error.strerror}")

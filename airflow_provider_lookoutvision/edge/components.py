@@ -83,8 +83,8 @@ def read(folder: Path) -> Component:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise UnusableComponent(
-                f"{folder} holds a component of format {manifest['format']!r}, and this agent knows {FORMAT}: "
-                "start the agent that came with it"
+                f"{folder} holds a component of format {manifest['format']!r}, and this agent knows "
+                f"{FORMAT}: start the agent that came with it"
             )
         return _component(folder, manifest)
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:

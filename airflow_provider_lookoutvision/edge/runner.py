@@ -1,7 +1,7 @@
 """One packaged model, loaded: pixels or an image file in, the verdict and the mask out.
 
-What the model's graph leaves to be done is done as the service does it: the image is resized by Pillow with the
-same filter, and an image file is decoded by the same code. So the same bytes have the same verdict.
+What the model's graph leaves to be done is done as the service does it: the image is resized by Pillow with
+the same filter, and an image file is decoded by the same code. So the same bytes have the same verdict.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Runner:
             raise UnusableComponent(f"{component.model_file} can't be read: {error.strerror}") from None
         if hashlib.sha256(content).hexdigest() != component.sha256:
             raise UnusableComponent(
-                f"{component.model_file} is not the file that the manifest describes: deploy the component anew"
+                f"{component.model_file} is not the file that the manifest describes: deploy the component "
+                "anew"
             )
         options = onnxruntime.SessionOptions()
         if threads is not None:
@@ -87,7 +88,7 @@ class Runner:
         :raises UnusableImage: when it hasn't the size of the images that the model was trained on.
         """
         self._check_size(width, height)
-        image = Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
+        image = Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(height, width, 3))
         if image.size != self.component.input_size:
             image = image.resize(self.component.input_size, Image.Resampling.BILINEAR, reducing_gap=3.0)
         return np.asarray(image)
@@ -97,11 +98,11 @@ class Runner:
 
         :raises UnusableImage: also when it is no whole JPEG or PNG.
         """
-        from airflow_provider_lookoutvision.engine import images
+        from airflow_provider_lookoutvision.engine import errors, images
 
         try:
             picture = images.decode(content, *self.component.input_size)
-        except images.UnusableImage as error:
+        except errors.UnusableImage as error:
             raise UnusableImage(str(error)) from None
         self._check_size(picture.width, picture.height)
         return picture.pixels

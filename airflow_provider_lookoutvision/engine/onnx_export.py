@@ -1,7 +1,7 @@
 """A model as one ONNX graph that needs nothing but an ONNX runtime: from an image's pixels to the verdict.
 
-What `Detector.detect` computes in numpy behind its session, the memory bank's and the patch head's scores, the
-support vector machines, the stacked probability and the class mask, is computed by the graph itself:
+What `Detector.detect` computes in numpy behind its session, the memory bank's and the patch head's scores,
+the support vector machines, the stacked probability and the class mask, is computed by the graph itself:
 
     image        uint8    `rows x columns x 3`, RGB, the image resized to the model's working size
     probability  double   that the image is anomalous; anomalous where it is above 0.5
@@ -93,7 +93,9 @@ def _try_out(model: Model, whole: onnx.ModelProto, reference: Detector) -> None:
     found = dict(zip(names, session.run(names, {network.IMAGE: pixels}), strict=True))
     mask = found.get(CLASS_MASK)
     same = abs(float(found[PROBABILITY]) - wanted.probability) < _TOLERANCE and (
-        mask is None if wanted.class_mask is None else np.array_equal(mask, wanted.class_mask)
+        mask is None
+        if wanted.class_mask is None
+        else mask is not None and np.array_equal(mask, wanted.class_mask)
     )
     if not same:
         raise UnusableArtifact("the exported graph does not find what the detector finds")
@@ -271,7 +273,9 @@ class _Exporter:
         classes = len(self._model.classes)
         names = [f"mask.plane.{index}" for index in range(classes)]
         self._constant("mask.ones", [1] * classes, np.int64)
-        self.nodes.append(helper.make_node("Split", [planes, "mask.ones"], [f"{n}.4d" for n in names], axis=1))
+        self.nodes.append(
+            helper.make_node("Split", [planes, "mask.ones"], [f"{n}.4d" for n in names], axis=1)
+        )
         for name in names:
             self._add("Squeeze", [f"{name}.4d", self._axes(0, 1)], name)
         down = _taps(rows, height, detector.BAND)
@@ -287,7 +291,9 @@ class _Exporter:
         self._add("Loop", ["mask.bands", "mask.go"], "mask.banded", body=body)
         self._constant("mask.shape", [bands * band, width], np.int64)
         whole = self._add("Reshape", ["mask.banded", "mask.shape"], "mask.whole")
-        ends = [self._constant(f"mask.{name}", [end], np.int64) for name, end in (("top", 0), ("end", height))]
+        ends = [
+            self._constant(f"mask.{name}", [end], np.int64) for name, end in (("top", 0), ("end", height))
+        ]
         self._add("Slice", [whole, *ends, self._axes(0)], CLASS_MASK)
         self.outputs.append(helper.make_tensor_value_info(CLASS_MASK, TensorProto.UINT8, [height, width]))
 

@@ -135,7 +135,7 @@ def dataset_metadata(dataset: sa.Row[Any]) -> dict[str, Any]:
 
 
 def _delete_packaging_jobs(call: Call, project: sa.Row[Any]) -> None:
-    """Delete the packaging jobs; the components that they have made stay taken, since devices may have them."""
+    """Delete the packaging jobs; the components that they have made stay taken: devices may have them."""
     columns = packaging_jobs.c
     mine = columns.project_id == project.id
     names = sa.select(sa.literal(f"{project.name}/") + columns.name).where(mine)

@@ -142,7 +142,7 @@ def forget(
     )
 
 
-def mark_gone(call: Call, resource_type: ResourceType, resource_ids: sa.Select[tuple[str]]) -> None:
+def mark_gone(call: Call, resource_type: ResourceType, resource_ids: sa.Select[Any]) -> None:
     """Record that these resources went with another, so that a repeated request does not bring them back."""
     columns = client_tokens.c
     theirs = sa.and_(

@@ -105,7 +105,7 @@ def write_archive(path: Path, manifest: Mapping[str, Any], model: Path) -> None:
 
 
 def runner() -> Iterator[tuple[str, bytes]]:
-    """The runner's files: the agent's modules, and whatever of the engine they import, under a name of their own."""
+    """The runner's files: the agent's modules, and those of the engine that they import, under its own name."""
     waiting, seen = [_ENTRY], {_ENTRY}
     while waiting:
         module = waiting.pop()
@@ -152,8 +152,8 @@ def recipe(
         "a device; without them it runs on the processor."
     )
     described = component["description"] or (
-        f"The model {manifest['model']['version']} of the project {manifest['model']['project']}, and an agent "
-        "that detects anomalies with it."
+        f"The model {manifest['model']['version']} of the project {manifest['model']['project']}, and an "
+        "agent that detects anomalies with it."
     )
     document = {
         "RecipeFormatVersion": "2020-01-25",
@@ -173,8 +173,8 @@ def recipe(
                     "Install": {
                         "Timeout": 1800,
                         "Script": (
-                            f"{{configuration:/Python}} -m venv {{work:path}}/venv && {python} -m pip install "
-                            f"--disable-pip-version-check -r {folder}/requirements.txt"
+                            f"{{configuration:/Python}} -m venv {{work:path}}/venv && {python} -m pip "
+                            f"install --disable-pip-version-check -r {folder}/requirements.txt"
                         ),
                     },
                     "Run": {

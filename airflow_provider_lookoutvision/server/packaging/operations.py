@@ -1,8 +1,8 @@
 """Model packaging: StartModelPackagingJob, DescribeModelPackagingJob, ListModelPackagingJobs.
 
-StartModelPackagingJob checks what it can and queues a job, which ``packager`` does. The component that it is to
-make is taken from that moment on: its name and version are unique in the account and region, and are free again
-only when the job fails.
+StartModelPackagingJob checks what it can and queues a job, which ``packager`` does. The component that it is
+to make is taken from that moment on: its name and version are unique in the account and region, and are free
+again only when the job fails.
 """
 
 from __future__ import annotations
@@ -234,9 +234,7 @@ def _delete_failed(call: Call, project: sa.Row[Any], failed: str) -> None:
         return  # the token is used anew, for a project that isn't the one it failed in
     columns = packaging_jobs.c
     mine = sa.and_(columns.project_id == project.id, columns.name == name)
-    call.connection.execute(
-        packaging_jobs.delete().where(mine, columns.status == PackagingStatus.FAILED)
-    )
+    call.connection.execute(packaging_jobs.delete().where(mine, columns.status == PackagingStatus.FAILED))
 
 
 def _conflict(message: str, project_name: str, job_name: str) -> ConflictException:

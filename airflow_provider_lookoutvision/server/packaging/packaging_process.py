@@ -1,4 +1,4 @@
-"""The child process that packages one model: it exports the graph, tries it, and writes the component's archive.
+"""The child process that packages one model: it exports the graph, tries it, and writes the archive.
 
 It finds ``task.json`` and the model's artifact in the folder that it is given, and leaves ``component.zip``
 there. Before it says that the model is packaged it looks at an image through the graph and through the

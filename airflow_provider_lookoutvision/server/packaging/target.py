@@ -1,7 +1,7 @@
-"""What a component is made for: the device or platform of a Greengrass configuration, and its compiler options.
+"""What a component is made for: the device or platform of a Greengrass configuration, and compiler options.
 
-The options steer a compiler that this service has no use for: ONNX Runtime finds out by itself what a processor
-can do. They are held to the rules that AWS documents, kept, and shown.
+The options steer a compiler that this service has no use for: ONNX Runtime finds out by itself what a
+processor can do. They are held to the rules that AWS documents, kept, and shown.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Target:
 def target(greengrass: Mapping[str, Any]) -> Target:
     """The target of a GreengrassConfiguration; the processor of X86_64 where none is named.
 
-    :raises ValidationException: when its members contradict each other, or the options are not the ones wanted.
+    :raises ValidationException: when its members contradict each other, or options are missing or wrong.
     """
     device, platform = greengrass.get("TargetDevice"), greengrass.get("TargetPlatform")
     text = greengrass.get("CompilerOptions")
