@@ -1,4 +1,7 @@
-"""The command of the agent: ``lookoutvision edge-agent``, or ``python agent.py`` in an unpacked component."""
+"""The command of the agent: ``lookoutvision edge-agent``, or ``python agent.py`` in an unpacked component.
+
+What it needs beside Python is imported when it runs, so that its help can be shown without that.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from airflow_provider_lookoutvision.edge.agent import EdgeAgent, server
-from airflow_provider_lookoutvision.edge.edge_agent_pb2 import ModelStatus
-from airflow_provider_lookoutvision.edge.models import Models, Refused
-
 # Where AWS's clients look for it.
 SOCKET = Path("/tmp/aws.iot.lookoutvision.EdgeAgent.sock")  # noqa: S108
 EVERY = "all"
+NEEDED = ("onnxruntime", "numpy", "pillow", "grpcio")
 _LONGEST_PATH = 107
 _LEAVE_SECONDS = 10
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser, components: Path | None = Non
         help=f"start this model, or {EVERY}, at once; may be repeated (default: none)",
     )
     parser.add_argument(
-        "--threads", type=_positive, metavar="N", help="of each model (default: as many as there are cores)"
+        "--threads", type=_count, metavar="N", help="of each model (default: as many as there are cores)"
     )
     parser.add_argument(
         "--queue",
@@ -88,6 +88,8 @@ def run(flags: argparse.Namespace) -> int:
                     f"another agent has the socket {flags.socket}: end it, or give --wait or --socket"
                 )
             return _serve(flags, stopping)
+    except ModuleNotFoundError as error:
+        return _complain(f"{error.name} is not installed: pip install {' '.join(NEEDED)}")
     except OSError as error:
         return _complain(f"--socket {flags.socket} can't be used: {error.strerror}")
 
@@ -100,6 +102,10 @@ def main(arguments: Sequence[str] | None = None, components: Path | None = None)
 
 
 def _serve(flags: argparse.Namespace, stopping: threading.Event) -> int:
+    from airflow_provider_lookoutvision.edge.agent import EdgeAgent, server
+    from airflow_provider_lookoutvision.edge.edge_agent_pb2 import ModelStatus
+    from airflow_provider_lookoutvision.edge.models import Models, Refused
+
     models = Models(flags.components, threads=flags.threads, queue=flags.queue)
     there = models.all()
     wanted = list(there) if EVERY in flags.start else [name for name in flags.start if name]
@@ -138,6 +144,10 @@ def _lock(lock: TextIO, stopping: threading.Event, *, wait: bool) -> bool:
         else:
             return True
     return False
+
+
+def _count(text: str) -> int | None:
+    return _positive(text) if text else None
 
 
 def _positive(text: str) -> int:

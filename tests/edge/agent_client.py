@@ -1,7 +1,7 @@
 """A client of the agent, written from what is known of the messages: no stubs, no protobuf, only the wire.
 
-A message is a mapping of field numbers to values; an int is a varint, bytes and str are as long as they are, a
-nested mapping is a message.
+A message is a mapping of field numbers to values; an int is a varint, bytes and str are as long as they are,
+a nested mapping is a message.
 """
 
 from __future__ import annotations

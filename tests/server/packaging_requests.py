@@ -1,13 +1,26 @@
-"""Requests of packaging jobs in a lab of models, and what became of them."""
+"""Requests of packaging jobs in a lab of models, and what became of them.
+
+A plugin of the test modules that name it in ``pytest_plugins`` (and import from it: PYTEST_DONT_REWRITE):
+``artifact`` is a trained model, for the whole session, as the service stores it.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import edge_models
+import pytest
 from dataset_fixtures import until
 from model_fixtures import ModelLab
 
 PREFIX = "components/"
+
+
+@pytest.fixture(scope="session")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("trained")
+    edge_models.train("normal", folder / "model", folder / "cache")
+    return edge_models.artifact(folder / "model")
 
 
 def component(lab: ModelLab) -> str:

@@ -105,7 +105,7 @@ def write_archive(path: Path, manifest: Mapping[str, Any], model: Path) -> None:
 
 
 def runner() -> Iterator[tuple[str, bytes]]:
-    """The runner's files: the agent's modules, and those of the engine that they import, under its own name."""
+    """The runner's files: the agent's modules and those of the engine that they import, renamed."""
     waiting, seen = [_ENTRY], {_ENTRY}
     while waiting:
         module = waiting.pop()
