@@ -159,6 +159,7 @@ def class_mask(logits: FloatArray, width: int, height: int) -> ClassMask:
 
 
 def detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network, the memory bank and the patch head: an image in; distances, logits, the summary out."""
     builder = GraphBuilder()
     constant, node = builder.constant, builder.node
 

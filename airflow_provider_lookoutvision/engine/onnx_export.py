@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from PIL import Image
 
 from airflow_provider_lookoutvision.engine import (
@@ -31,15 +31,17 @@ from airflow_provider_lookoutvision.engine import (
     detector,
     heads,
     images,
+    memory_bank,
     network,
-    patches,
 )
 from airflow_provider_lookoutvision.engine.artifact import Model
-from airflow_provider_lookoutvision.engine.backbone import SUMMARIES
+from airflow_provider_lookoutvision.engine.backbone import SUMMARY_CHANNELS
 from airflow_provider_lookoutvision.engine.detector import Detector
 from airflow_provider_lookoutvision.engine.errors import UnusableArtifact
+from airflow_provider_lookoutvision.engine.image_heads import ImageHead
+from airflow_provider_lookoutvision.engine.mask_graph import band_body, interpolation_taps
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass
-from airflow_provider_lookoutvision.engine.supervised import ImageHead
+from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
 
 PROBABILITY, ANOMALY_MAP, CLASS_MASK = "probability", "anomaly_map", "class_mask"
 STRIDE = 8
@@ -74,11 +76,11 @@ def export(folder: Path, out: Path, *, cache: Path | None = None) -> Exported:
         else than the detector does
     """
     model = artifact.load(folder)
-    whole = build(model, backbone.graph(cache))
+    whole = build(model, backbone.load_graph(cache))
     _try_out(model, whole, Detector(model, cache))
     out.write_bytes(whole.SerializeToString())
-    stack = model.stack
-    return Exported(model.image_size, model.size, model.classes, THRESHOLD, stack.calibrated)
+    classifier = model.classifier
+    return Exported(model.image_size, model.working_size, model.classes, THRESHOLD, classifier.calibrated)
 
 
 def _try_out(model: Model, whole: onnx.ModelProto, reference: Detector) -> None:
@@ -87,9 +89,9 @@ def _try_out(model: Model, whole: onnx.ModelProto, reference: Detector) -> None:
     content = io.BytesIO()
     Image.fromarray(noise).save(content, "PNG", compress_level=1)
     wanted = reference.detect(content.getvalue())
-    session = backbone.session(whole)
+    session = backbone.create_session(whole)
     names = [output.name for output in session.get_outputs()]
-    pixels = images.decode(content.getvalue(), *model.size).pixels
+    pixels = images.decode(content.getvalue(), *model.working_size).pixels
     found = dict(zip(names, session.run(names, {network.IMAGE: pixels}), strict=True))
     mask = found.get(CLASS_MASK)
     same = abs(float(found[PROBABILITY]) - wanted.probability) < _TOLERANCE and (
@@ -104,13 +106,13 @@ def _try_out(model: Model, whole: onnx.ModelProto, reference: Detector) -> None:
 def build(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph of a model.
 
-    :param network_model: as `backbone.graph` gives it
+    :param network_model: as `backbone.load_graph` gives it
     """
-    whole = detector.graph(model, network_model)
+    whole = detector.detection_graph(model, network_model)
     exporter = _Exporter(model)
     whole.graph.node.extend(exporter.nodes)
-    whole.graph.initializer.extend(exporter.constants)
-    columns, rows = model.size
+    whole.graph.initializer.extend(exporter.initializers)
+    columns, rows = model.working_size
     del whole.graph.input[:]
     whole.graph.input.append(
         helper.make_tensor_value_info(network.IMAGE, TensorProto.UINT8, [rows, columns, 3])
@@ -122,37 +124,37 @@ def build(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
     return whole
 
 
-class _Exporter:
+class _Exporter(GraphBuilder):
     """Adds to the detector's graph, whose outputs it reads by their names, what follows them."""
 
     def __init__(self, model: Model) -> None:
+        super().__init__()
         self._model = model
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        rows, columns = model.size[1] // STRIDE, model.size[0] // STRIDE
+        rows, columns = model.working_size[1] // STRIDE, model.working_size[0] // STRIDE
         self._cells = rows * columns
         self.outputs = [
             helper.make_tensor_value_info(PROBABILITY, TensorProto.DOUBLE, []),
             helper.make_tensor_value_info(ANOMALY_MAP, TensorProto.FLOAT, [rows, columns]),
         ]
-        scores = [self._top_mean("distances", patches.WORST, patches.MOST)]
-        stack = model.stack
+        scores = [self._top_mean("distances", memory_bank.TOP_FRACTION, memory_bank.TOP_COUNT)]
+        classifier = model.classifier
         if model.heads.patch is None:
-            centred = self._add("Sub", ["distances", self._float("map.mean", stack.mean[0])], "map.centred")
-            worst = self._add("Div", [centred, self._float("map.scale", stack.scale[0])], "map.logits")
+            centred = self.node(
+                "Sub", ["distances", self._float("map.mean", classifier.mean[0])], "map.centred"
+            )
+            worst = self.node("Div", [centred, self._float("map.scale", classifier.scale[0])], "map.logits")
         else:
             worst = self._any_class()
-            scores.append(self._top_mean(worst, patches.WORST, patches.MOST))
-            scores.append(self._top_mean(worst, heads.PART, self._cells))
+            scores.append(self._top_mean(worst, memory_bank.TOP_FRACTION, memory_bank.TOP_COUNT))
+            scores.append(self._top_mean(worst, heads.LARGE_DEFECT_FRACTION, self._cells))
             scores += self._image_heads()
-        self._probability(scores[: len(stack.mean)])
+        self._probability(scores[: len(classifier.mean)])
         self._logistic(worst, ANOMALY_MAP, np.float32)
         if model.heads.patch is not None and model.classes:
             self._class_mask(rows, columns)
 
     def _constant(self, name: str, value: Any, kind: Any) -> str:
-        self.constants.append(numpy_helper.from_array(np.asarray(value, kind), name))
-        return name
+        return self.constant(name, np.asarray(value, kind))
 
     def _float(self, name: str, value: Any) -> str:
         return self._constant(name, value, np.float32)
@@ -160,32 +162,28 @@ class _Exporter:
     def _double(self, name: str, value: Any) -> str:
         return self._constant(name, value, np.float64)
 
-    def _add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
-        return output
-
     def _cast(self, value: str, kind: int, suffix: str) -> str:
-        return self._add("Cast", [value], f"{value}.{suffix}", to=kind)
+        return self.node("Cast", [value], f"{value}.{suffix}", to=kind)
 
     def _axes(self, *axes: int) -> str:
         name = "axes." + ".".join(map(str, axes))
-        if all(constant.name != name for constant in self.constants):
+        if all(constant.name != name for constant in self.initializers):
             self._constant(name, axes, np.int64)
         return name
 
     def _any_class(self) -> str:
         """The logit of there being any class, `rows x columns`."""
-        highest = self._add("ReduceMax", ["logits"], "any.highest", axes=[1], keepdims=1)
-        powers = self._add("Exp", [self._add("Sub", ["logits", highest], "any.below")], "any.powers")
-        total = self._add("ReduceSum", [powers, self._axes(1)], "any.total", keepdims=1)
-        logit = self._add("Add", [highest, self._add("Log", [total], "any.log")], "any.planes")
-        return self._add("Squeeze", [logit, self._axes(0, 1)], "any")
+        highest = self.node("ReduceMax", ["logits"], "any.highest", axes=[1], keepdims=1)
+        powers = self.node("Exp", [self.node("Sub", ["logits", highest], "any.below")], "any.powers")
+        total = self.node("ReduceSum", [powers, self._axes(1)], "any.total", keepdims=1)
+        logit = self.node("Add", [highest, self.node("Log", [total], "any.log")], "any.planes")
+        return self.node("Squeeze", [logit, self._axes(0, 1)], "any")
 
     def _top_mean(self, scores: str, part: float, most: int) -> str:
-        """What `patches.worst` computes, as one single-precision number in double precision."""
+        """What `memory_bank.top_mean` computes, as one single-precision number in double precision."""
         count = max(1, min(round(self._cells * part), most))
         name = f"{scores}.top.{count}"
-        flat = self._add("Reshape", [scores, self._axes(-1)], f"{name}.flat")
+        flat = self.node("Reshape", [scores, self._axes(-1)], f"{name}.flat")
         top = f"{name}.values"
         self.nodes.append(
             helper.make_node(
@@ -195,18 +193,18 @@ class _Exporter:
                 sorted=0,
             )
         )
-        mean = self._add("ReduceMean", [self._cast(top, TensorProto.DOUBLE, "double")], name, keepdims=1)
+        mean = self.node("ReduceMean", [self._cast(top, TensorProto.DOUBLE, "double")], name, keepdims=1)
         return self._score(mean)
 
     def _image_heads(self) -> list[str]:
         wide = self._cast(network.SUMMARY, TensorProto.DOUBLE, "double")
         scores, start = [], 0
-        for place, (head, length) in enumerate(zip(self._model.heads.images, SUMMARIES, strict=True)):
+        for place, (head, length) in enumerate(zip(self._model.heads.images, SUMMARY_CHANNELS, strict=True)):
             ends = [
                 self._constant(f"image.{place}.{name}", [value], np.int64)
                 for name, value in (("start", start), ("end", start + length))
             ]
-            part = self._add("Slice", [wide, *ends, self._axes(1)], f"image.{place}.part")
+            part = self.node("Slice", [wide, *ends, self._axes(1)], f"image.{place}.part")
             scores.append(self._score(self._image_head(f"image.{place}", head, part)))
             start += length
         return scores
@@ -214,40 +212,42 @@ class _Exporter:
     def _image_head(self, name: str, head: ImageHead, part: str) -> str:
         """The signed distance to the boundary of a support vector machine with a Gaussian kernel."""
         vectors = head.vectors.astype(np.float64)
-        centred = self._add("Sub", [part, self._double(f"{name}.mean", head.mean)], f"{name}.centred")
-        point = self._add("Div", [centred, self._double(f"{name}.scale", head.scale)], f"{name}.point")
+        centred = self.node("Sub", [part, self._double(f"{name}.mean", head.mean)], f"{name}.centred")
+        point = self.node("Div", [centred, self._double(f"{name}.scale", head.scale)], f"{name}.point")
         kept = self._double(f"{name}.vectors", -2 * vectors.T)
-        products = self._add("MatMul", [point, kept], f"{name}.products")
-        squared = self._add("Mul", [point, point], f"{name}.squared")
-        length = self._add("ReduceSum", [squared, self._axes(1)], f"{name}.length", keepdims=1)
+        products = self.node("MatMul", [point, kept], f"{name}.products")
+        squared = self.node("Mul", [point, point], f"{name}.squared")
+        length = self.node("ReduceSum", [squared, self._axes(1)], f"{name}.length", keepdims=1)
         lengths = self._double(f"{name}.lengths", (vectors**2).sum(axis=1))
-        both = self._add("Add", [length, lengths], f"{name}.both")
-        distances = self._add("Add", [both, products], f"{name}.distances")
+        both = self.node("Add", [length, lengths], f"{name}.both")
+        distances = self.node("Add", [both, products], f"{name}.distances")
         zero = self._double(f"{name}.zero", 0)
-        positive = self._add("Max", [distances, zero], f"{name}.positive")
-        scaled = self._add("Mul", [positive, self._double(f"{name}.gamma", -head.gamma)], f"{name}.scaled")
-        kernel = self._add("Exp", [scaled], f"{name}.kernel")
+        positive = self.node("Max", [distances, zero], f"{name}.positive")
+        scaled = self.node("Mul", [positive, self._double(f"{name}.gamma", -head.gamma)], f"{name}.scaled")
+        kernel = self.node("Exp", [scaled], f"{name}.kernel")
         coefficients = self._double(f"{name}.coefficients", head.coefficients[:, None])
-        weighed = self._add("MatMul", [kernel, coefficients], f"{name}.weighed")
-        shifted = self._add(
+        weighed = self.node("MatMul", [kernel, coefficients], f"{name}.weighed")
+        shifted = self.node(
             "Add", [weighed, self._double(f"{name}.intercept", head.intercept)], f"{name}.shifted"
         )
-        return self._add("Reshape", [shifted, self._axes(-1)], name)
+        return self.node("Reshape", [shifted, self._axes(-1)], name)
 
     def _score(self, value: str) -> str:
         # The detector keeps scores in single precision.
         return self._cast(self._cast(value, TensorProto.FLOAT, "single"), TensorProto.DOUBLE, "score")
 
     def _probability(self, scores: Sequence[str]) -> None:
-        stack = self._model.stack
-        together = self._add("Concat", scores, "scores", axis=0)
-        centred = self._add("Sub", [together, self._double("stack.mean", stack.mean)], "stack.centred")
-        scaled = self._add("Div", [centred, self._double("stack.scale", stack.scale)], "stack.scaled")
-        weighed = self._add(
-            "Mul", [scaled, self._double("stack.coefficients", stack.coefficients)], "stack.weighed"
+        classifier = self._model.classifier
+        together = self.node("Concat", scores, "scores", axis=0)
+        centred = self.node("Sub", [together, self._double("stack.mean", classifier.mean)], "stack.centred")
+        scaled = self.node("Div", [centred, self._double("stack.scale", classifier.scale)], "stack.scaled")
+        weighed = self.node(
+            "Mul", [scaled, self._double("stack.coefficients", classifier.coefficients)], "stack.weighed"
         )
-        total = self._add("ReduceSum", [weighed], "stack.total", keepdims=0)
-        logit = self._add("Add", [total, self._double("stack.intercept", stack.intercept)], "stack.logit")
+        total = self.node("ReduceSum", [weighed], "stack.total", keepdims=0)
+        logit = self.node(
+            "Add", [total, self._double("stack.intercept", classifier.intercept)], "stack.logit"
+        )
         self._logistic(logit, PROBABILITY, np.float64)
 
     def _logistic(self, logits: str, output: str, kind: Any) -> None:
@@ -255,19 +255,19 @@ class _Exporter:
             self._constant(f"{output}.{name}", value, kind)
             for name, value in (("least", -_LARGEST_LOGIT), ("most", _LARGEST_LOGIT))
         ]
-        clipped = self._add("Clip", [logits, *bounds], f"{output}.logits")
-        power = self._add("Exp", [self._add("Neg", [clipped], f"{output}.negative")], f"{output}.power")
-        more = self._add("Add", [power, self._constant(f"{output}.one", 1, kind)], f"{output}.more")
-        self._add("Reciprocal", [more], output)
+        clipped = self.node("Clip", [logits, *bounds], f"{output}.logits")
+        power = self.node("Exp", [self.node("Neg", [clipped], f"{output}.negative")], f"{output}.power")
+        more = self.node("Add", [power, self._constant(f"{output}.one", 1, kind)], f"{output}.more")
+        self.node("Reciprocal", [more], output)
 
     def _class_mask(self, rows: int, columns: int) -> None:
         """Interpolate the logits along the rows once, and along the columns in bands of the mask."""
         width, height = self._model.image_size
         band = min(height, max(16, _PIXELS // width))
         bands = -(-height // band)
-        moved = self._add("Add", ["logits", self._float("mask.offset", self._model.offset)], "mask.logits")
+        moved = self.node("Add", ["logits", self._float("mask.offset", self._model.offset)], "mask.logits")
         wide = self._cast(moved, TensorProto.DOUBLE, "double")
-        across = _taps(columns, width, width)
+        across = interpolation_taps(columns, width, width)
         rounded = self._between(wide, across, "mask.across", axis=3, shape=(1, 1, 1, width))
         planes = self._cast(rounded, TensorProto.DOUBLE, "double")
         classes = len(self._model.classes)
@@ -277,8 +277,8 @@ class _Exporter:
             helper.make_node("Split", [planes, "mask.ones"], [f"{n}.4d" for n in names], axis=1)
         )
         for name in names:
-            self._add("Squeeze", [f"{name}.4d", self._axes(0, 1)], name)
-        down = _taps(rows, height, detector.BAND)
+            self.node("Squeeze", [f"{name}.4d", self._axes(0, 1)], name)
+        down = interpolation_taps(rows, height, detector.BAND_ROWS)
         for part, values in down.items():
             padded = np.pad(values, (0, bands * band - height), mode="edge")
             shape = (bands, band) if part in ("first", "second") else (bands, band, 1)
@@ -287,14 +287,14 @@ class _Exporter:
         self._constant("mask.background", np.zeros((1, 1)), np.uint8)
         self._constant("mask.bands", bands, np.int64)
         self._constant("mask.go", True, np.bool_)
-        body = _band_of(names)
-        self._add("Loop", ["mask.bands", "mask.go"], "mask.banded", body=body)
+        body = band_body(names)
+        self.node("Loop", ["mask.bands", "mask.go"], "mask.banded", body=body)
         self._constant("mask.shape", [bands * band, width], np.int64)
-        whole = self._add("Reshape", ["mask.banded", "mask.shape"], "mask.whole")
+        whole = self.node("Reshape", ["mask.banded", "mask.shape"], "mask.whole")
         ends = [
             self._constant(f"mask.{name}", [end], np.int64) for name, end in (("top", 0), ("end", height))
         ]
-        self._add("Slice", [whole, *ends, self._axes(0)], CLASS_MASK)
+        self.node("Slice", [whole, *ends, self._axes(0)], CLASS_MASK)
         self.outputs.append(helper.make_tensor_value_info(CLASS_MASK, TensorProto.UINT8, [height, width]))
 
     def _between(
@@ -303,81 +303,8 @@ class _Exporter:
         weighed = []
         for place, weight in (("first", "before"), ("second", "after")):
             at = self._constant(f"{name}.{place}", taps[place], np.int64)
-            taken = self._add("Gather", [value, at], f"{name}.{place}.values", axis=axis)
+            taken = self.node("Gather", [value, at], f"{name}.{place}.values", axis=axis)
             factor = self._double(f"{name}.{weight}", taps[weight].reshape(shape))
-            weighed.append(self._add("Mul", [taken, factor], f"{name}.{weight}.weighed"))
-        total = self._add("Add", weighed, f"{name}.sum")
+            weighed.append(self.node("Mul", [taken, factor], f"{name}.{weight}.weighed"))
+        total = self.node("Add", weighed, f"{name}.sum")
         return self._cast(total, TensorProto.FLOAT, "single")
-
-
-def _band_of(planes: Sequence[str]) -> onnx.GraphProto:
-    """The loop's body: one band of the mask, from the planes and weights of the graph around it."""
-    nodes: list[onnx.NodeProto] = []
-
-    def add(kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
-        return output
-
-    def here(part: str) -> str:
-        return add("Gather", [f"mask.down.{part}", "band"], f"band.{part}", axis=0)
-
-    first, second, before, after = (here(part) for part in ("first", "second", "before", "after"))
-    highest, mask = "mask.zeros", "mask.background"
-    for index, plane in enumerate(planes, start=1):
-        name = f"band.{index}"
-        weighed = [
-            add("Mul", [add("Gather", [plane, at], f"{name}.{at}", axis=0), weight], f"{name}.{weight}")
-            for at, weight in ((first, before), (second, after))
-        ]
-        total = add("Add", weighed, f"{name}.sum")
-        values = add("Cast", [total], f"{name}.values", to=TensorProto.FLOAT)
-        higher = add("Greater", [values, highest], f"{name}.higher")
-        number = f"{name}.number"
-        value = numpy_helper.from_array(np.full((1, 1), index, np.uint8), number)
-        nodes.append(helper.make_node("Constant", [], [number], value=value))
-        mask = add("Where", [higher, number, mask], f"{name}.mask")
-        if index < len(planes):
-            highest = add("Max", [values, highest], f"{name}.highest")
-    add("Identity", ["going"], "goes.on")
-    return helper.make_graph(
-        nodes,
-        "band",
-        [
-            helper.make_tensor_value_info("band", TensorProto.INT64, []),
-            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
-        ],
-        [
-            helper.make_tensor_value_info("goes.on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info(mask, TensorProto.UINT8, [None, None]),
-        ],
-    )
-
-
-def _taps(size: int, enlarged: int, band: int) -> dict[str, NDArray[Any]]:
-    """Of each place in a line that is enlarged: the two it lies between, and how much each counts.
-
-    As Pillow's bilinear `resize` has it, with a box for each band of so many places, whose bounds it keeps in
-    single precision. (libImaging/Resample.c, `precompute_coeffs`)
-    """
-    first: list[NDArray[np.int64]] = []
-    weights: list[NDArray[np.float64]] = []
-    for start in range(0, enlarged, band):
-        count = min(band, enlarged - start)
-        bounds = [np.float32(place * size / enlarged) for place in (start, start + count)]
-        scale = float(bounds[1] - bounds[0]) / count
-        centres = float(bounds[0]) + (np.arange(count) + 0.5) * scale
-        lowest = np.maximum(np.trunc(centres - 0.5), 0).astype(np.int64)
-        beyond = np.minimum(np.trunc(centres + 1.5), size).astype(np.int64)
-        tents = [
-            np.where(lowest + step < beyond, np.maximum(1 - np.abs(lowest + step - centres + 0.5), 0), 0)
-            for step in (0, 1)
-        ]
-        first.append(lowest)
-        weights.append(np.stack(tents) / (tents[0] + tents[1]))
-    lowest, both = np.concatenate(first), np.concatenate(weights, axis=1)
-    return {
-        "first": lowest,
-        "second": np.minimum(lowest + 1, size - 1),
-        "before": both[0],
-        "after": both[1],
-    }

@@ -87,7 +87,7 @@ def train(name: str, folder: Path, cache: Path) -> None:
         list(kind.classes),
         folder,
         cache=cache,
-        recipe=engine.Recipe(224, "plain"),
+        hyperparameters=engine.Hyperparameters(224, "plain"),
     )
 
 

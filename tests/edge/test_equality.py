@@ -13,7 +13,7 @@ from PIL import Image
 from airflow_provider_lookoutvision import engine
 from airflow_provider_lookoutvision.edge import components as parts
 from airflow_provider_lookoutvision.edge.runner import Runner
-from airflow_provider_lookoutvision.engine.onnx_export import _taps
+from airflow_provider_lookoutvision.engine.mask_graph import interpolation_taps
 
 
 def files(image: Image.Image) -> Iterator[bytes]:
@@ -77,7 +77,7 @@ def test_pixels_are_looked_at_as_a_png_of_them(
 def test_a_mask_is_interpolated_as_pillow_does_it(size: int, enlarged: int) -> None:
     line = np.random.default_rng(size).normal(size=(size, 1)).astype(np.float32)
     band = 256
-    taps = _taps(size, enlarged, band)
+    taps = interpolation_taps(size, enlarged, band)
     values = line[:, 0].astype(np.float64)
     found = values[taps["first"]] * taps["before"] + values[taps["second"]] * taps["after"]
     for top in range(0, enlarged, band):

@@ -146,14 +146,13 @@ def mark_gone(call: Call, resource_type: ResourceType, resource_ids: sa.Select[A
     """Record that these resources went with another, so that a repeated request does not bring them back."""
     columns = client_tokens.c
     theirs = sa.and_(
-        call.own(client_tokens), columns.resource_type == resource_type, columns.resource_id.in_(resource_ids)
+        own(client_tokens), columns.resource_type == resource_type, columns.resource_id.in_(resource_ids)
     )
-    call.connection.execute(client_tokens.delete().where(theirs, columns.state == TokenState.FAILED))
-    call.connection.execute(
-        client_tokens.update()
-        .where(theirs)
-        .values(state=TokenState.GONE, expires_at=call.now + ACTIVE_MILLISECONDS)
-    )
+    failed = client_tokens.delete().where(theirs, columns.state == TokenState.FAILED)
+    gone = client_tokens.update().where(theirs)
+    gone = gone.values(state=TokenState.GONE, expires_at=call.now + ACTIVE_MILLISECONDS)
+    call.connection.execute(failed, call.scope)
+    call.connection.execute(gone, call.scope)
 
 
 def purge(connection: sa.Connection, now: int) -> int:

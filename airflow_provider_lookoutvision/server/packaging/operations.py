@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.calls.access import partition
-from airflow_provider_lookoutvision.server.calls.call import Call, moment
+from airflow_provider_lookoutvision.server.calls.call import Call
 from airflow_provider_lookoutvision.server.datasets.operations import check_bucket
 from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.models.operations import (
@@ -186,8 +186,8 @@ def _metadata(project_name: str, job: sa.Row[Any]) -> dict[str, Any]:
         "ModelPackagingMethod": METHOD,
         "Status": job.status,
         "StatusMessage": job.status_message,
-        "CreationTimestamp": moment(job.created_at),
-        "LastUpdatedTimestamp": moment(job.updated_at),
+        "CreationTimestamp": job.created_at,
+        "LastUpdatedTimestamp": job.updated_at,
     }
 
 
