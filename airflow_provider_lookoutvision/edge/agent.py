@@ -67,9 +67,7 @@ class EdgeAgent:
             return prepared
 
         verdict, mask = model.detect(prepare)
-        return messages.DetectAnomaliesResponse(
-            detect_anomaly_result=_result(verdict, mask, model.component, handle)
-        )
+        return _response(verdict, mask, model.component, handle)
 
     def start_model(self, request: messages.StartModelRequest) -> messages.StartModelResponse:
         """Begin to load a model."""
@@ -167,26 +165,25 @@ def _members(described: Description) -> dict[str, Any]:
     }
 
 
-def _result(
+def _response(
     verdict: Verdict, mask: bytes | None, component: Component, handle: messages.SharedMemoryHandle | None
-) -> messages.DetectAnomalyResult:
-    result = messages.DetectAnomalyResult(
-        is_anomalous=verdict.is_anomalous,
-        confidence=verdict.confidence,
-        anomaly_score=verdict.probability,
-        anomaly_threshold=component.threshold,
-    )
+) -> messages.DetectAnomaliesResponse:
+    response = messages.DetectAnomaliesResponse()
+    result = response.detect_anomaly_result
+    result.is_anomalous, result.confidence = verdict.is_anomalous, verdict.confidence
+    result.anomaly_score, result.anomaly_threshold = verdict.probability, component.threshold
     if mask is None:
-        return result
-    width, height = component.image_size
+        return response
+    # Into the response itself: a mask of 4096 x 4096 is not to be copied more than it must.
+    bitmap = result.anomaly_mask
+    bitmap.width, bitmap.height = component.image_size
     if handle is None:
-        bitmap = messages.Bitmap(width=width, height=height, byte_data=mask)
+        bitmap.byte_data = mask
     else:
         bitmaps.write(handle, mask)
-        bitmap = messages.Bitmap(width=width, height=height, shared_memory_handle=handle)
-    result.anomaly_mask.CopyFrom(bitmap)
+        bitmap.shared_memory_handle.CopyFrom(handle)
     for place, (each, area) in enumerate(zip(component.classes, verdict.areas, strict=True)):
         if area > 0 or place == 0:
             found = messages.PixelAnomaly(total_percentage_area=area, hex_color=each.color)
             result.anomalies.append(messages.Anomaly(name=each.name, pixel_anomaly=found))
-    return result
+    return response

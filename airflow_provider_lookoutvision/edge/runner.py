@@ -75,6 +75,8 @@ class Runner:
             )
         except Exception as error:  # of many kinds, none of them public
             raise UnusableComponent(f"{component.model_file} can't be loaded: {error}") from None
+        colors = "".join(each.color.removeprefix("#") for each in component.classes)
+        self._palette = np.frombuffer(bytes.fromhex(colors), np.uint8).reshape(-1, 3)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     @property
@@ -124,15 +126,20 @@ class Runner:
 
     def paint(self, mask: NDArray[np.uint8]) -> bytes:
         """A class mask as packed RGB, in the colours of the classes."""
-        image = Image.fromarray(mask)
-        # By way of a palette: that is twenty times faster than looking colours up in numpy.
-        colors = "".join(each.color.removeprefix("#") for each in self.component.classes)
-        image.putpalette(bytes.fromhex(colors))
-        return image.convert("RGB").tobytes()
+        painted = np.empty((*mask.shape, 3), np.uint8)
+        painted[:] = self._palette[0]
+        # Only where there is something to paint: most of a mask is background, and all of most masks.
+        rows = np.flatnonzero(mask.any(axis=1))
+        if len(rows):
+            band = mask[rows[0] : rows[-1] + 1]
+            columns = np.flatnonzero(band.any(axis=0))
+            across = slice(columns[0], columns[-1] + 1)
+            painted[rows[0] : rows[-1] + 1, across] = np.take(self._palette, band[:, across], axis=0)
+        return painted.tobytes()
 
     def _areas(self, mask: NDArray[np.uint8]) -> list[float]:
-        counts = Image.fromarray(mask).histogram()
-        return [counts[index] / mask.size for index in range(len(self.component.classes))]
+        counts = [np.count_nonzero(mask == index) for index in range(len(self.component.classes))]
+        return [count / mask.size for count in counts]
 
     def _check_size(self, width: int, height: int) -> None:
         if (width, height) != self.component.image_size:
