@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from agent_client import RUNNING, STOPPED, Agent, running_agent
 from edge_models import artifact, encoded, held_out
-from model_fixtures import ModelLab, Studio
+from model_fixtures import ModelProject, TrainingService
 from packaging_requests import component, packaged
 from PIL import Image
 from services import storage_of
@@ -49,28 +49,28 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def labs() -> Iterator[tuple[ModelLab, ModelLab]]:
+def projects() -> Iterator[tuple[ModelProject, ModelProject]]:
     with running_service() as service, storage_of(service) as storage:
-        studio = Studio(service, storage)
-        yield studio.lab("000000000011"), studio.lab("000000000012")
+        training_service = TrainingService(service, storage)
+        yield training_service.new_project("000000000011"), training_service.new_project("000000000012")
 
 
 def test_a_device_finds_what_the_service_finds(
-    labs: tuple[ModelLab, ModelLab], python: Path, models: Callable[[str], Path], tmp_path: Path
+    projects: tuple[ModelProject, ModelProject], python: Path, models: Callable[[str], Path], tmp_path: Path
 ) -> None:
     root = tmp_path / "components"
-    for lab, name in zip(labs, ("classes", "plain"), strict=True):
-        lab.put(1, artifact=artifact(models(name)))
-        described = packaged(lab)
+    for project, name in zip(projects, ("classes", "plain"), strict=True):
+        project.put(1, artifact=artifact(models(name)))
+        described = packaged(project)
         assert described["Status"] == "SUCCEEDED", described["StatusMessage"]
-        with zipfile.ZipFile(lab.folder / "components" / f"{component(lab)}-1.0.0.zip") as archive:
-            archive.extractall(root / component(lab))
-        lab.host()
-    first = root / component(labs[0])
+        with zipfile.ZipFile(project.folder / "components" / f"{component(project)}-1.0.0.zip") as archive:
+            archive.extractall(root / component(project))
+        project.host()
+    first = root / component(projects[0])
     command = [str(python), str(first / "agent.py")]
     with running_agent(root, tmp_path, "--start", "all", command=command, environ=KEPT) as agent:
-        for lab, name in zip(labs, ("classes", "plain"), strict=True):
-            _same(lab, name, agent)
+        for project, name in zip(projects, ("classes", "plain"), strict=True):
+            _same(project, name, agent)
     # Nothing else is there that it could have used.
     listed = subprocess.run(
         [python, "-I", "-c", "import airflow_provider_lookoutvision"], capture_output=True
@@ -78,17 +78,19 @@ def test_a_device_finds_what_the_service_finds(
     assert listed.returncode != 0
 
 
-def _same(lab: ModelLab, name: str, agent: Agent) -> None:
-    client, named = agent.client, component(lab)
+def _same(project: ModelProject, name: str, agent: Agent) -> None:
+    client, named = agent.client, component(project)
     state = client.describe(named)
     for _ in range(600):
         if (state := client.describe(named)).status == RUNNING:
             break
     assert state.status == RUNNING, agent.said()
-    assert state.arn == lab.describe("1")["ModelArn"]
+    assert state.arn == project.describe("1")["ModelArn"]
     for image in held_out(name):
         for content in (encoded(image), encoded(image, "JPEG", quality=85)):
-            wanted = lab.detect(content, content_type="image/png" if content[:1] == b"\x89" else "image/jpeg")
+            wanted = project.detect(
+                content, content_type="image/png" if content[:1] == b"\x89" else "image/jpeg"
+            )
             plain = Image.open(io.BytesIO(content)).convert("RGB")
             for sent in (content, plain.tobytes()):
                 if sent is not content and plain.size != image.size:
@@ -114,16 +116,16 @@ def _same(lab: ModelLab, name: str, agent: Agent) -> None:
 
 
 def test_the_recipes_own_command_runs_the_agent(
-    labs: tuple[ModelLab, ModelLab], python: Path, models: Callable[[str], Path], tmp_path: Path
+    projects: tuple[ModelProject, ModelProject], python: Path, models: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    lab = labs[0]
-    lab.put(2, artifact=artifact(models("classes")))
-    assert packaged(lab, "2")["Status"] == "SUCCEEDED"
-    recipe = json.loads((lab.folder / "components" / "recipe.json").read_text())
+    project = projects[0]
+    project.put(2, artifact=artifact(models("classes")))
+    assert packaged(project, "2")["Status"] == "SUCCEEDED"
+    recipe = json.loads((project.folder / "components" / "recipe.json").read_text())
     [manifest] = recipe["Manifests"]
     # As the nucleus of Greengrass lays it out, and fills in its variables.
     unpacked = tmp_path / "artifacts-unarchived" / recipe["ComponentName"] / recipe["ComponentVersion"]
-    archive = lab.folder / manifest["Artifacts"][0]["Uri"].removeprefix(f"s3://{lab.bucket}/")
+    archive = project.folder / manifest["Artifacts"][0]["Uri"].removeprefix(f"s3://{project.bucket}/")
     with zipfile.ZipFile(archive) as content:
         content.extractall(unpacked / archive.stem)
     work = tmp_path / "work"
@@ -142,7 +144,7 @@ def test_the_recipes_own_command_runs_the_agent(
         agent.until_ready()
         [state] = agent.client.list()
         # As AWS's: deployed is not started.
-        assert (state.component, state.status) == (component(lab), STOPPED)
+        assert (state.component, state.status) == (component(project), STOPPED)
         assert agent.client.started(state.component).status == RUNNING
         assert agent.client.stop(state.component) == STOPPED
     finally:

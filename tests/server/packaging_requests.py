@@ -1,4 +1,4 @@
-"""Requests of packaging jobs in a lab of models, and what became of them.
+"""Requests of packaging jobs in a project, and what became of them.
 
 A plugin of the test modules that name it in ``pytest_plugins`` (and import from it: PYTEST_DONT_REWRITE):
 ``artifact`` is a trained model, for the whole session, as the service stores it.
@@ -10,8 +10,8 @@ from typing import Any
 
 import edge_models
 import pytest
-from dataset_fixtures import until
-from model_fixtures import ModelLab
+from model_fixtures import ModelProject
+from polling import until
 
 PREFIX = "components/"
 
@@ -23,35 +23,33 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return edge_models.artifact(folder / "model")
 
 
-def component(lab: ModelLab) -> str:
-    """The name of the lab's component: no other test's, where a test puts all into one account."""
-    return f"plates-{lab.account}"
+def component(project: ModelProject) -> str:
+    """The name of the project's component: no other test's, where a test puts all into one account."""
+    return f"plates-{project.account}"
 
 
-def configuration(lab: ModelLab, **more: Any) -> dict[str, Any]:
-    output = {"Bucket": lab.bucket, "Prefix": PREFIX}
-    return {"Greengrass": {"S3OutputLocation": output, "ComponentName": component(lab), **more}}
+def configuration(project: ModelProject, **more: Any) -> dict[str, Any]:
+    output = {"Bucket": project.bucket, "Prefix": PREFIX}
+    return {"Greengrass": {"S3OutputLocation": output, "ComponentName": component(project), **more}}
 
 
-def start(lab: ModelLab, version: str = "1", **more: Any) -> str:
+def start(project: ModelProject, version: str = "1", **more: Any) -> str:
     """StartModelPackagingJob; the job's name."""
-    members = {**lab.of, "ModelVersion": version, "Configuration": configuration(lab), **more}
-    return str(lab.client.start_model_packaging_job(**members)["JobName"])
+    members = {**project.of, "ModelVersion": version, "Configuration": configuration(project), **more}
+    return str(project.client.start_model_packaging_job(**members)["JobName"])
 
 
-def job(lab: ModelLab, name: str) -> dict[str, Any]:
+def job(project: ModelProject, name: str) -> dict[str, Any]:
     """DescribeModelPackagingJob."""
-    answer = lab.client.describe_model_packaging_job(**lab.of, JobName=name)
+    answer = project.client.describe_model_packaging_job(**project.of, JobName=name)
     return dict(answer["ModelPackagingDescription"])
 
 
-def ended(lab: ModelLab, name: str) -> dict[str, Any]:
+def ended(project: ModelProject, name: str) -> dict[str, Any]:
     """The job's description, once it has come to its end."""
-    return until(
-        lambda: job(lab, name), lambda found: found["Status"] in {"SUCCEEDED", "FAILED"}, seconds=120
-    )
+    return until(lambda: job(project, name), lambda found: found["Status"] in {"SUCCEEDED", "FAILED"})
 
 
-def packaged(lab: ModelLab, version: str = "1", **more: Any) -> dict[str, Any]:
+def packaged(project: ModelProject, version: str = "1", **more: Any) -> dict[str, Any]:
     """Start a job; its description, once it has come to its end."""
-    return ended(lab, start(lab, version, **more))
+    return ended(project, start(project, version, **more))

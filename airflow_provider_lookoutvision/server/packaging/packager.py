@@ -19,9 +19,9 @@ import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.access import arn
-from airflow_provider_lookoutvision.server.jobs.child_process import Child
+from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess
 from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, JobHandler, ServiceFault
-from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, Stopped
+from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.packaging import component
 from airflow_provider_lookoutvision.server.packaging.operations import (
     PACKAGE_JOB,
@@ -44,13 +44,13 @@ from airflow_provider_lookoutvision.server.storage.schema import (
 
 log = logging.getLogger("lookoutvision")
 
-_CHILD = "airflow_provider_lookoutvision.server.packaging.packaging_process"
+_PACKAGING_PROCESS = "airflow_provider_lookoutvision.server.packaging.packaging_process"
 _TASK, _ARTIFACT, _ARCHIVE, _MANIFEST = "task.json", "artifact.zip", "component.zip", "manifest.json"
 _POLL_SECONDS = 1.0
-_LIVES = 2
+_MAX_PROCESSES = 2
 
 
-class _Died(Exception):
+class _ProcessDied(Exception):
     """The child process ended without saying how; the message is the reason."""
 
 
@@ -64,9 +64,9 @@ class Packager(JobHandler):
     kinds: ClassVar[tuple[str, ...]] = (PACKAGE_JOB,)
     noun: ClassVar[str] = "packaging"
 
-    def do(self, job: Job, lease: Lease) -> None:
+    def handle(self, job: Job, lease: Lease) -> None:
         """Make a component of a model, and publish it."""
-        self.tidy()
+        self.delete_leftovers()
         try:
             self._package(job, lease)
         except _ProjectDeleted:
@@ -77,17 +77,17 @@ class Packager(JobHandler):
 
     def give_up(self, job: Job) -> None:
         """End a job that was begun too often, and clear away what its workers have left."""
-        self.tidy()
+        self.delete_leftovers()
         super().give_up(job)
 
-    def tidy(self) -> None:
+    def delete_leftovers(self) -> None:
         """Delete the folders that dead workers have left."""
-        left = list(self._root.iterdir()) if self._root.is_dir() else []
+        folders = list(self._root.iterdir()) if self._root.is_dir() else []
         with self.database.read() as connection:
             rows = connection.execute(sa.select(jobs.c.id, jobs.c.attempts))
-            alive = {f"{row.id}-{row.attempts}" for row in rows}
-        for path in left:
-            if path.name not in alive:
+            active = {f"{row.id}-{row.attempts}" for row in rows}
+        for path in folders:
+            if path.name not in active:
                 shutil.rmtree(path, ignore_errors=True)
 
     def fail(self, job: Job, message: str) -> None:
@@ -113,7 +113,7 @@ class Packager(JobHandler):
         buckets.check(bucket)
         names = (packaging.component_name, packaging.component_version)
         archive_key = component_key(prefix, *names)
-        with self._scratch(job) as folder:
+        with self._working_folder(job) as folder:
             manifest = self._make(job, lease, folder, _task(job, packaging, model), bytes(artifact))
             archive = (folder / _ARCHIVE).read_bytes()
         recipe = component.recipe(manifest, archive_uri=f"s3://{bucket}/{archive_key}")
@@ -131,8 +131,8 @@ class Packager(JobHandler):
         self, job: Job, lease: Lease, folder: Path, task: dict[str, Any], artifact: bytes
     ) -> dict[str, Any]:
         """Have a child process do it, another one if it dies, and return the manifest."""
-        for life in range(1, _LIVES + 1):
-            work = folder / str(life)
+        for number in range(1, _MAX_PROCESSES + 1):
+            work = folder / str(number)
             work.mkdir()
             (work / _TASK).write_text(json.dumps(task))
             (work / _ARTIFACT).write_bytes(artifact)
@@ -140,14 +140,15 @@ class Packager(JobHandler):
                 self._watch(job, lease, work)
                 (work / _ARCHIVE).rename(folder / _ARCHIVE)
                 manifest: dict[str, Any] = json.loads((work / _MANIFEST).read_text())
-            except _Died as death:
+            except _ProcessDied as death:
                 log.error(
-                    "a packaging process died", extra={"job": job.id, "life": life, "reason": str(death)}
+                    "a packaging process died",
+                    extra={"job": job.id, "process_number": number, "reason": str(death)},
                 )
                 shutil.rmtree(work)
-                if life == _LIVES:
+                if number == _MAX_PROCESSES:
                     raise ServiceFault(
-                        f"the packaging process ended {life} times, the last time by {death}"
+                        f"the packaging process ended {number} times, the last time by {death}"
                     ) from None
             else:
                 return manifest
@@ -155,7 +156,7 @@ class Packager(JobHandler):
 
     def _watch(self, job: Job, lease: Lease, work: Path) -> None:
         """Run a child until it has ended, or until there is no use for what it makes."""
-        with Child(_CHILD, work, self.settings) as child:
+        with ChildProcess(_PACKAGING_PROCESS, work, self.settings) as child:
             over = False
             while not over:
                 messages, over = child.messages(_POLL_SECONDS)
@@ -165,11 +166,11 @@ class Packager(JobHandler):
                     if "packaged" in message:
                         return
                 if self.stopping():
-                    raise Stopped
+                    raise WorkerStopping
                 # A database that fails for a moment costs no packaging: if it lasts, the lease runs out.
                 with suppress(sa.exc.DBAPIError):
                     self._check(job, lease)
-            raise _Died(child.reason())
+            raise _ProcessDied(child.exit_reason())
 
     def _check(self, job: Job, lease: Lease) -> None:
         """See that the job is still this worker's, and that its model is still there."""
@@ -192,7 +193,7 @@ class Packager(JobHandler):
         return found
 
     @contextmanager
-    def _scratch(self, job: Job) -> Iterator[Path]:
+    def _working_folder(self, job: Job) -> Iterator[Path]:
         """A folder for this attempt, deleted after it."""
         folder = self._root / f"{job.id}-{job.attempts}"
         folder.mkdir(mode=0o700, parents=True)

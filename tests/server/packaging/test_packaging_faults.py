@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dataset_fixtures import queued, until
-from model_fixtures import ModelLab, Studio
+from held_worker import queued_jobs, worker_of
+from model_fixtures import ModelProject, TrainingService
 from packaging_requests import PREFIX, component, configuration, ended, job, packaged, start
+from polling import until
 from service_processes import processes
 from services import NewService, storage_of
-from training_processes import paused, worker_of
 
 from airflow_provider_lookoutvision.server.packaging import component as parts
 from airflow_provider_lookoutvision.server.storage.schema import jobs
@@ -26,43 +26,44 @@ pytest_plugins = ["model_fixtures", "packaging_requests"]
 pytestmark = pytest.mark.timeout(400)
 
 
-def packagers(studio: Studio) -> list[int]:
-    return processes("server.packaging.packaging_process", str(studio.service.data_dir))
+def packagers(training_service: TrainingService) -> list[int]:
+    return processes("server.packaging.packaging_process", str(training_service.service.data_dir))
 
 
-def packager_of(lab: ModelLab, but: int = 0) -> int:
+def packager_of(project: ModelProject, but: int = 0) -> int:
     """The packaging process, once there is one (other than ``but``), held where it is."""
-    return until(lambda: [pid for pid in packagers(lab.studio) if pid != but], lambda found: len(found) == 1)[
-        0
-    ]
+    return until(
+        lambda: [pid for pid in packagers(project.training_service) if pid != but],
+        lambda found: len(found) == 1,
+    )[0]
 
 
-def nothing_is_left(lab: ModelLab) -> None:
-    assert queued(lab.studio.storage, lab.account) == []
-    until(lambda: packagers(lab.studio), lambda found: not found)
-    root = lab.studio.service.data_dir / "packaging"
+def nothing_is_left(project: ModelProject) -> None:
+    assert queued_jobs(project.training_service.storage, project.account) == []
+    until(lambda: packagers(project.training_service), lambda found: not found)
+    root = project.training_service.service.data_dir / "packaging"
     until(lambda: list(root.iterdir()) if root.exists() else [], lambda found: not found)
 
 
-def written(lab: ModelLab) -> set[str]:
-    return {str(path.relative_to(lab.folder)) for path in lab.folder.rglob("*") if path.is_file()}
+def written(project: ModelProject) -> set[str]:
+    return {str(path.relative_to(project.folder)) for path in project.folder.rglob("*") if path.is_file()}
 
 
-def test_what_a_job_writes(lab: ModelLab, artifact: bytes) -> None:
-    lab.put(1, artifact=artifact, f1=0.5)
+def test_what_a_job_writes(project: ModelProject, artifact: bytes) -> None:
+    project.put(1, artifact=artifact, f1=0.5)
     tags = [{"Key": "line", "Value": "7"}]
     given = configuration(
-        lab, Tags=tags, ComponentDescription="of line 7", CompilerOptions="{'mattr': '+avx'}"
+        project, Tags=tags, ComponentDescription="of line 7", CompilerOptions="{'mattr': '+avx'}"
     )
-    described = packaged(lab, Configuration=given)
+    described = packaged(project, Configuration=given)
     assert (described["Status"], described["StatusMessage"]) == (
         "SUCCEEDED",
         "The model was packaged successfully.",
     )
     assert described["LastUpdatedTimestamp"] > described["CreationTimestamp"]
-    stem = f"{component(lab)}-1.0.0"
-    assert written(lab) == {f"{PREFIX}{stem}.zip", f"{PREFIX}recipe.json", f"{PREFIX}{stem}.sha256"}
-    folder = lab.folder / PREFIX
+    stem = f"{component(project)}-1.0.0"
+    assert written(project) == {f"{PREFIX}{stem}.zip", f"{PREFIX}recipe.json", f"{PREFIX}{stem}.sha256"}
+    folder = project.folder / PREFIX
     digests = dict(
         reversed(line.split("  ")) for line in (folder / f"{stem}.sha256").read_text().splitlines()
     )
@@ -73,14 +74,14 @@ def test_what_a_job_writes(lab: ModelLab, artifact: bytes) -> None:
     recipe = json.loads((folder / "recipe.json").read_text())
     assert (recipe["RecipeFormatVersion"], recipe["ComponentName"], recipe["ComponentVersion"]) == (
         "2020-01-25",
-        component(lab),
+        component(project),
         "1.0.0",
     )
     assert recipe["ComponentDescription"] == "of line 7"
     assert recipe["ComponentConfiguration"]["DefaultConfiguration"]["Socket"].endswith("EdgeAgent.sock")
     [manifest] = recipe["Manifests"]
     assert manifest["Platform"] == {"os": "linux", "architecture": "amd64"}
-    assert manifest["Artifacts"][0]["Uri"] == f"s3://{lab.bucket}/{PREFIX}{stem}.zip"
+    assert manifest["Artifacts"][0]["Uri"] == f"s3://{project.bucket}/{PREFIX}{stem}.zip"
     assert manifest["Artifacts"][0]["Unarchive"] == "ZIP"
     with zipfile.ZipFile(folder / f"{stem}.zip") as archive:
         names = set(archive.namelist())
@@ -103,18 +104,18 @@ def test_what_a_job_writes(lab: ModelLab, artifact: bytes) -> None:
         if "import airflow" in source or "airflow_provider_lookoutvision." in source
     ]
     assert described["component"] == {
-        "name": component(lab),
+        "name": component(project),
         "version": "1.0.0",
         "description": "of line 7",
         "tags": tags,
     }
-    assert described["model"]["arn"].endswith(f":{lab.account}:model/p/1")
+    assert described["model"]["arn"].endswith(f":{project.account}:model/p/1")
     assert described["image"] == {"width": 64, "height": 80}
     assert described["metrics"]["F1Score"] == 0.5
     assert described["calibrated"] is False
     assert described["target"]["compiler_options"] == {"mcpu": "core-avx2", "mattr": "+avx"}
     assert {each["license"] for each in described["licences"]} == {"Apache-2.0"}
-    nothing_is_left(lab)
+    nothing_is_left(project)
 
 
 @pytest.mark.parametrize(
@@ -125,13 +126,17 @@ def test_what_a_job_writes(lab: ModelLab, artifact: bytes) -> None:
     ],
 )
 def test_other_platforms(
-    simple: ModelLab, artifact: bytes, more: dict[str, Any], architecture: str, runtime: str
+    sqlite_project: ModelProject, artifact: bytes, more: dict[str, Any], architecture: str, runtime: str
 ) -> None:
-    simple.put(1, artifact=artifact)
-    assert packaged(simple, Configuration=configuration(simple, **more))["Status"] == "SUCCEEDED"
-    recipe = json.loads((simple.folder / PREFIX / "recipe.json").read_text())
+    sqlite_project.put(1, artifact=artifact)
+    assert (
+        packaged(sqlite_project, Configuration=configuration(sqlite_project, **more))["Status"] == "SUCCEEDED"
+    )
+    recipe = json.loads((sqlite_project.folder / PREFIX / "recipe.json").read_text())
     assert recipe["Manifests"][0]["Platform"]["architecture"] == architecture
-    with zipfile.ZipFile(simple.folder / PREFIX / f"{component(simple)}-1.0.0.zip") as archive:
+    with zipfile.ZipFile(
+        sqlite_project.folder / PREFIX / f"{component(sqlite_project)}-1.0.0.zip"
+    ) as archive:
         assert archive.read("requirements.txt").decode().startswith(runtime)
     assert ("has not been tried" in recipe["ComponentDescription"]) == ("gpu" in runtime)
 
@@ -142,47 +147,49 @@ def test_the_runner_is_whole_and_nothing_else(tmp_path: Path) -> None:
     assert not {name for name in names if name.startswith(("training", "detector", "artifact"))}
 
 
-def test_a_model_that_is_deleted_while_it_is_packaged(lab: ModelLab, artifact: bytes) -> None:
-    lab.put(1, artifact=artifact)
-    name = start(lab)
-    process = packager_of(lab)
+def test_a_model_that_is_deleted_while_it_is_packaged(project: ModelProject, artifact: bytes) -> None:
+    project.put(1, artifact=artifact)
+    name = start(project)
+    process = packager_of(project)
     os.kill(process, signal.SIGSTOP)
-    assert job(lab, name)["Status"] == "RUNNING"
-    lab.client.delete_model(**lab.of, ModelVersion="1")
-    described = ended(lab, name)
+    assert job(project, name)["Status"] == "RUNNING"
+    project.client.delete_model(**project.of, ModelVersion="1")
+    described = ended(project, name)
     assert (described["Status"], described["StatusMessage"]) == (
         "FAILED",
         "Invalid input: the model 1 was deleted before it was packaged",
     )
     assert "ModelPackagingOutputDetails" not in described
-    assert written(lab) == set()
-    nothing_is_left(lab)
+    assert written(project) == set()
+    nothing_is_left(project)
     # The component is free for another.
-    lab.put(2, artifact=artifact)
+    project.put(2, artifact=artifact)
     assert (
-        packaged(lab, "2", Configuration=configuration(lab, ComponentVersion="1.0.0"))["Status"]
+        packaged(project, "2", Configuration=configuration(project, ComponentVersion="1.0.0"))["Status"]
         == "SUCCEEDED"
     )
 
 
-def test_a_project_that_is_deleted_while_its_model_is_packaged(lab: ModelLab, artifact: bytes) -> None:
-    lab.put(1, artifact=artifact)
-    start(lab)
-    os.kill(packager_of(lab), signal.SIGSTOP)
-    lab.client.delete_model(**lab.of, ModelVersion="1")
-    lab.client.delete_project(**lab.of)
-    until(lambda: queued(lab.studio.storage, lab.account), lambda left: not left)
-    nothing_is_left(lab)
-    assert written(lab) == set()
+def test_a_project_that_is_deleted_while_its_model_is_packaged(
+    project: ModelProject, artifact: bytes
+) -> None:
+    project.put(1, artifact=artifact)
+    start(project)
+    os.kill(packager_of(project), signal.SIGSTOP)
+    project.client.delete_model(**project.of, ModelVersion="1")
+    project.client.delete_project(**project.of)
+    until(lambda: queued_jobs(project.training_service.storage, project.account), lambda left: not left)
+    nothing_is_left(project)
+    assert written(project) == set()
 
 
-def test_a_killed_packaging_process_is_replaced_once(simple: ModelLab, artifact: bytes) -> None:
-    simple.put(1, artifact=artifact)
-    name = start(simple, ClientToken="t")
-    first = packager_of(simple)
+def test_a_killed_packaging_process_is_replaced_once(sqlite_project: ModelProject, artifact: bytes) -> None:
+    sqlite_project.put(1, artifact=artifact)
+    name = start(sqlite_project, ClientToken="t")
+    first = packager_of(sqlite_project)
     os.killpg(first, signal.SIGKILL)
-    os.killpg(packager_of(simple, but=first), signal.SIGKILL)
-    described = ended(simple, name)
+    os.killpg(packager_of(sqlite_project, but=first), signal.SIGKILL)
+    described = ended(sqlite_project, name)
     assert (described["Status"], described["StatusMessage"]) == (
         "FAILED",
         (
@@ -190,19 +197,19 @@ def test_a_killed_packaging_process_is_replaced_once(simple: ModelLab, artifact:
             "as when the machine's memory is full"
         ),
     )
-    nothing_is_left(simple)
-    again = start(simple, ClientToken="t")
-    os.killpg(packager_of(simple), signal.SIGKILL)
-    assert ended(simple, again)["Status"] == "SUCCEEDED"
+    nothing_is_left(sqlite_project)
+    again = start(sqlite_project, ClientToken="t")
+    os.killpg(packager_of(sqlite_project), signal.SIGKILL)
+    assert ended(sqlite_project, again)["Status"] == "SUCCEEDED"
 
 
 def test_whatever_is_killed_the_packaging_ends(new_service: NewService, artifact: bytes) -> None:
     service = new_service()
     with storage_of(service) as storage:
-        lab = Studio(service, storage).lab()
-        lab.put(1, artifact=artifact)
-        name = start(lab)
-        process, worker = packager_of(lab), worker_of(lab.studio)
+        project = TrainingService(service, storage).new_project()
+        project.put(1, artifact=artifact)
+        name = start(project)
+        process, worker = packager_of(project), worker_of(service)
         os.kill(process, signal.SIGSTOP)
         os.kill(worker, signal.SIGKILL)
         service.kill()
@@ -210,35 +217,35 @@ def test_whatever_is_killed_the_packaging_ends(new_service: NewService, artifact
         service.start()
         with storage.database.write() as connection:  # fifteen seconds later
             connection.execute(jobs.update().values(leased_until=0))
-        assert ended(lab, name)["Status"] == "SUCCEEDED"
-        nothing_is_left(lab)
+        assert ended(project, name)["Status"] == "SUCCEEDED"
+        nothing_is_left(project)
 
 
-def test_the_rights_are_those_of_the_key_that_asked(simple: ModelLab, artifact: bytes) -> None:
-    simple.put(1, artifact=artifact)
-    with paused(simple.studio):
-        name = start(simple)
-        with simple.studio.storage.database.write() as connection:
+def test_the_rights_are_those_of_the_key_that_asked(sqlite_project: ModelProject, artifact: bytes) -> None:
+    sqlite_project.put(1, artifact=artifact)
+    with sqlite_project.training_service.paused_worker():
+        name = start(sqlite_project)
+        with sqlite_project.training_service.storage.database.write() as connection:
             connection.execute(jobs.update().values(allowed_buckets=["other"]))
-    assert ended(simple, name)["StatusMessage"] == (
-        f"Invalid input: the access key may not use the bucket of s3://{simple.bucket}/"
+    assert ended(sqlite_project, name)["StatusMessage"] == (
+        f"Invalid input: the access key may not use the bucket of s3://{sqlite_project.bucket}/"
     )
-    nothing_is_left(simple)
+    nothing_is_left(sqlite_project)
 
 
-def test_an_artifact_that_is_no_model(simple: ModelLab) -> None:
+def test_an_artifact_that_is_no_model(sqlite_project: ModelProject) -> None:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("model.json", "{}")
-    simple.put(1, artifact=content.getvalue())
-    described = packaged(simple)
+    sqlite_project.put(1, artifact=content.getvalue())
+    described = packaged(sqlite_project)
     assert described["Status"] == "FAILED"
     assert described["StatusMessage"].startswith("Service fault: the model can't be exported: ")
 
 
-def test_a_place_that_is_no_object(simple: ModelLab, artifact: bytes) -> None:
-    simple.put(1, artifact=artifact)
-    simple.write("components", b"a file where the folder would be")
-    described = packaged(simple)
+def test_a_place_that_is_no_object(sqlite_project: ModelProject, artifact: bytes) -> None:
+    sqlite_project.put(1, artifact=artifact)
+    sqlite_project.write("components", b"a file where the folder would be")
+    described = packaged(sqlite_project)
     assert described["Status"] == "FAILED"
     assert described["StatusMessage"].startswith("Invalid input: s3://")
