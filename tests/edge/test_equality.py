@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from PIL import Image
 from airflow_provider_lookoutvision import engine
 from airflow_provider_lookoutvision.edge import components as parts
 from airflow_provider_lookoutvision.edge.runner import Runner
+from airflow_provider_lookoutvision.engine import artifact, backbone, images, onnx_export
+from airflow_provider_lookoutvision.engine.detector import Detector
 from airflow_provider_lookoutvision.engine.mask_graph import interpolation_taps
 
 
@@ -68,6 +71,22 @@ def test_pixels_are_looked_at_as_a_png_of_them(
         assert abs(found.probability - wanted.probability) < 1e-5
         if wanted.class_mask is not None:
             np.testing.assert_array_equal(found.class_mask, wanted.class_mask)
+
+
+@pytest.mark.parametrize("size", [(1030, 777), (300, 4096), (4096, 1500)])
+def test_a_large_mask_is_the_same_in_each_pixel(
+    size: tuple[int, int], models: Callable[[str], Path], cache: Path
+) -> None:
+    model = dataclasses.replace(artifact.load(models("classes")), image_size=size)
+    graph = onnx_export.build(model, backbone.load_graph(cache))
+    session = backbone.create_session(graph)
+    [place] = [n for n, output in enumerate(session.get_outputs()) if output.name == "class_mask"]
+    large = held_out("classes")[1].resize(size)
+    wanted = Detector(model, cache).detect(encoded(large)).class_mask
+    pixels = images.decode(encoded(large), *model.working_size).pixels
+    np.testing.assert_array_equal(session.run(None, {"image": pixels})[place], wanted)
+    assert wanted is not None
+    assert wanted.any()
 
 
 @pytest.mark.parametrize(
