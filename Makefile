@@ -27,7 +27,7 @@ endef
 
 # A checkout is run from its own folder, and a run that is interrupted leaves no half-made target.
 .DELETE_ON_ERROR:
-.PHONY: all help demo examples test oldest lint docs bench constraints clean
+.PHONY: all help demo examples test oldest lint docs bench stubs constraints clean
 
 all: $(INSTALLED) help
 
@@ -65,8 +65,14 @@ constraints: $(INSTALLED) ## write both constraints anew, with the newest versio
 	$(COMPILE) --universal --all-extras --group dev --output-file constraints.txt pyproject.toml
 	$(COMPILE) --extra deferrable --group airflow-2 --output-file constraints-airflow-2.11.txt pyproject.toml
 
+# An old compiler, on purpose: what newer ones make refuses to run with a protobuf that is much newer than they are.
+stubs: ## the agent's messages in Python, from airflow_provider_lookoutvision/edge/edge_agent.proto
+	$(PYTHON) -m venv --clear .venv-stubs
+	.venv-stubs/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.62.3 'setuptools<81'
+	cd airflow_provider_lookoutvision/edge && ../../.venv-stubs/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. edge_agent.proto
+
 clean: ## remove the virtual environment, what was built, and the tools' caches
-	rm -rf $(VENV) $(OLDEST) .venv-boto3-* .venv-anomalib-* .venv-awscli-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OLDEST) .venv-boto3-* .venv-anomalib-* .venv-awscli-* .venv-stubs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -74,7 +80,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	    { echo "Python 3.11 or newer is needed, and $(PYTHON) is not: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	    { echo "$(PYTHON) can't make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	$(call install,$(PYTHON),$(VENV),constraints.txt,'.[server$(comma)engine$(comma)postgres$(comma)deferrable]' --group dev)
+	$(call install,$(PYTHON),$(VENV),constraints.txt,'.[server$(comma)engine$(comma)edge$(comma)postgres$(comma)deferrable]' --group dev)
 
 $(OLDEST_INSTALLED): pyproject.toml constraints-airflow-2.11.txt
 	@$(OLDEST_PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || \

@@ -1,7 +1,7 @@
-"""Package the newest model for an edge device, as soon as another DAG has trained it.
+"""Package the newest model for devices, as soon as another DAG has trained it.
 
-The package's own service doesn't package models yet: it answers ``NotImplementedException``, and
-``start_packaging_job`` fails at once. What comes after it is for a service that does.
+What comes of it is a component in S3, with an agent that detects anomalies on the device: docs/edge.md says
+how it gets there.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ with DAG(
             "Greengrass": {
                 "ComponentName": "MachinedParts",
                 "S3OutputLocation": {"Bucket": "{{ params.bucket }}", "Prefix": "components/"},
-                "TargetDevice": "jetson_xavier",
+                "TargetPlatform": {"Os": "LINUX", "Arch": "X86_64"},
             }
         },
         wait_for_completion=False,

@@ -9,21 +9,50 @@ Images are bytes, paths, or functions that return bytes, and are read one at a t
 `EngineError`s.
 """
 
-from airflow_provider_lookoutvision.engine.dataset import Label
-from airflow_provider_lookoutvision.engine.detector import Detection, Detector, load
-from airflow_provider_lookoutvision.engine.errors import (
-    Cancelled,
-    EngineError,
-    UnusableArtifact,
-    UnusableBackbone,
-    UnusableDataset,
-    UnusableImage,
-)
-from airflow_provider_lookoutvision.engine.evaluation import Evaluation, evaluate
-from airflow_provider_lookoutvision.engine.images import ImageSource
-from airflow_provider_lookoutvision.engine.masks import AnomalyClass
-from airflow_provider_lookoutvision.engine.model_selection import Hyperparameters, Trial
-from airflow_provider_lookoutvision.engine.training import TrainingReport, train
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_lookoutvision.engine.dataset import Label
+    from airflow_provider_lookoutvision.engine.detector import Detection, Detector, load
+    from airflow_provider_lookoutvision.engine.errors import (
+        Cancelled,
+        EngineError,
+        UnusableArtifact,
+        UnusableBackbone,
+        UnusableDataset,
+        UnusableImage,
+    )
+    from airflow_provider_lookoutvision.engine.evaluation import Evaluation, evaluate
+    from airflow_provider_lookoutvision.engine.images import ImageSource
+    from airflow_provider_lookoutvision.engine.masks import AnomalyClass
+    from airflow_provider_lookoutvision.engine.model_selection import Hyperparameters, Trial
+    from airflow_provider_lookoutvision.engine.onnx_export import Exported, export
+    from airflow_provider_lookoutvision.engine.training import TrainingReport, train
+
+# Imported when first used: a device that only decodes images has neither scikit-learn nor onnx.
+_MODULES = {
+    "AnomalyClass": "masks",
+    "Cancelled": "errors",
+    "Detection": "detector",
+    "Detector": "detector",
+    "EngineError": "errors",
+    "Evaluation": "evaluation",
+    "Exported": "onnx_export",
+    "Hyperparameters": "model_selection",
+    "ImageSource": "images",
+    "Label": "dataset",
+    "TrainingReport": "training",
+    "Trial": "model_selection",
+    "UnusableArtifact": "errors",
+    "UnusableBackbone": "errors",
+    "UnusableDataset": "errors",
+    "UnusableImage": "errors",
+    "evaluate": "evaluation",
+    "export": "onnx_export",
+    "load": "detector",
+    "train": "training",
+}
 
 __all__ = [
     "AnomalyClass",
@@ -32,6 +61,7 @@ __all__ = [
     "Detector",
     "EngineError",
     "Evaluation",
+    "Exported",
     "Hyperparameters",
     "ImageSource",
     "Label",
@@ -42,6 +72,13 @@ __all__ = [
     "UnusableDataset",
     "UnusableImage",
     "evaluate",
+    "export",
     "load",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -24,7 +24,7 @@ from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
 from airflow_provider_lookoutvision.engine.patch_head import any_class_logit
 
 # What is computed at once: rows of a mask; patches, which are all of them up to a side of 640.
-_BAND_ROWS, _BAND_PATCHES = 256, 8192
+BAND_ROWS, _BAND_PATCHES = 256, 8192
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Detector:
 
     def __init__(self, model: Model, cache: Path | None = None, threads: int | None = None) -> None:
         self._model = model
-        self._session = backbone.create_session(_detection_graph(model, backbone.load_graph(cache)), threads)
+        self._session = backbone.create_session(detection_graph(model, backbone.load_graph(cache)), threads)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     @property
@@ -145,8 +145,8 @@ def class_mask(logits: FloatArray, width: int, height: int) -> ClassMask:
     planes = [Image.fromarray(np.ascontiguousarray(logits[..., index])) for index in range(classes)]
     mask = np.empty((height, width), np.uint8)
     # In bands of rows, because the logits of a large mask with many classes would take gigabytes.
-    for top in range(0, height, _BAND_ROWS):
-        band = mask[top : top + _BAND_ROWS]
+    for top in range(0, height, BAND_ROWS):
+        band = mask[top : top + BAND_ROWS]
         box = (0, top * rows / height, columns, (top + len(band)) * rows / height)
         highest = np.zeros(band.shape, np.float32)
         band[:] = 0
@@ -158,7 +158,8 @@ def class_mask(logits: FloatArray, width: int, height: int) -> ClassMask:
     return mask
 
 
-def _detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
+def detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network, the memory bank and the patch head: an image in; distances, logits, the summary out."""
     builder = GraphBuilder()
     constant, node = builder.constant, builder.node
 

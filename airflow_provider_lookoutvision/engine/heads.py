@@ -17,7 +17,7 @@ from airflow_provider_lookoutvision.engine.patch_head import PatchHead
 from airflow_provider_lookoutvision.engine.targets import Targets
 
 # The mean of this fraction of the patches is a score of its own, for large defects.
-_LARGE_DEFECT_FRACTION = 0.1
+LARGE_DEFECT_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Heads:
         scores = [top_mean(distances)]
         if logits is not None:
             any_class = patch_head.any_class_logit(logits)
-            scores += [top_mean(any_class), top_mean(any_class, _LARGE_DEFECT_FRACTION, any_class.size)]
+            scores += [top_mean(any_class), top_mean(any_class, LARGE_DEFECT_FRACTION, any_class.size)]
             parts = zip(self.images, image_heads.split_summary(summary), strict=True)
             scores += [float(head.decision_function(part[None])[0]) for head, part in parts]
         return np.array(scores, np.float32)

@@ -24,9 +24,6 @@ class LookoutVisionStartModelPackagingJobOperator(AsyncOperationMixin, ClientTok
     A retry uses the same client token. A service may answer it with the failed job instead of starting it
     anew; then only a clear starts another job.
 
-    A service without packaging jobs, as this package's own is until it has them, refuses with
-    ``NotImplementedException``.
-
     :param project_name: the project.
     :param model_version: the version's number, or ``latest``.
     :param configuration: the API's ModelPackagingConfiguration, ``{"Greengrass": {...}}``.

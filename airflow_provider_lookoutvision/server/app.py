@@ -42,6 +42,7 @@ from airflow_provider_lookoutvision.server.datasets import operations as dataset
 from airflow_provider_lookoutvision.server.hosting import operations as hosting
 from airflow_provider_lookoutvision.server.hosting.fleet import Fleet
 from airflow_provider_lookoutvision.server.models import operations as models
+from airflow_provider_lookoutvision.server.packaging import operations as packaging
 from airflow_provider_lookoutvision.server.protocol import rest_json, sigv4
 from airflow_provider_lookoutvision.server.protocol.errors import (
     InternalServerException,
@@ -58,7 +59,7 @@ from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 
 # One room for each resource: an operation is the function of its name in one of them.
-ROOMS: tuple[ModuleType, ...] = (projects, datasets, models, hosting, tags)
+ROOMS: tuple[ModuleType, ...] = (projects, datasets, models, hosting, packaging, tags)
 
 HOUSEKEEPING_SECONDS = 600
 LARGE_BODIES = 256 << 20

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_lookoutvision import __version__
+from airflow_provider_lookoutvision.edge import command as edge_command
 from airflow_provider_lookoutvision.server import settings as settings_module
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 
@@ -52,6 +53,10 @@ def _parser() -> argparse.ArgumentParser:
         if setting.name not in _LISTENER_SETTINGS:
             _add_setting(worker, setting.name)
     worker.set_defaults(run=_run_worker)
+
+    agent = commands.add_parser("edge-agent", help="detect anomalies for the programs on a device, by gRPC")
+    edge_command.add_arguments(agent)
+    agent.set_defaults(run=edge_command.run)
 
     model_path = commands.add_parser("model-path", help="print the folder to put into AWS_DATA_PATH")
     model_path.set_defaults(run=_model_path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.access import visible
 from airflow_provider_lookoutvision.server.calls.call import Call, own
 from airflow_provider_lookoutvision.server.protocol.errors import (
@@ -15,7 +16,15 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
     ResourceType,
     ServiceQuotaExceededException,
 )
-from airflow_provider_lookoutvision.server.storage.schema import datasets, insert_new, lock, models, projects
+from airflow_provider_lookoutvision.server.storage.schema import (
+    components,
+    datasets,
+    insert_new,
+    lock,
+    models,
+    packaging_jobs,
+    projects,
+)
 
 _SHOWN = 5
 
@@ -80,7 +89,7 @@ def _listing(allowed_projects: tuple[str, ...]) -> sa.Select[Any]:
 
 
 def delete_project(call: Call, *, project_name: str) -> dict[str, Any]:
-    """Delete a project that has neither datasets nor models."""
+    """Delete a project that has neither datasets nor models; its packaging jobs go with it."""
     project = find_project(call, project_name, lock=True)
     types = (
         sa.select(datasets.c.type).where(datasets.c.project_id == project.id).order_by(datasets.c.type.desc())
@@ -96,6 +105,7 @@ def delete_project(call: Call, *, project_name: str) -> dict[str, Any]:
             resource_id=project_name,
             resource_type=ResourceType.PROJECT,
         )
+    _delete_packaging_jobs(call, project)
     call.connection.execute(projects.delete().where(projects.c.id == project.id))
     call.deleted(ResourceType.PROJECT, project_name)
     return {"ProjectArn": call.caller.arn(f"project/{project_name}")}
@@ -122,6 +132,17 @@ def dataset_metadata(dataset: sa.Row[Any]) -> dict[str, Any]:
         "Status": dataset.status,
         "StatusMessage": dataset.status_message,
     }
+
+
+def _delete_packaging_jobs(call: Call, project: sa.Row[Any]) -> None:
+    """Delete the packaging jobs; the components that they have made stay taken: devices may have them."""
+    columns = packaging_jobs.c
+    mine = columns.project_id == project.id
+    names = sa.select(sa.literal(f"{project.name}/") + columns.name).where(mine)
+    idempotency.mark_gone(call, ResourceType.MODEL_PACKAGE_JOB, names)
+    unmade = sa.select(columns.id).where(mine, columns.status != "SUCCEEDED")
+    call.connection.execute(components.delete().where(components.c.packaging_job_id.in_(unmade)))
+    call.connection.execute(packaging_jobs.delete().where(mine))
 
 
 def _no_project(project_name: str) -> ResourceNotFoundException:

@@ -59,6 +59,7 @@ class Settings:
     s3_endpoint_url: str = _setting("", "S3 endpoint; what the AWS configuration says when empty")
     import_workers: int = _setting(2, "datasets imported at the same time", int)
     training_workers: int = _setting(2, "models trained at the same time", int)
+    packaging_workers: int = _setting(1, "models packaged at the same time", int)
     worker: bool = _setting(True, "run a worker beside the API; without it, run `lookoutvision worker`", bool)
     requests_per_second: float | None = _setting(
         None, "requests a second per account, region and operation; no limit when empty", float
@@ -78,6 +79,7 @@ class Settings:
             ("max_projects", 0),
             ("import_workers", 1),
             ("training_workers", 1),
+            ("packaging_workers", 1),
             ("max_trainings", 0),
             ("max_inference_units", 1),
             ("queue_per_unit", 1),

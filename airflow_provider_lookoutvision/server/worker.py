@@ -24,6 +24,7 @@ from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.jobs.handler import JobHandler
 from airflow_provider_lookoutvision.server.jobs.queue import Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.models.trainer import Trainer
+from airflow_provider_lookoutvision.server.packaging.packager import Packager
 from airflow_provider_lookoutvision.server.settings import Settings, as_environ
 from airflow_provider_lookoutvision.server.signals import on_stop_signal
 from airflow_provider_lookoutvision.server.storage import buckets
@@ -49,11 +50,14 @@ class Worker:
         """Run jobs until ``stop``."""
         store, stopping = buckets.store(self._settings), self._stopping.is_set
         trainer = Trainer(self._database, store, self._settings, stopping)
-        with suppress(OSError, sa.exc.SQLAlchemyError):
-            trainer.delete_leftovers()
+        packager = Packager(self._database, store, self._settings, stopping)
+        for handler in (trainer, packager):
+            with suppress(OSError, sa.exc.SQLAlchemyError):
+                handler.delete_leftovers()
         handlers: list[tuple[int, JobHandler]] = [
             (self._settings.import_workers, Importer(self._database, store, self._settings, stopping)),
             (self._settings.training_workers, trainer),
+            (self._settings.packaging_workers, packager),
         ]
         threads = [
             threading.Thread(target=self._loop, args=(handler,), name=f"{handler.kinds[0]}-{number}")

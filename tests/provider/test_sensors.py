@@ -135,9 +135,9 @@ def test_fails_when_it_can_not_come(conn_id: str, sensor: Any, match: str) -> No
         (lambda conn_id: dataset_sensor(conn_id, "validation"), "ValidationException"),
         (
             lambda conn_id: LookoutVisionModelPackagingJobSensor(
-                task_id="wait", aws_conn_id=conn_id, project_name="p", job_name="j"
+                task_id="wait", aws_conn_id=conn_id, project_name="p", job_name="no name"
             ),
-            "NotImplementedException",
+            "ValidationException",
         ),
     ],
 )

@@ -142,6 +142,19 @@ def forget(
     )
 
 
+def mark_gone(call: Call, resource_type: ResourceType, resource_ids: sa.Select[Any]) -> None:
+    """Record that these resources went with another, so that a repeated request does not bring them back."""
+    columns = client_tokens.c
+    theirs = sa.and_(
+        own(client_tokens), columns.resource_type == resource_type, columns.resource_id.in_(resource_ids)
+    )
+    failed = client_tokens.delete().where(theirs, columns.state == TokenState.FAILED)
+    gone = client_tokens.update().where(theirs)
+    gone = gone.values(state=TokenState.GONE, expires_at=call.now + ACTIVE_MILLISECONDS)
+    call.connection.execute(failed, call.scope)
+    call.connection.execute(gone, call.scope)
+
+
 def purge(connection: sa.Connection, now: int) -> int:
     """Forget the tokens whose time is over; how many they were."""
     return connection.execute(client_tokens.delete().where(client_tokens.c.expires_at <= now)).rowcount

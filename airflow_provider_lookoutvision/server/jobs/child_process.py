@@ -106,12 +106,11 @@ def _run(module: str, folder: str) -> int:
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        main = importlib.import_module(module).main
+        return int(importlib.import_module(module).main(Path(folder), output))
     except ModuleNotFoundError as error:
         output.write(json.dumps({"fault": not_installed_message(error)}) + "\n")
         output.flush()
         return 1
-    return int(main(Path(folder), output))
 
 
 def _end_with_the_parent() -> None:

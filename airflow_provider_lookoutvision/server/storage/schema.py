@@ -147,6 +147,41 @@ model_tags = sa.Table(
     sa.Column("value", sa.String(256), nullable=False),
 )
 
+# A packaging of a model for a device. The model may be deleted while the job's row, which says what was made
+# of it, stays.
+packaging_jobs = sa.Table(
+    "packaging_jobs",
+    metadata,
+    sa.Column("id", Identity, primary_key=True, autoincrement=True),
+    sa.Column("project_id", sa.BigInteger, sa.ForeignKey("projects.id"), nullable=False),
+    sa.Column("name", text_by_bytes(64), nullable=False),
+    sa.Column("model_id", sa.BigInteger, nullable=False),
+    sa.Column("model_version", sa.Integer, nullable=False),
+    sa.Column("description", sa.String(256), nullable=True),
+    sa.Column("configuration", sa.JSON, nullable=False),
+    sa.Column("component_name", sa.String(128), nullable=False),
+    sa.Column("component_version", sa.String(64), nullable=False),
+    sa.Column("status", sa.String(20), nullable=False),
+    sa.Column("status_message", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("project_id", "name"),
+    sqlite_autoincrement=True,
+)
+
+# The names and versions of components that are taken in an account and region, for as long as a packaging may
+# still make one, and for good once it has: a device may have it.
+components = sa.Table(
+    "components",
+    metadata,
+    sa.Column("account_id", sa.String(12), primary_key=True),
+    sa.Column("region", sa.String(64), primary_key=True),
+    sa.Column("name", text_by_bytes(128), primary_key=True),
+    sa.Column("version", text_by_bytes(64), primary_key=True),
+    sa.Column("packaging_job_id", sa.BigInteger, nullable=False),
+    sa.Index(None, "packaging_job_id"),
+)
+
 # A job waits, or is its owner's until ``leased_until`` by the database's clock; when it is done its row goes.
 jobs = sa.Table(
     "jobs",

@@ -6,7 +6,6 @@ What waits does so in the task for the project ``left``, and deferred for ``righ
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +49,6 @@ ADDED = {
 }
 
 
-@task(trigger_rule="all_failed")
-def refused() -> None:
-    """Run when all instances of what is upstream have failed."""
-
-
 @task
 def report(place: str, results: dict[str, Any]) -> None:
     Path(place).write_text(json.dumps({name: list(of_each) for name, of_each in results.items()}))
@@ -92,16 +86,19 @@ with DAG(
     package = LookoutVisionStartModelPackagingJobOperator.partial(
         task_id="package",
         model_version="1",
-        configuration={"Greengrass": {"S3OutputLocation": {"Bucket": "reports"}, "ComponentName": "plates"}},
-        retries=2,
-        retry_delay=timedelta(seconds=1),
+        job_name="job",
+        configuration={
+            "Greengrass": {
+                "S3OutputLocation": {"Bucket": "reports", "Prefix": "{{ task.project_name }}/"},
+                "ComponentName": "{{ task.project_name }}",
+            }
+        },
+        waiter_delay=0.2,
     ).expand_kwargs(WAITS)
     package_sensor = LookoutVisionModelPackagingJobSensor.partial(
         task_id="wait_for_package",
         job_name="job",
         poke_interval=1,
-        retries=2,
-        retry_delay=timedelta(seconds=1),
     ).expand_kwargs(POKES)
     start = LookoutVisionStartModelOperator.partial(
         task_id="start_model", model_version="1", min_inference_units="1", waiter_delay=0.2
@@ -129,7 +126,7 @@ with DAG(
     ).expand(project_name=PROJECTS)
 
     manifest >> project >> dataset >> dataset_sensor >> entries >> model
-    model >> [package, package_sensor] >> refused() >> start
+    model >> package >> package_sensor >> start
     start >> model_sensor >> detect >> stop >> delete_dataset >> delete_model >> delete_project
     delete_project >> report(
         "{{ params.report }}",

@@ -1,0 +1,250 @@
+"""The job that packages a model: a child process makes the component, which is written to its bucket.
+
+The child alone loads the engine. It is killed when the job is lost, when the model is deleted or when the
+worker stops; one that dies is replaced once, and then the job fails with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from airflow_provider_lookoutvision.server.calls import idempotency
+from airflow_provider_lookoutvision.server.calls.access import arn
+from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess
+from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, JobHandler, ServiceFault
+from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
+from airflow_provider_lookoutvision.server.packaging import component
+from airflow_provider_lookoutvision.server.packaging.operations import (
+    PACKAGE_JOB,
+    RUNNING_MESSAGE,
+    SUCCEEDED_MESSAGE,
+    PackagingStatus,
+    component_key,
+    recipe_key,
+)
+from airflow_provider_lookoutvision.server.packaging.target import target
+from airflow_provider_lookoutvision.server.storage.buckets import Buckets, Location
+from airflow_provider_lookoutvision.server.storage.schema import (
+    components,
+    jobs,
+    model_artifacts,
+    models,
+    packaging_jobs,
+    projects,
+)
+
+log = logging.getLogger("lookoutvision")
+
+_PACKAGING_PROCESS = "airflow_provider_lookoutvision.server.packaging.packaging_process"
+_TASK, _ARTIFACT, _ARCHIVE, _MANIFEST = "task.json", "artifact.zip", "component.zip", "manifest.json"
+_POLL_SECONDS = 1.0
+_MAX_PROCESSES = 2
+
+
+class _ProcessDied(Exception):
+    """The child process ended without saying how; the message is the reason."""
+
+
+class _ProjectDeleted(Exception):
+    """There is nobody left to do the job for."""
+
+
+class Packager(JobHandler):
+    """Does packaging jobs."""
+
+    kinds: ClassVar[tuple[str, ...]] = (PACKAGE_JOB,)
+    noun: ClassVar[str] = "packaging"
+
+    def handle(self, job: Job, lease: Lease) -> None:
+        """Make a component of a model, and publish it."""
+        self.delete_leftovers()
+        try:
+            self._package(job, lease)
+        except _ProjectDeleted:
+            with lease.finish():
+                log.info("a packaging ends: its project has been deleted", extra={"job": job.id})
+        except OSError as error:
+            raise ServiceFault(f"the data directory can't be used: {error.strerror}") from error
+
+    def give_up(self, job: Job) -> None:
+        """End a job that was begun too often, and clear away what its workers have left."""
+        self.delete_leftovers()
+        super().give_up(job)
+
+    def delete_leftovers(self) -> None:
+        """Delete the folders that dead workers have left."""
+        folders = list(self._root.iterdir()) if self._root.is_dir() else []
+        with self.database.read() as connection:
+            rows = connection.execute(sa.select(jobs.c.id, jobs.c.attempts))
+            active = {f"{row.id}-{row.attempts}" for row in rows}
+        for path in folders:
+            if path.name not in active:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def fail(self, job: Job, message: str) -> None:
+        """Record why on the packaging job, and free the component's name and version."""
+        with Lease(self.database, job).finish() as connection:
+            _settle(connection, job.subject_id, PackagingStatus.FAILED, message)
+            mine = components.c.packaging_job_id == job.subject_id
+            connection.execute(components.delete().where(mine))
+            idempotency.mark_failed(connection, job.account_id, job.region, job.operation, job.token)
+
+    def _package(self, job: Job, lease: Lease) -> None:
+        with lease.hold() as connection:
+            packaging = self._find(connection, job)
+            model = _model(connection, packaging)
+            artifact = connection.execute(
+                sa.select(model_artifacts.c.content).where(model_artifacts.c.model_id == model.id)
+            ).scalar_one()
+            _settle(connection, packaging.id, PackagingStatus.RUNNING, RUNNING_MESSAGE)
+        greengrass = packaging.configuration["Greengrass"]
+        output = greengrass["S3OutputLocation"]
+        bucket, prefix = output["Bucket"], output.get("Prefix", "")
+        buckets = Buckets(self.store, job.allowed_buckets)
+        buckets.check(bucket)
+        names = (packaging.component_name, packaging.component_version)
+        archive_key = component_key(prefix, *names)
+        with self._working_folder(job) as folder:
+            manifest = self._make(job, lease, folder, _task(job, packaging, model), bytes(artifact))
+            archive = (folder / _ARCHIVE).read_bytes()
+        recipe = component.recipe(manifest, archive_uri=f"s3://{bucket}/{archive_key}")
+        files = {archive_key.removeprefix(prefix): archive, recipe_key(""): recipe}
+        files[component_key("", *names, "sha256")] = component.digests(files)
+        self._check(job, lease)
+        for name, content in files.items():
+            buckets.write(Location(bucket, f"{prefix}{name}"), content)
+        with lease.finish() as connection:
+            # Deleted in this very moment: what lies in the bucket is no component of any model.
+            _model(connection, self._find(connection, job))
+            _settle(connection, packaging.id, PackagingStatus.SUCCEEDED, SUCCEEDED_MESSAGE)
+
+    def _make(
+        self, job: Job, lease: Lease, folder: Path, task: dict[str, Any], artifact: bytes
+    ) -> dict[str, Any]:
+        """Have a child process do it, another one if it dies, and return the manifest."""
+        for number in range(1, _MAX_PROCESSES + 1):
+            work = folder / str(number)
+            work.mkdir()
+            (work / _TASK).write_text(json.dumps(task))
+            (work / _ARTIFACT).write_bytes(artifact)
+            try:
+                self._watch(job, lease, work)
+                (work / _ARCHIVE).rename(folder / _ARCHIVE)
+                manifest: dict[str, Any] = json.loads((work / _MANIFEST).read_text())
+            except _ProcessDied as death:
+                log.error(
+                    "a packaging process died",
+                    extra={"job": job.id, "process_number": number, "reason": str(death)},
+                )
+                shutil.rmtree(work)
+                if number == _MAX_PROCESSES:
+                    raise ServiceFault(
+                        f"the packaging process ended {number} times, the last time by {death}"
+                    ) from None
+            else:
+                return manifest
+        raise AssertionError("a packaging that neither ended nor died")
+
+    def _watch(self, job: Job, lease: Lease, work: Path) -> None:
+        """Run a child until it has ended, or until there is no use for what it makes."""
+        with ChildProcess(_PACKAGING_PROCESS, work, self.settings) as child:
+            over = False
+            while not over:
+                messages, over = child.messages(_POLL_SECONDS)
+                for message in messages:
+                    if "fault" in message:
+                        raise ServiceFault(message["fault"])
+                    if "packaged" in message:
+                        return
+                if self.stopping():
+                    raise WorkerStopping
+                # A database that fails for a moment costs no packaging: if it lasts, the lease runs out.
+                with suppress(sa.exc.DBAPIError):
+                    self._check(job, lease)
+            raise _ProcessDied(child.exit_reason())
+
+    def _check(self, job: Job, lease: Lease) -> None:
+        """See that the job is still this worker's, and that its model is still there."""
+        with lease.hold() as connection:
+            _model(connection, self._find(connection, job))
+
+    def _find(self, connection: sa.Connection, job: Job) -> sa.Row[Any]:
+        """The packaging job with its project's name.
+
+        :raises _ProjectDeleted: when it has gone with its project.
+        """
+        query = (
+            sa.select(packaging_jobs, projects.c.name.label("project_name"))
+            .join(projects, projects.c.id == packaging_jobs.c.project_id)
+            .where(packaging_jobs.c.id == job.subject_id)
+        )
+        found = connection.execute(query).one_or_none()
+        if found is None:
+            raise _ProjectDeleted
+        return found
+
+    @contextmanager
+    def _working_folder(self, job: Job) -> Iterator[Path]:
+        """A folder for this attempt, deleted after it."""
+        folder = self._root / f"{job.id}-{job.attempts}"
+        folder.mkdir(mode=0o700, parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _root(self) -> Path:
+        return self.settings.data_dir / "packaging"
+
+
+def _model(connection: sa.Connection, packaging: sa.Row[Any]) -> sa.Row[Any]:
+    model = connection.execute(models.select().where(models.c.id == packaging.model_id)).one_or_none()
+    if model is None:
+        raise InvalidInput(f"the model {packaging.model_version} was deleted before it was packaged")
+    return model
+
+
+def _settle(connection: sa.Connection, packaging_id: int, status: PackagingStatus, message: str) -> None:
+    connection.execute(
+        packaging_jobs.update()
+        .where(packaging_jobs.c.id == packaging_id)
+        .values(status=status, status_message=message, updated_at=time.time_ns() // 1_000_000)
+    )
+
+
+def _task(job: Job, packaging: sa.Row[Any], model: sa.Row[Any]) -> dict[str, Any]:
+    """What the manifest says that the child doesn't find out."""
+    greengrass = packaging.configuration["Greengrass"]
+    made_for = target(greengrass)
+    project = packaging.project_name
+    return {
+        "component": {
+            "name": packaging.component_name,
+            "version": packaging.component_version,
+            "description": greengrass.get("ComponentDescription"),
+            "tags": greengrass.get("Tags") or [],
+        },
+        "model": {
+            "arn": arn(job.region, job.account_id, f"model/{project}/{model.version}"),
+            "project": project,
+            "version": str(model.version),
+        },
+        "metrics": {"F1Score": model.f1, "Recall": model.recall, "Precision": model.precision},
+        "target": {
+            "os": "LINUX",
+            "arch": made_for.arch,
+            "accelerator": made_for.accelerator,
+            "device": made_for.device,
+            "compiler_options": dict(made_for.compiler_options),
+        },
+    }
