@@ -74,7 +74,7 @@ def run(backends: Backends, airflow: LocalAirflow, collection: Collection, out: 
 
 
 class _Progress:
-    """Tells of each task that has ended, and of the training how far it is."""
+    """Reports each task that has ended, and the progress of the training."""
 
     def __init__(self, backends: Backends, airflow: LocalAirflow, project: str) -> None:
         self._client, self._airflow, self._project = backends.client, airflow, project

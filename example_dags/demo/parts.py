@@ -81,7 +81,7 @@ def _scratch(surface: np.ndarray, holes: float, rng: np.random.Generator) -> np.
     points = [(float(x), float(y)) for x, y in line]
     bright, marked = Image.new("L", (SIZE, SIZE)), Image.new("L", (SIZE, SIZE))
     ImageDraw.Draw(bright).line(points, fill=255, width=5, joint="curve")
-    # Whoever marks a scratch by hand marks a little more than it.
+    # A scratch that is marked by hand is marked a little too wide.
     ImageDraw.Draw(marked).line(points, fill=255, width=11, joint="curve")
     on_part = surface > _GROUND
     depth = np.asarray(bright.filter(ImageFilter.GaussianBlur(0.8)), float) / 255

@@ -17,10 +17,10 @@ from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 
 @dataclass
 class Effect:
-    """What a call does to which resource, as the operation tells it, for its client token to remember.
+    """What a call does to which resource, as the operation reports it: stored with the client token.
 
     ``undoes`` names the operation whose tokens for the resource speak no longer, since what they did is over.
-    ``replaces`` is told to the operation: the ID of a resource that an earlier call with the same token began
+    ``replaces`` is an input of the operation: the ID of a resource that an earlier call with the same token began
     to make, and failed; this call may take its place.
     """
 
@@ -49,17 +49,17 @@ class Call:
     effect: Effect = field(default_factory=Effect)
 
     def created(self, resource_type: ResourceType, resource_id: str) -> None:
-        """Tell that this call made a resource."""
+        """Report that this call created a resource."""
         self._affected(resource_type, resource_id)
         self.effect.created = True
 
     def deleted(self, resource_type: ResourceType, resource_id: str) -> None:
-        """Tell that this call deleted a resource."""
+        """Report that this call deleted a resource."""
         self._affected(resource_type, resource_id)
         self.effect.deleted = True
 
     def changed(self, resource_type: ResourceType, resource_id: str, *, undoes: str | None = None) -> None:
-        """Tell that this call works on a resource that was there and stays."""
+        """Report that this call changed a resource that exists before and after it."""
         self._affected(resource_type, resource_id)
         self.effect.undoes = undoes
 

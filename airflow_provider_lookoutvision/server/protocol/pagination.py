@@ -41,7 +41,7 @@ class Page:
 def page(cipher: Cipher, query: Sequence[Any], next_token: str | None, max_results: int | None) -> Page:
     """Read the paging members of a list request.
 
-    :param query: whatever tells this query from another: operation, account, region, filters.
+    :param query: what distinguishes this query from others: operation, account, region, filters.
     :raises ValidationException: when the token isn't one that this query was given.
     """
     purpose = "page " + json.dumps(query)

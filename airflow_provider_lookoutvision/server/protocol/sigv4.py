@@ -4,7 +4,7 @@ Two steps, so that no body is read for a stranger. ``parse`` checks what the req
 tell, and returns a ``Claim``; the caller looks its key up, reads the body, and asks ``Claim.verify``. An
 unknown key can be refused before the body: ``claim.verify(None, b"")`` does the work of a comparison, and
 refuses. ``verify`` takes both steps at once. Whatever the input, the only exception is ``SignatureError``;
-its status is always 403, and its code tells the faults apart:
+its status is always 403, and its code says which fault it is:
 
 =================================== =====================================================================
 MissingAuthenticationTokenException not signed at all
@@ -28,7 +28,7 @@ signature, so the router must take the raw path, and no operation a name made of
 
 S3 differs, and so does what is scoped to it: the path is signed as it is sent, the hash of the body must be
 stated, and may be one of the names in ``S3_PAYLOADS`` instead, which say how the body is protected otherwise.
-Whoever serves S3 checks the body against what the claim states (``Claim.prove``), since it arrives in pieces.
+The S3 room checks the body against what the claim states (``Claim.prove``), since it arrives in pieces.
 
 Source: AWS IAM User Guide, "Create a signed AWS API request"; what it leaves open is as botocore signs.
 """

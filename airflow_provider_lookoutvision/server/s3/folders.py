@@ -1,6 +1,6 @@
 """The folders of a bucket, by descriptors: no key leads out of its bucket, and no symbolic link is followed.
 
-(A bucket itself may be a link, which whoever runs the service has put there.)
+(A bucket itself may be a link, which the operator of the service has put there.)
 """
 
 from __future__ import annotations

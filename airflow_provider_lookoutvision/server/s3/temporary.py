@@ -1,7 +1,7 @@
 """Files that aren't objects yet: in the folder of their bucket, under a name that S3 never shows.
 
 There, since only a file of the same file system takes an object's place in one step. A writer holds a lock on
-its file, so that what a killed one has left is told from what is being written.
+its file, so that the leftovers of a killed process are recognised.
 """
 
 from __future__ import annotations

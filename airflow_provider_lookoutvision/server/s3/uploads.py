@@ -2,7 +2,7 @@
 
 It holds ``upload.json``, which says what it becomes, and a file for each part, whose name says what is in it:
 its number, its ETag and its checksum. Completing one copies the parts into one file, which becomes the object
-as any does; whoever completes it again, because the answer was lost, gets the same answer.
+as any does; a repeated completion, after a lost answer, gets the same answer.
 """
 
 from __future__ import annotations

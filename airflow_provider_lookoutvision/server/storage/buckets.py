@@ -3,8 +3,8 @@
 ``s3://bucket/key`` is ``<data-dir>/buckets/<bucket>/<key>``, or an object of S3 at any endpoint. Who reads or
 writes does it through a ``Buckets`` that knows the caller's bucket patterns, in a request as in a job, so
 that the service's own credentials lend nobody anything. No key leaves its bucket: parts such as ``..`` are no
-names, and symbolic links inside a bucket aren't followed. (A bucket itself may be a link that whoever runs
-the service has put there.)
+names, and symbolic links inside a bucket aren't followed. (A bucket itself may be a link that the operator
+of the service has put there.)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _S3_CREDENTIAL_FAULTS = frozenset(
 class BucketError(Exception):
     """An object can't be read or written; the message says which and why.
 
-    ``input`` tells whose fault it is: true when the request must change (no such object, no right to it),
+    ``input`` says whose fault it is: true when the request must change (no such object, no right to it),
     false when the same request may succeed later.
     """
 

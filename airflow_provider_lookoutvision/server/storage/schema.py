@@ -92,7 +92,7 @@ dataset_entries = sa.Table(
     sa.Index(None, "dataset_id", "label", "id"),
 )
 
-# ``hosting`` counts the starts: whoever does something for one of them sees when it is over. The figures and
+# ``hosting`` counts the starts: work for one of them sees when it is over. The metrics and
 # ``evaluated_at`` are there once the model is trained, the units once it has been started.
 models = sa.Table(
     "models",
@@ -252,7 +252,7 @@ def _now_on_postgresql(*_: Any, **__: Any) -> str:
 def insert_new(connection: sa.Connection, table: sa.Table, **values: Any) -> bool:
     """Insert a row unless a unique constraint forbids it; whether it was inserted.
 
-    On PostgreSQL it waits for another transaction that is inserting the same row, and then tells its outcome.
+    On PostgreSQL it waits for another transaction that is inserting the same row, and then returns its outcome.
     """
     return connection.execute(_insert_new(connection.dialect.name, table), values).one_or_none() is not None
 
