@@ -20,7 +20,7 @@ class Effect:
     """What a call does to which resource, as the operation reports it: stored with the client token.
 
     ``undoes`` names the operation whose tokens for the resource speak no longer, since what they did is over.
-    ``replaces`` is an input of the operation: the ID of a resource that an earlier call with the same token began
+    ``replaces`` is an input: the ID of a resource that an earlier call with the same token began
     to make, and failed; this call may take its place.
     """
 

@@ -89,8 +89,8 @@ def perform(call: Call, operation: Operation, members: Mapping[str, Any], handle
     :raises ConflictException: when the token was used with other members, or refuses (see above).
     """
     if operation.token_keyword:
-        # Writes in one project take turns here, so that two never deadlock on its rows. The token's lock comes
-        # first: a request that waits for it holds no other.
+        # Writes in one project take turns here, so that they never deadlock on its rows. The token's lock is
+        # taken first: a request that waits for it holds no other.
         account = call.caller.account_id, call.caller.region
         token_lock = [(*account, call.operation, call.token)] if call.token is not None else []
         lock(call.connection, *token_lock, (*account, members["project_name"]))

@@ -1,6 +1,6 @@
 """The S3 of the folder buckets, as an ASGI application beside the API's.
 
-A request is signed for the service ``s3``, which distinguishes it from the API's. It goes through these steps:
+A request is signed for the service ``s3``, unlike one of the API. It goes through these steps:
 
 1. ``signatures``: what it says of its signer, whether the key exists and signed it;
 2. ``protocol``: which operation it is for, and what its members are;

@@ -1,7 +1,7 @@
 """Who signed a request of S3, and what it may do.
 
 Signature Version 4 is ``protocol.sigv4``'s, with S3's rules. Besides, a URL may be signed by Version 2, since
-that is how boto3 presigns for S3 in the older regions, us-east-1 among them, unless it is configured otherwise.
+that is how boto3 presigns for S3 in the older regions, us-east-1 among them, unless configured otherwise.
 
 A key may use the buckets that its patterns admit, and in them what its actions allow, by the names that IAM
 has for S3's: ``s3:GetObject``, ``s3:PutObject``, ``s3:ListBucket`` and so on. ``*`` allows all of them.

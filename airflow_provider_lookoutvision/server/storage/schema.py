@@ -252,7 +252,7 @@ def _now_on_postgresql(*_: Any, **__: Any) -> str:
 def insert_new(connection: sa.Connection, table: sa.Table, **values: Any) -> bool:
     """Insert a row unless a unique constraint forbids it; whether it was inserted.
 
-    On PostgreSQL it waits for another transaction that is inserting the same row, and then returns its outcome.
+    On PostgreSQL it waits for another transaction that is inserting the same row, and returns its outcome.
     """
     return connection.execute(_insert_new(connection.dialect.name, table), values).one_or_none() is not None
 
