@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import quote
@@ -38,6 +39,28 @@ def refusal(call: Any, **members: Any) -> tuple[str, int]:
         call(**members)
     error = caught.value.response
     return error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def md5(content: bytes) -> str:
+    """The ETag of an object of one part."""
+    return f'"{hashlib.md5(content).hexdigest()}"'
+
+
+def keys_of(s3: Any, bucket: str, **members: Any) -> list[str]:
+    """All keys of a bucket, in the order of the pages."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, **members)
+    return [each["Key"] for page in pages for each in page.get("Contents", [])]
+
+
+def refusal_and_message(call: Any, **members: Any) -> tuple[str, int, str]:
+    with pytest.raises(ClientError) as caught:
+        call(**members)
+    error = caught.value.response
+    return (
+        error["Error"]["Code"],
+        error["ResponseMetadata"]["HTTPStatusCode"],
+        error["Error"].get("Message", ""),
+    )
 
 
 class Signed:

@@ -13,34 +13,11 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
-from s3_clients import s3_client
+from s3_clients import keys_of, md5, refusal_and_message, s3_client
 from services import first_key_of
 
 from airflow_provider_lookoutvision.server.s3 import checksums
 from airflow_provider_lookoutvision.testing.service import Service
-
-
-def md5(content: bytes) -> str:
-    return f'"{hashlib.md5(content).hexdigest()}"'
-
-
-def keys_of(s3: Any, bucket: str, **members: Any) -> list[str]:
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, **members)
-    return [each["Key"] for page in pages for each in page.get("Contents", [])]
-
-
-def refusal(call: Any, **members: Any) -> tuple[str, int, str]:
-    with pytest.raises(ClientError) as caught:
-        call(**members)
-    error = caught.value.response
-    return (
-        error["Error"]["Code"],
-        error["ResponseMetadata"]["HTTPStatusCode"],
-        error["Error"].get("Message", ""),
-    )
-
 
 # -- files -------------------------------------------------------------------------------------------------
 
@@ -108,8 +85,11 @@ def test_what_is_no_object(s3: Any, bucket: str, folder: Path) -> None:
     assert keys_of(s3, bucket) == []
     assert s3.list_objects_v2(Bucket=bucket, Delimiter="/").get("CommonPrefixes") is None
     for key in ("empty", "link", "out/passwd", "pipe", "empty/", *(path.name for path in folder.glob(".*"))):
-        assert refusal(s3.get_object, Bucket=bucket, Key=key)[:2] == ("NoSuchKey", 404)
-    assert refusal(s3.put_object, Bucket=bucket, Key="out/passwd", Body=b"")[:2] == ("InvalidRequest", 400)
+        assert refusal_and_message(s3.get_object, Bucket=bucket, Key=key)[:2] == ("NoSuchKey", 404)
+    assert refusal_and_message(s3.put_object, Bucket=bucket, Key="out/passwd", Body=b"")[:2] == (
+        "InvalidRequest",
+        400,
+    )
     s3.put_object(Bucket=bucket, Key="link", Body=b"mine")
     assert (folder / "link").read_bytes() == b"mine"
     assert not (folder / "link").is_symlink()
@@ -124,7 +104,7 @@ def test_a_bucket_may_be_a_link(s3: Any, s3_service: Service, tmp_path: Path) ->
     s3.put_object(Bucket=name, Key="a/k", Body=b"x")
     assert (tmp_path / "elsewhere" / "a" / "k").read_bytes() == b"x"
     s3.delete_object(Bucket=name, Key="a/k")
-    assert refusal(s3.delete_bucket, Bucket=name)[0] == "AccessDenied"
+    assert refusal_and_message(s3.delete_bucket, Bucket=name)[0] == "AccessDenied"
 
 
 # -- buckets -----------------------------------------------------------------------------------------------
@@ -133,130 +113,23 @@ def test_a_bucket_may_be_a_link(s3: Any, s3_service: Service, tmp_path: Path) ->
 def test_deleting_a_bucket_deletes_no_file(s3: Any, bucket: str, folder: Path) -> None:
     (folder / "a" / "b").mkdir(parents=True)
     (folder / "a" / "pipe").symlink_to("nowhere")
-    assert refusal(s3.delete_bucket, Bucket=bucket)[:2] == ("BucketNotEmpty", 409)
+    assert refusal_and_message(s3.delete_bucket, Bucket=bucket)[:2] == ("BucketNotEmpty", 409)
     (folder / "a" / "pipe").unlink()
     upload = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
     s3.upload_part(Bucket=bucket, Key="k", UploadId=upload, PartNumber=1, Body=b"x")
     s3.delete_bucket(Bucket=bucket)
     assert not folder.exists()
-    assert refusal(s3.head_bucket, Bucket=bucket)[:2] == ("404", 404)
+    assert refusal_and_message(s3.head_bucket, Bucket=bucket)[:2] == ("404", 404)
 
 
 def test_a_bucket_elsewhere(bucket: str, s3_service: Service) -> None:
     s3 = s3_client(s3_service.endpoint_url, first_key_of(s3_service), region="eu-west-1")
     assert s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] == "eu-west-1"
     where = {"CreateBucketConfiguration": {"LocationConstraint": "eu-west-1"}}
-    assert refusal(s3.create_bucket, Bucket=bucket, **where)[:2] == ("BucketAlreadyOwnedByYou", 409)
-
-
-# -- keys --------------------------------------------------------------------------------------------------
-
-
-def test_folder_markers(s3: Any, bucket: str, folder: Path) -> None:
-    s3.put_object(Bucket=bucket, Key="a/b/", Body=b"", ContentType="application/x-directory")
-    assert (folder / "a" / "b").is_dir()
-    assert s3.head_object(Bucket=bucket, Key="a/b/")["ContentType"] == "application/x-directory"
-    assert s3.get_object(Bucket=bucket, Key="a/b/")["Body"].read() == b""
-    s3.put_object(Bucket=bucket, Key="a/b/c", Body=b"x")
-    assert keys_of(s3, bucket) == ["a/b/", "a/b/c"]
-    s3.delete_object(Bucket=bucket, Key="a/b/c")
-    assert keys_of(s3, bucket) == ["a/b/"]
-    assert s3.list_objects_v2(Bucket=bucket, Delimiter="/")["CommonPrefixes"] == [{"Prefix": "a/"}]
-    s3.delete_object(Bucket=bucket, Key="a/b/")
-    assert list(folder.iterdir()) == []
-    s3.put_object(Bucket=bucket, Key="a/", Body=b"")
-    s3.put_object(Bucket=bucket, Key="a/k", Body=b"x")
-    s3.delete_object(Bucket=bucket, Key="a/")
-    assert keys_of(s3, bucket) == ["a/k"]
-    code, status, message = refusal(s3.put_object, Bucket=bucket, Key="b/", Body=b"x")
-    assert (code, status) == ("InvalidRequest", 400)
-    assert "must be empty" in message
-
-
-@pytest.mark.parametrize(
-    ("key", "code"),
-    [
-        ("a//b", "InvalidArgument"),
-        ("/a", "InvalidArgument"),
-        ("a/./b", "InvalidArgument"),
-        ("a/../b", "InvalidArgument"),
-        ("..", "InvalidArgument"),
-        ("a\0b", "InvalidArgument"),
-        ("a//", "InvalidArgument"),
-        (".s3-0123456789abcdef0123456789abcdef", "InvalidArgument"),
-        ("n" * 256, "KeyTooLongError"),
-        ("/".join(["n" * 200] * 6), "KeyTooLongError"),
-    ],
-)
-def test_keys_that_no_folder_can_hold(s3: Any, bucket: str, folder: Path, key: str, code: str) -> None:
-    assert refusal(s3.put_object, Bucket=bucket, Key=key, Body=b"x")[:2] == (code, 400)
-    assert refusal(s3.create_multipart_upload, Bucket=bucket, Key=key)[0] == code
-    assert refusal(s3.get_object, Bucket=bucket, Key=key)[:2] == ("NoSuchKey", 404)
-    s3.delete_object(Bucket=bucket, Key=key)
-    assert list(folder.iterdir()) == []
-
-
-def test_an_object_is_no_folder_too(s3: Any, bucket: str) -> None:
-    s3.put_object(Bucket=bucket, Key="a", Body=b"x")
-    code, _, message = refusal(s3.put_object, Bucket=bucket, Key="a/b", Body=b"x")
-    assert (code, message) == (
-        "InvalidRequest",
-        "The buckets of this service are folders: 'a' is an object, and can't be a folder too",
+    assert refusal_and_message(s3.create_bucket, Bucket=bucket, **where)[:2] == (
+        "BucketAlreadyOwnedByYou",
+        409,
     )
-    assert refusal(s3.put_object, Bucket=bucket, Key="a/", Body=b"")[0] == "InvalidRequest"
-    s3.delete_object(Bucket=bucket, Key="a")
-    s3.put_object(Bucket=bucket, Key="a/b", Body=b"x")
-    assert refusal(s3.put_object, Bucket=bucket, Key="a", Body=b"x")[0] == "InvalidRequest"
-    s3.delete_object(Bucket=bucket, Key="a/b")
-    s3.put_object(Bucket=bucket, Key="a", Body=b"x")
-
-
-PARTS = st.text(
-    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40
-).filter(lambda part: part not in {".", ".."})
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(parts=st.lists(PARTS, min_size=1, max_size=4), is_marker=st.booleans())
-def test_any_key(s3: Any, bucket: str, parts: list[str], is_marker: bool) -> None:
-    key = "/".join(parts) + ("/" if is_marker else "")
-    assume(len(key.encode()) <= 1024 and all(len(part.encode()) <= 255 for part in parts))
-    content = b"" if is_marker else key.encode()
-    s3.put_object(Bucket=bucket, Key=key, Body=content)
-    assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == content
-    assert keys_of(s3, bucket) == [key]
-    assert keys_of(s3, bucket, Prefix=key) == [key]
-    s3.copy_object(Bucket=bucket, Key=f"copy/{key}", CopySource={"Bucket": bucket, "Key": key})
-    if key.isprintable():
-        s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key}, {"Key": f"copy/{key}"}]})
-    else:  # XML has no control characters
-        s3.delete_object(Bucket=bucket, Key=key)
-        s3.delete_object(Bucket=bucket, Key=f"copy/{key}")
-    assert keys_of(s3, bucket) == []
-
-
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    names=st.sets(st.text("ab-./0ä", min_size=1, max_size=6), max_size=12), after=st.text("ab/-", max_size=3)
-)
-def test_the_order_of_keys(s3: Any, bucket: str, folder: Path, names: set[str], after: str) -> None:
-    kept = []
-    for name in sorted(names):
-        try:
-            s3.put_object(Bucket=bucket, Key=name, Body=b"")
-            kept.append(name)
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in {"InvalidArgument", "InvalidRequest"}:
-                raise
-    kept.sort(key=str.encode)
-    assert keys_of(s3, bucket) == kept
-    assert keys_of(s3, bucket, PaginationConfig={"PageSize": 2}) == kept
-    assert keys_of(s3, bucket, StartAfter=after) == [key for key in kept if key.encode() > after.encode()]
-    for prefix in {name[:2] for name in names}:
-        assert keys_of(s3, bucket, Prefix=prefix) == [key for key in kept if key.startswith(prefix)]
-    for key in kept:
-        s3.delete_object(Bucket=bucket, Key=key)
-    assert list(folder.iterdir()) == []
 
 
 # -- what is sent and kept ---------------------------------------------------------------------------------
@@ -271,13 +144,18 @@ def test_checksums(s3: Any, bucket: str, algorithm: str) -> None:
     assert s3.put_object(Bucket=bucket, Key="k", Body=content, **{name: value})[name] == value
     assert s3.head_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")[name] == value
     wrong = checksums.encoded(b"\0" * checksums.SIZES[algorithm])
-    assert refusal(s3.put_object, Bucket=bucket, Key="new", Body=content, **{name: wrong})[:2] == (
+    assert refusal_and_message(s3.put_object, Bucket=bucket, Key="new", Body=content, **{name: wrong})[
+        :2
+    ] == (
         "BadDigest",
         400,
     )
     assert keys_of(s3, bucket) == ["k"]
     short = checksums.encoded(b"\0")
-    assert refusal(s3.put_object, Bucket=bucket, Key="k", Body=b"", **{name: short})[0] == "InvalidRequest"
+    assert (
+        refusal_and_message(s3.put_object, Bucket=bucket, Key="k", Body=b"", **{name: short})[0]
+        == "InvalidRequest"
+    )
 
 
 @pytest.mark.parametrize(
@@ -307,7 +185,7 @@ def test_what_is_kept_with_an_object(s3: Any, bucket: str) -> None:
     head = s3.head_object(Bucket=bucket, Key="copy")
     assert {name: head[name] for name in kept} == kept
     large = {"m": "x" * 2048}
-    assert refusal(s3.put_object, Bucket=bucket, Key="k", Body=b"", Metadata=large)[:2] == (
+    assert refusal_and_message(s3.put_object, Bucket=bucket, Key="k", Body=b"", Metadata=large)[:2] == (
         "MetadataTooLarge",
         400,
     )
@@ -321,15 +199,20 @@ def test_what_this_s3_has_not(s3: Any, bucket: str) -> None:
         {"Tagging": "a=b"},
         {"ChecksumAlgorithm": "XXHASH64", "ChecksumXXHASH64": "AAAAAAAAAAA="},
     ):
-        code, status, message = refusal(s3.put_object, Bucket=bucket, Key="k", Body=b"", **members)
+        code, status, message = refusal_and_message(
+            s3.put_object, Bucket=bucket, Key="k", Body=b"", **members
+        )
         assert (code, status) == ("NotImplemented", 501), message
     s3.put_object(Bucket=bucket, Key="k", Body=b"", ACL="bucket-owner-full-control", StorageClass="STANDARD")
-    code, status, message = refusal(s3.get_bucket_policy, Bucket=bucket)
+    code, status, message = refusal_and_message(s3.get_bucket_policy, Bucket=bucket)
     assert (code, status) == ("NotImplemented", 501)
     assert message.startswith("GetBucketPolicy is not served")
-    assert refusal(s3.get_object, Bucket=bucket, Key="k", VersionId="v")[:2] == ("NoSuchVersion", 404)
+    assert refusal_and_message(s3.get_object, Bucket=bucket, Key="k", VersionId="v")[:2] == (
+        "NoSuchVersion",
+        404,
+    )
     owner = {"ExpectedBucketOwner": "999999999999"}
-    assert refusal(s3.get_object, Bucket=bucket, Key="k", **owner)[:2] == ("AccessDenied", 403)
+    assert refusal_and_message(s3.get_object, Bucket=bucket, Key="k", **owner)[:2] == ("AccessDenied", 403)
     s3.get_object(Bucket=bucket, Key="k", ExpectedBucketOwner="123456789012")
     assert s3.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == []
 
