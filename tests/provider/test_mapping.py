@@ -43,6 +43,7 @@ class Mapped:
 
     run_id: str
     instances: list[tuple[str, str, int, str, int]]  # operator, task, map index, state, try
+    kept: dict[tuple[str, int], dict[str, Any]]  # from Airflow 3.3 on, by task and map index
     results: dict[str, list[Any]]
     log: str
     exchanges: list[Exchange]
@@ -103,8 +104,9 @@ def mapped(s3: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapped
             names = "operator, task_id, map_index, state, try_number"
             instances = list(database.execute(f"SELECT {names} FROM task_instance"))
             ((run_id,),) = database.execute("SELECT run_id FROM dag_run")
+            kept = _kept(database)
         results = json.loads((home / "report.json").read_text())
-        yield Mapped(run_id, instances, results, log, list(proxy.exchanges), service)
+        yield Mapped(run_id, instances, kept, results, log, list(proxy.exchanges), service)
 
 
 def _dags_test(home: Path, dag_id: str, connection: dict[str, Any], **conf: str) -> str:
@@ -193,7 +195,7 @@ def test_each_instance_works_on_what_it_was_given(mapped: Mapped) -> None:
 def test_each_instance_has_a_token_of_its_own_that_another_try_would_have_too(mapped: Mapped) -> None:
     sent = [exchange.client_token for exchange in mapped.exchanges if exchange.client_token]
     derived = {
-        _token(mapped.run_id, task, map_index, *purpose)
+        _token(mapped, task, map_index, *purpose)
         for task, count, *purpose in (
             ("create_project", 2),
             ("create_dataset", 4),
@@ -212,10 +214,10 @@ def test_each_instance_has_a_token_of_its_own_that_another_try_would_have_too(ma
     assert Counter(sent) == dict.fromkeys(derived, 1)
 
 
-def _token(run_id: str, task_id: str, map_index: int, *purpose: str) -> str:
+def _token(mapped: Mapped, task_id: str, map_index: int, *purpose: str) -> str:
     ti = SimpleNamespace(
         dag_id="mapping",
-        run_id=run_id,
+        run_id=mapped.run_id,
         task_id=task_id,
         map_index=map_index,
         try_number=2,
@@ -223,4 +225,18 @@ def _token(run_id: str, task_id: str, map_index: int, *purpose: str) -> str:
         task=SimpleNamespace(retries=2),
     )
     context: Any = {"ti": ti}
+    if kept := mapped.kept.get((task_id, map_index)):
+        context["task_state_store"] = kept
     return client_token(context, *purpose)
+
+
+def _kept(database: sqlite3.Connection) -> dict[tuple[str, int], dict[str, Any]]:
+    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    if "task_state_store" not in tables:
+        return {}
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for task_id, map_index, key, value in database.execute(
+        "SELECT task_id, map_index, key, value FROM task_state_store"
+    ):
+        found.setdefault((task_id, map_index), {})[key] = json.loads(value)
+    return found
