@@ -72,7 +72,7 @@ def test_every_bad_image_and_mask_among_many_is_named(sqlite_project: ModelProje
         "normal-6.jpg": (b"", "the file is neither a JPEG nor a PNG"),
         "masks/scratched-0.jpg": (
             encoded(unknown, "PNG"),
-            "the mask holds #010203, which is no class's colour",
+            "the mask has #010203, which is no class's colour",
         ),
         "masks/scratched-1.jpg": (encoded(unknown, "JPEG"), "the mask is not a PNG"),
         "masks/scratched-2.jpg": (encoded(Image.new("RGB", (65, 64)), "PNG"), "the mask has 65 x 64 pixels"),
