@@ -6,7 +6,7 @@
     evaluation = evaluate(detector, images, labels, masks)  # on held-out images
 
 Images are bytes, paths, or functions that return bytes, and are read one at a time. All errors are
-`EngineError`s.
+subclasses of ``EngineError``.
 """
 
 from importlib import import_module
