@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 # Airflow then fails the try. (Its message: "the task instance's state attribute is queued".)
 _FIRST_SECONDS = 5.0
 
+_cancelling: set[asyncio.Task[None]] = set()  # an event loop keeps weak references to its tasks only
+
 
 class LookoutVisionWaiterTrigger(BaseTrigger):
     """Wait until a waiter of the API model is satisfied.
@@ -104,14 +106,22 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the work, if that is wanted. Airflow calls this when a user acts on the task."""
+        if self._fields["cancellation"]:
+            # A busy triggerer may cancel the trigger, and so this method, once more while it runs: the work
+            # must be cancelled all the same.
+            cancelling = asyncio.create_task(self._cancel())
+            _cancelling.add(cancelling)
+            cancelling.add_done_callback(_cancelling.discard)
+            await asyncio.shield(cancelling)
+
+    async def _cancel(self) -> None:
         from asgiref.sync import sync_to_async
 
-        if self._fields["cancellation"]:
-            hook = self._hook()
-            # The triggerer reads connections in one thread, which mustn't wait for the service.
-            with suppress(Exception):  # the call below logs it
-                await sync_to_async(lambda: hook.conn)()
-            await asyncio.to_thread(cancel, hook, log, *self._fields["cancellation"])
+        hook = self._hook()
+        # The triggerer reads connections in one thread, which mustn't wait for the service.
+        with suppress(Exception):  # the call below logs it
+            await sync_to_async(lambda: hook.conn)()
+        await asyncio.to_thread(cancel, hook, log, *self._fields["cancellation"])
 
     @property
     def _connection(self) -> dict[str, Any]:

@@ -144,6 +144,25 @@ def test_a_killed_trigger_cancels_what_it_was_given(
     assert f"DeleteModel of p/{model['ModelVersion']} failed: " in caplog.text
 
 
+def test_a_killed_trigger_cancels_though_it_is_cancelled_again(
+    service: Service, conn_id: str, model: dict[str, str]
+) -> None:
+    cancels = trigger(conn_id, "ModelTrained", model, cancellation=("DeleteModel", model))
+
+    async def run() -> None:
+        killed = asyncio.create_task(cancels.on_kill())
+        await asyncio.sleep(0)
+        killed.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await killed
+        await asyncio.gather(*triggers._cancelling)
+
+    asyncio.run(run())
+    client = client_of(service)
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.describe_model(**model)
+
+
 def test_a_resource_that_is_gone_after_the_wait_fails_the_task(conn_id: str) -> None:
     stops = LookoutVisionStopModelOperator(
         task_id="stop", project_name="p", model_version="1", aws_conn_id=conn_id
