@@ -94,7 +94,7 @@ def test_the_event_returns_what_the_operator_needs(conn_id: str) -> None:
             {"ProjectName": "p", "JobName": "j"},
             "error",
             False,
-            "NotImplemented",
+            "ResourceNotFoundException",
         ),
         ("DatasetCreated", {**DATASET, "ProjectName": "none"}, "error", False, "ResourceNotFoundException"),
         (
