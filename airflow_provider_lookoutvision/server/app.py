@@ -62,6 +62,7 @@ from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 ROOMS: tuple[ModuleType, ...] = (projects, datasets, models, hosting, packaging, tags)
 
 HOUSEKEEPING_SECONDS = 600
+_SQLITE_READERS = 2
 LARGE_BODIES = 256 << 20
 
 log = logging.getLogger("lookoutvision")
@@ -118,7 +119,10 @@ class Service:
         self._wake_worker = wake_worker
         self._protocol = rest_json.load()
         self._throttle = Throttle(settings.requests_per_second)
-        self._threads = anyio.CapacityLimiter(settings.threads)
+        self._writers = anyio.CapacityLimiter(settings.threads)
+        # Threads of one interpreter get in each other's way, and a read of SQLite waits for nothing: few are
+        # faster. They are reads' own, since writers wait for each other.
+        self._readers = anyio.CapacityLimiter(_SQLITE_READERS) if database.is_sqlite else self._writers
         self._fleet = Fleet(settings, database)
         self._request_bodies = RequestBodies(LARGE_BODIES)
         self._s3 = S3(settings, database, cipher)
@@ -203,12 +207,13 @@ class Service:
         length = _length(request, operation)
         if length > SMALL:
             # No large body is read for a stranger.
-            await anyio.to_thread.run_sync(self._find_key, claim, limiter=self._threads)
+            await anyio.to_thread.run_sync(self._find_key, claim, limiter=self._readers)
         async with self._request_bodies.read(request, length) as body:
             if len(body) > operation.body_limit:
                 raise _too_large(operation)
             answer = await anyio.to_thread.run_sync(
-                partial(self._perform, claim, route, query, dict(headers), body, entry), limiter=self._threads
+                partial(self._perform, claim, route, query, dict(headers), body, entry),
+                limiter=self._readers if _reads(operation) else self._writers,
             )
             if isinstance(answer, Inference):
                 answer = operation.write(await self._fleet.detect(answer))
@@ -248,8 +253,7 @@ class Service:
         """Run an operation in one transaction."""
         token = members.get(operation.token_keyword or "")
         members = {name: value for name, value in members.items() if name != operation.token_keyword}
-        reads = operation.method == "GET" or operation.takes_image
-        with self._database.read() if reads else self._database.write() as connection:
+        with self._database.read() if _reads(operation) else self._database.write() as connection:
             self._keys.confirm(connection, caller.key.access_key_id)
             now = time.time_ns() // 1_000_000
             call = Call(operation.name, token, caller, connection, self._settings, self._cipher, now)
@@ -301,6 +305,10 @@ def _verify(claim: sigv4.Claim, credential: sigv4.Credential | None, body: bytes
         return claim.verify(credential, body)
     except sigv4.SignatureError as error:
         raise SignatureException(error.code, error.message, error.status) from None
+
+
+def _reads(operation: rest_json.Operation) -> bool:
+    return operation.method == "GET" or operation.takes_image
 
 
 def _length(request: Request, operation: rest_json.Operation) -> int:

@@ -65,7 +65,7 @@ class Settings:
         None, "requests a second per account, region and operation; no limit when empty", float
     )
     queue_per_unit: int = _setting(16, "DetectAnomalies requests that may wait for an inference unit", int)
-    threads: int = _setting(16, "requests answered at the same time", int)
+    threads: int = _setting(16, "requests answered at the same time; on SQLite at most 2 of them read", int)
     shutdown_seconds: int = _setting(30, "how long a stopping server waits for requests under way", int)
     log_level: str = _setting("info", "debug, info, warning or error")
 
