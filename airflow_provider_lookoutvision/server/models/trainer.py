@@ -13,8 +13,8 @@ import logging
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,8 +23,9 @@ import sqlalchemy as sa
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.access import arn
 from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess
-from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, JobHandler, ServiceFault
+from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, ServiceFault
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
+from airflow_provider_lookoutvision.server.jobs.working_folders import WorkingFolderHandler
 from airflow_provider_lookoutvision.server.models import evaluation
 from airflow_provider_lookoutvision.server.models.operations import (
     TRAIN_JOB,
@@ -36,7 +37,6 @@ from airflow_provider_lookoutvision.server.models.operations import (
 from airflow_provider_lookoutvision.server.models.training_set import Example, TrainingSet, training_set
 from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location
 from airflow_provider_lookoutvision.server.storage.schema import (
-    jobs,
     model_artifacts,
     models,
     projects,
@@ -55,7 +55,7 @@ class _ProcessDied(Exception):
     """The child process ended without a result; the message is the reason."""
 
 
-class Trainer(JobHandler):
+class Trainer(WorkingFolderHandler):
     """Runs training jobs."""
 
     kinds: ClassVar[tuple[str, ...]] = (TRAIN_JOB,)
@@ -69,28 +69,13 @@ class Trainer(JobHandler):
         except OSError as error:
             raise ServiceFault(f"the data directory can't be used: {error.strerror}") from error
 
-    def give_up(self, job: Job) -> None:
-        """End a job that was started too often, and delete what its workers have left."""
-        self.delete_leftovers()
-        super().give_up(job)
-
-    def delete_leftovers(self) -> None:
-        """Delete the folders that dead workers have left."""
-        folders = list(self._root.iterdir()) if self._root.is_dir() else []
-        with self.database.read() as connection:
-            rows = connection.execute(sa.select(jobs.c.id, jobs.c.attempts))
-            active = {f"{row.id}-{row.attempts}" for row in rows}
-        for path in folders:
-            if path.name not in active:
-                shutil.rmtree(path, ignore_errors=True)
-
     def _train(self, job: Job, lease: Lease) -> None:
         model, train, test = self._read(job, lease)
         buckets = Buckets(self.store, job.allowed_buckets)
         buckets.check(model.output_bucket)
         limits = self.settings.max_segmentation_train_images, self.settings.max_segmentation_test_images
         chosen = training_set(train, test, max_with_masks=limits)
-        with self._working_folder(job) as folder:
+        with self.working_folder(job) as folder:
             outcome = self._run_training(job, lease, folder, chosen)
             ended = time.time_ns() // 1_000_000
             name, version = model.project_name, model.version
@@ -196,20 +181,6 @@ class Trainer(JobHandler):
                         _update_model(connection, job.subject_id, status_message=progress)
                         reported = progress
             raise _ProcessDied(child.exit_reason())
-
-    @contextmanager
-    def _working_folder(self, job: Job) -> Iterator[Path]:
-        """A folder for this attempt, deleted after it."""
-        folder = self._root / f"{job.id}-{job.attempts}"
-        folder.mkdir(mode=0o700, parents=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    @property
-    def _root(self) -> Path:
-        return self.settings.data_dir / "training"
 
     def fail(self, job: Job, message: str) -> None:
         """Write the failure to the model."""

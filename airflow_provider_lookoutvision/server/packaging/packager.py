@@ -10,8 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,8 +19,9 @@ import sqlalchemy as sa
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.access import arn
 from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess
-from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, JobHandler, ServiceFault
+from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, ServiceFault
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
+from airflow_provider_lookoutvision.server.jobs.working_folders import WorkingFolderHandler
 from airflow_provider_lookoutvision.server.packaging import component
 from airflow_provider_lookoutvision.server.packaging.operations import (
     PACKAGE_JOB,
@@ -35,7 +35,6 @@ from airflow_provider_lookoutvision.server.packaging.target import target
 from airflow_provider_lookoutvision.server.storage.buckets import Buckets, Location
 from airflow_provider_lookoutvision.server.storage.schema import (
     components,
-    jobs,
     model_artifacts,
     models,
     packaging_jobs,
@@ -58,7 +57,7 @@ class _ProjectDeleted(Exception):
     """There is nobody left to do the job for."""
 
 
-class Packager(JobHandler):
+class Packager(WorkingFolderHandler):
     """Does packaging jobs."""
 
     kinds: ClassVar[tuple[str, ...]] = (PACKAGE_JOB,)
@@ -74,21 +73,6 @@ class Packager(JobHandler):
                 log.info("a packaging ends: its project has been deleted", extra={"job": job.id})
         except OSError as error:
             raise ServiceFault(f"the data directory can't be used: {error.strerror}") from error
-
-    def give_up(self, job: Job) -> None:
-        """End a job that was begun too often, and clear away what its workers have left."""
-        self.delete_leftovers()
-        super().give_up(job)
-
-    def delete_leftovers(self) -> None:
-        """Delete the folders that dead workers have left."""
-        folders = list(self._root.iterdir()) if self._root.is_dir() else []
-        with self.database.read() as connection:
-            rows = connection.execute(sa.select(jobs.c.id, jobs.c.attempts))
-            active = {f"{row.id}-{row.attempts}" for row in rows}
-        for path in folders:
-            if path.name not in active:
-                shutil.rmtree(path, ignore_errors=True)
 
     def fail(self, job: Job, message: str) -> None:
         """Record why on the packaging job, and free the component's name and version."""
@@ -113,7 +97,7 @@ class Packager(JobHandler):
         buckets.check(bucket)
         names = (packaging.component_name, packaging.component_version)
         archive_key = component_key(prefix, *names)
-        with self._working_folder(job) as folder:
+        with self.working_folder(job) as folder:
             manifest = self._make(job, lease, folder, _task(job, packaging, model), bytes(artifact))
             archive = (folder / _ARCHIVE).read_bytes()
         recipe = component.recipe(manifest, archive_uri=f"s3://{bucket}/{archive_key}")
@@ -191,20 +175,6 @@ class Packager(JobHandler):
         if found is None:
             raise _ProjectDeleted
         return found
-
-    @contextmanager
-    def _working_folder(self, job: Job) -> Iterator[Path]:
-        """A folder for this attempt, deleted after it."""
-        folder = self._root / f"{job.id}-{job.attempts}"
-        folder.mkdir(mode=0o700, parents=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    @property
-    def _root(self) -> Path:
-        return self.settings.data_dir / "packaging"
 
 
 def _model(connection: sa.Connection, packaging: sa.Row[Any]) -> sa.Row[Any]:

@@ -328,7 +328,7 @@ class S3:
             )
             headers |= {"Content-Type": "application/xml", "Content-Length": str(len(body))}
         if "expect" in request.headers and not entry.reads_body:
-            # Who waited to be told to send a body won't now, and the next request is not that body.
+            # The client waits for 100 Continue before it sends its body: after an error it sends none.
             headers["Connection"] = "close"
         await respond(send, entry, headers, b"" if request.method == "HEAD" else body)
 
