@@ -84,8 +84,9 @@ def test_mapped_tasks_and_one_that_is_killed(run_mapped: tuple[Run, LossyProxy],
 
     assert run.xcom("collect") == [12, 12, 0]
     assert [run.task("detect", index).try_number for index in range(3)] == [2, 1, 1]
-    detections = sum(map(detecting, proxy.exchanges))
-    assert detections <= 12 + 4 + 12  # eight of the first twelve were saved when it was killed
+    statuses = [exchange.status for exchange in proxy.exchanges if detecting(exchange)]
+    # Eight of the first twelve were saved when it was killed. What a busy service refuses is sent again.
+    assert statuses.count(200) <= 12 + 4 + 12, statuses
     for index, folder in enumerate(("mapped-a/", "mapped-b/")):
         summary = run.xcom("detect", map_index=index)
         spotted = [f"s3://images/{folder}{number:02}.png" for number in (0, 3, 6, 9)]

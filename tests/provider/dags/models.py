@@ -78,7 +78,7 @@ with dag_of("detect_mapped"):
 
     def die_in_the_middle(context: Any) -> None:
         """Kill the first try of the first mapped task when it has saved its second part."""
-        batch.PART_RESULTS = 4
+        batch.PART_RESULTS, batch.PART_SECONDS = 4, 3600.0
         save = batch.Checkpoint.save
 
         def save_and_die(self: Any, results: Any) -> None:
