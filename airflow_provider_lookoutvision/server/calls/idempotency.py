@@ -1,8 +1,10 @@
 """ClientToken: one effect, one answer, one transaction.
 
-A token belongs to an account, a region and an operation. Its row holds a digest of the request and the
-answer's bytes, and is committed with the effect or not at all, so that the question "did it happen?" always
-has the answer that the same request gives. How long a token speaks, by what its call did:
+A token belongs to an account, a region and an operation; that of a start or a stop also to the model, as the
+call names it, since clients use one constant token for the starts and stops of all their models. Its row
+holds a digest of the request and the answer's bytes, and is committed with the effect or not at all, so that
+the question "did it happen?" always has the answer that the same request gives. How long a token speaks, by
+what its call did:
 
 =========== ========================================= ====================================================
 state       what the call did                         until
@@ -15,9 +17,9 @@ SUPERSEDED  deleted a resource, created again since   8 hours after the creation
 FAILED      began work that failed later              it is used again: then it begins the work anew
 =========== ========================================= ====================================================
 
-The token of a start is forgotten when the model is stopped, and that of a stop when it is started again, or
-when the same token starts another model: clients use one constant token for both, day after day, and with
-``latest`` for one model after another.
+The token of a start is forgotten when the model is stopped, and that of a stop when it is started again:
+the same token serves day after day. So it does with ``latest``, for one model after another: a start with a
+token and ``latest`` begins anew what that token does with ``latest``, whichever model that was.
 
 GONE and SUPERSEDED refuse, so that a delayed duplicate neither brings a deleted resource back nor deletes
 its successor.
@@ -52,6 +54,9 @@ class TokenState(StrEnum):
     FAILED = "FAILED"
 
 
+# Their tokens belong to one model.
+_OF_ONE_MODEL = frozenset({"StartModel", "StopModel"})
+
 _columns = client_tokens.c
 
 
@@ -60,6 +65,7 @@ _TOKEN = sa.and_(
     own(client_tokens),
     _columns.operation == sa.bindparam("of_operation"),
     _columns.token == sa.bindparam("of_token"),
+    _columns.scope == sa.bindparam("of_scope"),
 )
 _RESOURCE = sa.and_(
     own(client_tokens),
@@ -96,10 +102,11 @@ def perform(call: Call, operation: Operation, members: Mapping[str, Any], handle
         lock(call.connection, *token_lock, (*account, members["project_name"]))
     if call.token is None:
         answer = operation.write(handler(call, **members))
-        _update_other_tokens(call)
+        _update_other_tokens(call, "")
         return answer
     digest = _digest(members)
-    token = {**call.scope, "of_operation": call.operation, "of_token": call.token}
+    scope = f"{members['project_name']}/{members['model_version']}" if call.operation in _OF_ONE_MODEL else ""
+    token = {**call.scope, "of_operation": call.operation, "of_token": call.token, "of_scope": scope}
     if known := call.connection.execute(_FIND, token).one_or_none():
         expired = known.expires_at is not None and known.expires_at <= call.now
         call.effect.replaces = known.resource_id if known.state == TokenState.FAILED else None
@@ -107,8 +114,8 @@ def perform(call: Call, operation: Operation, members: Mapping[str, Any], handle
             return _repeat(known, digest)
         call.connection.execute(_DELETE, token)
     answer = operation.write(handler(call, **members))
-    _update_other_tokens(call)
-    _store(call, digest, answer)
+    _update_other_tokens(call, scope)
+    _store(call, scope, digest, answer)
     return answer
 
 
@@ -130,15 +137,18 @@ def forget(
     region: str,
     operation: str,
     resource_id: str,
-    token: str | None = None,
+    token: tuple[str | None, str] = (None, ""),
 ) -> None:
-    """Forget the tokens of an operation on a resource, and this one on any: what they did is over."""
-    over = _columns.resource_id == resource_id
+    """Forget the tokens of an operation on a resource: what they did is over.
+
+    :param token: a token and its scope, to be forgotten whatever resource it was used for.
+    """
+    same = sa.and_(_columns.token == token[0], _columns.scope == token[1])
     connection.execute(
         client_tokens.delete()
         .where(_columns.account_id == account_id, _columns.region == region)
         .where(_columns.operation == operation)
-        .where(over if token is None else sa.or_(over, _columns.token == token))
+        .where(sa.or_(_columns.resource_id == resource_id, same))
     )
 
 
@@ -190,12 +200,12 @@ def _repeat(known: sa.Row[Any], digest: str) -> bytes:
     raise ConflictException(refusal, resource_id=known.resource_id, resource_type=resource_type)
 
 
-def _update_other_tokens(call: Call) -> None:
+def _update_other_tokens(call: Call, scope: str) -> None:
     """Give the other tokens of the call's resource the states that follow from its effect."""
     effect = call.effect
     if effect.undoes:
         who = call.caller.account_id, call.caller.region
-        forget(call.connection, *who, effect.undoes, effect.resource_id, call.token)
+        forget(call.connection, *who, effect.undoes, effect.resource_id, (call.token, scope))
     resource = {**call.scope, "of_type": effect.resource_type, "of_resource": effect.resource_id}
     until = {"until": call.now + ACTIVE_MILLISECONDS}
     if effect.created:
@@ -205,7 +215,7 @@ def _update_other_tokens(call: Call) -> None:
         call.connection.execute(_DELETE_FAILED, resource)
 
 
-def _store(call: Call, digest: str, answer: bytes) -> None:
+def _store(call: Call, scope: str, digest: str, answer: bytes) -> None:
     effect = call.effect
     if effect.resource_type is None:
         raise TypeError(f"{call.operation} takes a client token, but did not report its effect on a resource")
@@ -217,6 +227,7 @@ def _store(call: Call, digest: str, answer: bytes) -> None:
         "region": call.caller.region,
         "operation": call.operation,
         "token": call.token,
+        "scope": scope,
         "request_digest": digest,
         "answer": answer,
         "state": state,

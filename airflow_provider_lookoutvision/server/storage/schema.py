@@ -203,6 +203,7 @@ jobs = sa.Table(
     sqlite_autoincrement=True,
 )
 
+# ``scope`` is the model that the call named, where a token belongs to one; else it is empty.
 client_tokens = sa.Table(
     "client_tokens",
     metadata,
@@ -210,6 +211,7 @@ client_tokens = sa.Table(
     sa.Column("region", sa.String(64), primary_key=True),
     sa.Column("operation", sa.String(64), primary_key=True),
     sa.Column("token", text_by_bytes(64), primary_key=True),
+    sa.Column("scope", text_by_bytes(512), primary_key=True, server_default=sa.text("''")),
     sa.Column("request_digest", sa.String(64), nullable=False),
     sa.Column("answer", sa.LargeBinary, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),

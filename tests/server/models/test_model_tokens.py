@@ -129,6 +129,54 @@ def test_one_token_for_every_start_and_stop(project: ModelProject, classifier: M
             assert project.describe("latest")["Status"] == "TRAINED"
 
 
+@pytest.mark.parametrize("other", ["2", "q"], ids=["of the same project", "of another project"])
+def test_one_token_for_two_models_at_a_time(
+    other: str, project: ModelProject, classifier: ModelProject, training_service: TrainingService
+) -> None:
+    first, second = (project, "1"), (project, "2")
+    if other == "q":
+        second = training_service.new_project(project.account, name="q"), "1"
+    for where, version in (first, second):
+        where.put(int(version), artifact=classifier.artifact())
+    for _ in range(2):
+        for where, version in (first, second):
+            assert where.start(version, ClientToken="RunOnce") == "STARTING_HOSTING"
+    for _ in range(2):
+        assert project.stop("1", ClientToken="RunOnce") == "STOPPING_HOSTING"
+        assert project.ended("1", "STOPPING_HOSTING")["Status"] == "TRAINED"
+    # Neither what is done to the one nor its repetition touches the other.
+    assert second[0].describe(second[1])["Status"] in {"STARTING_HOSTING", "HOSTED"}
+    assert second[0].start(second[1], ClientToken="RunOnce") == "STARTING_HOSTING"
+    assert (starts_of(project), starts_of(second[0], int(second[1]))) == (1, 1)
+    second[0].stopped(second[1], ClientToken="RunOnce")
+
+
+def test_a_repetition_is_known_after_its_token_was_used_for_another_model(
+    project: ModelProject, classifier: ModelProject
+) -> None:
+    for version in (1, 2):
+        project.put(version, artifact=classifier.artifact())
+    for version in ("1", "2"):
+        project.start(version, ClientToken="t")
+        project.stopped(version, ClientToken="t")
+    # Both have been stopped: were the tokens forgotten, this would be a conflict with the state.
+    for version in ("1", "2"):
+        assert project.stop(version, ClientToken="t") == "STOPPING_HOSTING"
+        assert project.describe(version)["Status"] == "TRAINED"
+        assert starts_of(project, int(version)) == 1
+
+
+def test_the_token_of_the_latest_model_is_known_when_there_is_a_newer_one(
+    project: ModelProject, classifier: ModelProject
+) -> None:
+    project.put(1, artifact=classifier.artifact())
+    project.start("latest", ClientToken="t")
+    project.put(2, artifact=classifier.artifact())
+    assert project.start("latest", ClientToken="t") == "STARTING_HOSTING"
+    assert (project.describe("2")["Status"], starts_of(project, 1)) == ("TRAINED", 1)
+    project.stopped("1")
+
+
 def test_a_start_with_other_units_is_another_request(project: ModelProject, classifier: ModelProject) -> None:
     project.put(1, artifact=classifier.artifact())
     project.start(ClientToken="t")

@@ -157,3 +157,36 @@ def test_what_the_first_version_kept_is_kept(empty: Database, tmp_path: Path) ->
         assert stored.secret == "secret"
         assert access.Caller(stored.key, "eu-central-1").sees("p")
         assert connection.execute(sa.text("SELECT name FROM projects")).scalars().all() == ["p"]
+
+
+def test_tokens_of_before_they_had_a_scope(empty: Database) -> None:
+    migrate(empty, "upgrade", "0004")
+    columns = (
+        "account_id, region, operation, token, request_digest, answer, state, resource_type, resource_id,"
+        " created_at"
+    )
+    stored = [("CreateModel", "CREATED", 7), ("StartModel", "DONE", 8), ("StopModel", "DONE", 9)]
+    with empty.write() as connection:
+        for operation, state, created_at in stored:
+            connection.execute(
+                sa.text(
+                    f"INSERT INTO client_tokens ({columns})"
+                    " VALUES ('1', 'r', :operation, 't', 'd', :answer, :state, 'MODEL', 'p/1', :created_at)"
+                ),
+                {"operation": operation, "state": state, "answer": b"{}", "created_at": created_at},
+            )
+    empty.upgrade()
+    table = schema.client_tokens
+    with empty.write() as connection:
+        rows = connection.execute(sa.select(table.c.operation, table.c.scope).order_by(table.c.created_at))
+        assert [tuple(row) for row in rows] == [
+            ("CreateModel", ""),
+            ("StartModel", "p/1"),
+            ("StopModel", "p/1"),
+        ]
+        start = connection.execute(table.select().where(table.c.operation == "StartModel")).one()
+        connection.execute(table.insert().values({**start._mapping, "scope": "p/2", "created_at": 10}))
+    migrate(empty, "downgrade", "0004")
+    with empty.read() as connection:
+        kept = connection.execute(sa.text("SELECT operation, created_at FROM client_tokens ORDER BY 1"))
+        assert [tuple(row) for row in kept] == [("CreateModel", 7), ("StartModel", 10), ("StopModel", 9)]
