@@ -4,10 +4,10 @@ A request goes through these steps, and may end at each with an error of its own
 
 1. ``sigv4``: what it says of its signer, before a byte of its body is read;
 2. ``protocol``: which operation it is for, and so how large its body may be;
-3. ``access``: whether the key exists and signed exactly this; what the key may do;
-4. ``throttle``: whether there have been too many;
+3. ``access``: whether the key exists and signed exactly this;
+4. ``dispatch``: whether there have been too many;
 5. ``protocol``: what the members are, and whether they keep the model's constraints;
-6. ``idempotency`` and the room of the operation, in one transaction;
+6. ``dispatch``: what the key may do; the client token and the room of the operation, in one transaction;
 7. ``protocol``: the answer.
 
 Steps 3 to 7 run in a thread, since databases and disks make them wait.
@@ -23,8 +23,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from types import ModuleType
-from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -34,19 +32,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from airflow_provider_lookoutvision.server import projects, tags
 from airflow_provider_lookoutvision.server.calls import access, idempotency
-from airflow_provider_lookoutvision.server.calls.call import Call, Inference, OperationHandler
-from airflow_provider_lookoutvision.server.calls.throttling import Throttle
-from airflow_provider_lookoutvision.server.datasets import operations as datasets
-from airflow_provider_lookoutvision.server.hosting import operations as hosting
-from airflow_provider_lookoutvision.server.hosting.fleet import Fleet
-from airflow_provider_lookoutvision.server.models import operations as models
-from airflow_provider_lookoutvision.server.packaging import operations as packaging
+from airflow_provider_lookoutvision.server.calls.call import Inference
+from airflow_provider_lookoutvision.server.dispatch import Dispatcher
 from airflow_provider_lookoutvision.server.protocol import rest_json, sigv4
 from airflow_provider_lookoutvision.server.protocol.errors import (
     InternalServerException,
-    NotImplementedException,
     RequestEntityTooLargeException,
     ServiceError,
     SignatureException,
@@ -58,22 +49,10 @@ from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 
-# One room for each resource: an operation is the function of its name in one of them.
-ROOMS: tuple[ModuleType, ...] = (projects, datasets, models, hosting, packaging, tags)
-
 HOUSEKEEPING_SECONDS = 600
-_SQLITE_READERS = 2
 LARGE_BODIES = 256 << 20
 
 log = logging.getLogger("lookoutvision")
-
-
-def handler(operation: rest_json.Operation) -> OperationHandler | None:
-    """The function that does an operation, or None while there is none."""
-    for room in ROOMS:
-        if function := getattr(room, operation.function_name, None):
-            return function  # type: ignore[no-any-return]
-    return None
 
 
 def create_app(
@@ -114,16 +93,8 @@ class Service:
     ) -> None:
         self._settings = settings
         self._database = database
-        self._cipher = cipher
-        self._keys = access.KeyCache(database, cipher)
-        self._wake_worker = wake_worker
-        self._protocol = rest_json.load()
-        self._throttle = Throttle(settings.requests_per_second)
-        self._writers = anyio.CapacityLimiter(settings.threads)
-        # Threads of one interpreter get in each other's way, and a read of SQLite waits for nothing: few are
-        # faster. They are reads' own, since writers wait for each other.
-        self._readers = anyio.CapacityLimiter(_SQLITE_READERS) if database.is_sqlite else self._writers
-        self._fleet = Fleet(settings, database)
+        self._dispatcher = Dispatcher(settings, database, cipher, wake_worker)
+        self._protocol = self._dispatcher.protocol
         self._request_bodies = RequestBodies(LARGE_BODIES)
         self._s3 = S3(settings, database, cipher)
 
@@ -131,7 +102,7 @@ class Service:
     async def lifespan(self, _app: Router) -> AsyncIterator[None]:
         """Run the housekeeping, and host models, while the application runs."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._fleet.run)
+            tasks.start_soon(self._dispatcher.fleet.run)
             tasks.start_soon(self._keep_house)
             yield
             tasks.cancel_scope.cancel()
@@ -207,16 +178,13 @@ class Service:
         length = _length(request, operation)
         if length > SMALL:
             # No large body is read for a stranger.
-            await anyio.to_thread.run_sync(self._find_key, claim, limiter=self._readers)
+            await anyio.to_thread.run_sync(self._find_key, claim, limiter=self._dispatcher.readers)
         async with self._request_bodies.read(request, length) as body:
             if len(body) > operation.body_limit:
                 raise _too_large(operation)
-            answer = await anyio.to_thread.run_sync(
-                partial(self._perform, claim, route, query, dict(headers), body, entry),
-                limiter=self._readers if _reads(operation) else self._writers,
+            answer = await self._dispatcher.perform_in_thread(
+                operation, partial(self._perform, claim, route, query, dict(headers), body, entry)
             )
-            if isinstance(answer, Inference):
-                answer = operation.write(await self._fleet.detect(answer))
         return Response(answer, operation.status, media_type="application/json")
 
     def _perform(
@@ -231,47 +199,20 @@ class Service:
         operation = route.operation
         caller = self._authenticate(claim, body)
         entry.account_id, entry.region = caller.account_id, caller.region
-        self._throttle.admit(caller, operation.name)
+        self._dispatcher.admit(caller, operation)
         members = operation.read(route.labels, query, headers, body)
         entry.project = members.get("project_name")
-        caller.authorize(operation.name, members.get("project_name"), members.get("model_version"))
-        do = handler(operation)
-        if do is None:
-            raise NotImplementedException(f"{operation.name} is not part of this version of the service yet")
         try:
-            return self._run(operation, do, caller, members)
+            return self._dispatcher.perform(caller, operation, members)
         except access.StaleKey:
             return self._perform(claim, route, query, headers, body, entry)
-
-    def _run(
-        self,
-        operation: rest_json.Operation,
-        do: OperationHandler,
-        caller: access.Caller,
-        members: Mapping[str, Any],
-    ) -> bytes | Inference:
-        """Run an operation in one transaction."""
-        token = members.get(operation.token_keyword or "")
-        members = {name: value for name, value in members.items() if name != operation.token_keyword}
-        with self._database.read() if _reads(operation) else self._database.write() as connection:
-            self._keys.confirm(connection, caller.key.access_key_id)
-            now = time.time_ns() // 1_000_000
-            call = Call(operation.name, token, caller, connection, self._settings, self._cipher, now)
-            if operation.takes_image:
-                return do(call, **members)  # type: ignore[return-value]
-            answer = idempotency.perform(call, operation, members, do)
-        if call.effect.queued_work:
-            self._wake_worker()
-        if call.effect.changed_hosting:
-            self._fleet.wake()
-        return answer
 
     def _authenticate(self, claim: sigv4.Claim, body: bytes) -> access.Caller:
         stored = self._find_key(claim)
         return access.Caller(stored.key, _verify(claim, sigv4.Credential(stored.secret), body).region)
 
     def _find_key(self, claim: sigv4.Claim) -> access.StoredKey:
-        stored = self._keys.find(claim.access_key_id)
+        stored = self._dispatcher.keys.find(claim.access_key_id)
         if stored is None:
             _verify(claim, None, b"")  # takes as long as for a key that is there, and refuses
             raise AssertionError("an unknown key was verified")
@@ -305,10 +246,6 @@ def _verify(claim: sigv4.Claim, credential: sigv4.Credential | None, body: bytes
         return claim.verify(credential, body)
     except sigv4.SignatureError as error:
         raise SignatureException(error.code, error.message, error.status) from None
-
-
-def _reads(operation: rest_json.Operation) -> bool:
-    return operation.method == "GET" or operation.takes_image
 
 
 def _length(request: Request, operation: rest_json.Operation) -> int:

@@ -6,7 +6,7 @@ import pytest
 from model_requests import OPERATIONS, Case, minimal
 from signed_http import SignedHttpClient
 
-from airflow_provider_lookoutvision.server import app
+from airflow_provider_lookoutvision.server import dispatch
 from airflow_provider_lookoutvision.server.protocol import rest_json
 
 pytestmark = pytest.mark.one_database
@@ -30,4 +30,4 @@ def test_is_routed(name: str, slash: str, signed_http: SignedHttpClient, logged)
 
 def test_there_is_a_function_for_each() -> None:
     operations = rest_json.load().operations
-    assert [name for name, operation in operations.items() if app.handler(operation) is None] == []
+    assert [name for name, operation in operations.items() if dispatch.handler(operation) is None] == []

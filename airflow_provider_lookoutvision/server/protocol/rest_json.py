@@ -77,6 +77,11 @@ class Operation:
         """Whether the body is an image, as it is."""
         return self._payload is not None
 
+    @property
+    def reads(self) -> bool:
+        """Whether it changes nothing."""
+        return self.method == "GET" or self.takes_image
+
     @cached_property
     def body_limit(self) -> int:
         """The most bytes that a body of this operation can need."""
@@ -109,10 +114,23 @@ class Operation:
         for name, value in _query_pairs(query):
             parameters.setdefault(name, []).append(value)
         document = self._read_document(body)
+        return self.read_members(
+            {
+                member.name: self._find(member, labels, parameters, headers, body, document)
+                for member in self.members
+            }
+        )
+
+    def read_members(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """The same of members that came otherwise than by a request of the API, as JSON has them, by name.
+
+        :raises SerializationException: as ``read``.
+        :raises ValidationException: as ``read``.
+        """
         problems: list[str] = []
         values = {}
         for member in self.members:
-            value = self._find(member, labels, parameters, headers, body, document)
+            value = found.get(member.name)
             if value is not None:
                 values[member.keyword] = member.read(value, member.name, problems)
             elif member.required:
