@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+import msgspec
 from botocore import xform_name
 from botocore.model import OperationModel, ServiceModel, Shape
 
@@ -143,7 +144,7 @@ class Operation:
 
     def write(self, result: Mapping[str, Any]) -> bytes:
         """The body that answers with ``result``, a dict in the shape of the operation's output."""
-        return json.dumps(self._write_output(result), separators=(",", ":"), allow_nan=False).encode()
+        return msgspec.json.encode(self._write_output(result))
 
     def _read_document(self, body: bytes) -> dict[str, Any]:
         if self._payload or not body or not any(member.location is None for member in self.members):

@@ -47,7 +47,7 @@ class Database:
         self.is_sqlite = backend == "sqlite"
         if self.is_sqlite and address.database in {None, "", ":memory:"}:
             raise SettingsError("database_url names a database in memory; it must be a file: sqlite:////path")
-        # pysqlite's own transactions begin late and never IMMEDIATE: SQLAlchemy's events begin them instead.
+        # pysqlite's own transactions begin late and never IMMEDIATE: ``read`` and ``write`` begin them instead.
         arguments = {"isolation_level": None, "check_same_thread": False} if self.is_sqlite else {}
         try:
             self.engine = sa.create_engine(
@@ -62,12 +62,10 @@ class Database:
                 f"database_url names {address.drivername}, but {error.name} is not installed: "
                 "pip install 'airflow-provider-lookoutvision[postgres]'"
             ) from None
-        self._writing = self.engine.execution_options(writes=True)
         # Writers of one process queue here, first come first served; SQLite's own waiting polls.
         self._writer: Any = threading.Lock() if self.is_sqlite else nullcontext()
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
-            sa.event.listen(self.engine, "begin", _begin_sqlite)
         else:
             sa.event.listen(self.engine, "connect", _prepare_postgresql)
 
@@ -75,12 +73,16 @@ class Database:
     def read(self) -> Iterator[sa.Connection]:
         """A transaction that reads."""
         with self.engine.begin() as connection:
+            if self.is_sqlite:  # which takes no lock, and so can't fail: SQLAlchemy's way would only cost time
+                connection.connection.cursor().execute("BEGIN")
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction that writes; committed, and durable, when the block ends."""
-        with self._writer, self._writing.begin() as connection:
+        with self._writer, self.engine.begin() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
     def upgrade(self) -> None:
@@ -127,10 +129,3 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
         # Else the locks of a machine that dies in a transaction stay for hours, until TCP notices.
         cursor.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MILLISECONDS}")
     connection.commit()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    if connection.get_execution_options().get("writes"):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:  # which takes no lock, and so can't fail: SQLAlchemy's way would only cost time
-        connection.connection.cursor().execute("BEGIN")
