@@ -41,11 +41,17 @@ class Storage:
         *,
         allow: Sequence[str] = EVERYTHING,
         project: Sequence[str] = EVERYTHING,
+        bucket: Sequence[str] | None = EVERYTHING,
     ) -> Key:
-        """Make an access key, as ``lookoutvision keys create`` does."""
+        """Make an access key, as ``lookoutvision keys create`` does; for all buckets, unlike that."""
         with self.database.write() as connection:
             key, secret = access.create_key(
-                connection, self.cipher, account_id=account, allowed_actions=allow, allowed_projects=project
+                connection,
+                self.cipher,
+                account_id=account,
+                allowed_actions=allow,
+                allowed_projects=project,
+                allowed_buckets=bucket,
             )
         return Key(key.access_key_id, secret, account)
 

@@ -85,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
         "--bucket",
         action="append",
         metavar="NAME",
-        help="a pattern of bucket names that the key may use, as 'images-*'; may be repeated (default: all)",
+        help="a pattern of bucket names that the key may use, as 'images-*'; may be repeated (default: "
+        "'<account>-*' and '*-<account>'; all in the default account)",
     )
     create.add_argument(
         "--json", action="store_true", help="print AccessKeyId and SecretAccessKey as JSON, and nothing else"
@@ -160,7 +161,7 @@ def _create_key(flags: argparse.Namespace) -> int:
                 account_id=flags.account,
                 allowed_actions=flags.allow or EVERYTHING,
                 allowed_projects=flags.project or EVERYTHING,
-                allowed_buckets=flags.bucket or EVERYTHING,
+                allowed_buckets=flags.bucket,
             )
         except access.InvalidKey as error:
             return _fail(str(error))

@@ -35,7 +35,7 @@ _FIND_TO_LOCK = _FIND.with_for_update()
 def create_project(call: Call, *, project_name: str) -> dict[str, Any]:
     """Make an empty project; names are unique in an account and region."""
     if call.settings.max_projects is not None:
-        lock(call.connection, ("projects", call.caller.account_id, call.caller.region))
+        lock(call.connection, ("projects", call.caller.account_id))
     created = insert_new(
         call.connection,
         projects,
@@ -165,13 +165,15 @@ def _check_quota(call: Call, project_name: str) -> None:
     most = call.settings.max_projects
     if most is None:
         return
+    # Of all regions: a caller may name any, and would have as many projects in each.
+    of_account = projects.c.account_id == call.caller.account_id
     count = call.connection.execute(
-        sa.select(sa.func.count()).select_from(projects).where(own(projects)), call.scope
+        sa.select(sa.func.count()).select_from(projects).where(of_account)
     ).scalar_one()
     if count > most:
         raise ServiceQuotaExceededException(
-            f"This account has {most} projects in {call.caller.region}, as many as the service's setting "
-            "max_projects allows: delete one, or raise the setting",
+            f"This account has {most} projects, as many as the service's setting max_projects allows in all "
+            "regions together: delete one, or raise the setting",
             quota_code="max_projects",
             resource_id=project_name,
             resource_type=ResourceType.PROJECT,

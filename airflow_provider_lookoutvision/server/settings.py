@@ -47,14 +47,23 @@ class Settings:
     regions: tuple[str, ...] = _setting(
         (), "regions to serve, comma-separated; every region when empty", tuple
     )
-    max_projects: int | None = _setting(None, "projects per account and region; no limit when empty", int)
+    max_projects: int | None = _setting(None, "projects per account; no limit when empty", int)
     max_train_images: int = _setting(16_000, "images in a training dataset", int)
     max_test_images: int = _setting(4_000, "images in a test dataset", int)
     max_segmentation_train_images: int = _setting(8_000, "images in a training dataset with masks", int)
     max_segmentation_test_images: int = _setting(800, "images in a test dataset with masks", int)
-    max_trainings: int = _setting(2, "models being trained per account and region", int)
+    max_trainings: int = _setting(2, "models being trained per account", int)
+    max_total_trainings: int | None = _setting(
+        None, "models being trained, of all accounts; no limit when empty", int
+    )
     max_training_hours: float = _setting(24, "how long a training may take", float)
     max_inference_units: int = _setting(5, "inference units per model", int)
+    max_hosted_models: int | None = _setting(
+        None, "models hosted at the same time, of all accounts; no limit when empty", int
+    )
+    max_total_inference_units: int | None = _setting(
+        None, "inference units of all hosted models, at their most; no limit when empty", int
+    )
     buckets: str = _setting("directory", "where buckets are: directory (in the data directory) or s3")
     s3_endpoint_url: str = _setting("", "S3 endpoint; what the AWS configuration says when empty")
     import_workers: int = _setting(2, "datasets imported at the same time", int)
@@ -62,7 +71,7 @@ class Settings:
     packaging_workers: int = _setting(1, "models packaged at the same time", int)
     worker: bool = _setting(True, "run a worker beside the API; without it, run `lookoutvision worker`", bool)
     requests_per_second: float | None = _setting(
-        None, "requests a second per account, region and operation; no limit when empty", float
+        None, "requests a second per account and operation; no limit when empty", float
     )
     queue_per_unit: int = _setting(16, "DetectAnomalies requests that may wait for an inference unit", int)
     threads: int = _setting(16, "requests answered at the same time; on SQLite at most 2 of them read", int)
@@ -81,6 +90,9 @@ class Settings:
             ("training_workers", 1),
             ("packaging_workers", 1),
             ("max_trainings", 0),
+            ("max_total_trainings", 0),
+            ("max_hosted_models", 0),
+            ("max_total_inference_units", 0),
             ("max_inference_units", 1),
             ("queue_per_unit", 1),
         ):

@@ -45,6 +45,7 @@ class Worker:
         self._settings, self._database, self._owner = settings, database, owner
         self._stopping = threading.Event()
         self._wakeup = threading.Condition()
+        self._served: dict[tuple[str, ...], str] = {}  # by kinds, the account of the last job
 
     def run(self) -> None:
         """Run jobs until ``stop``."""
@@ -91,9 +92,11 @@ class Worker:
                     self._wakeup.wait(POLL_SECONDS)
 
     def _run_next_job(self, handler: JobHandler) -> bool:
-        job = queue.claim(self._database, self._owner, handler.kinds)
+        after = self._served.get(handler.kinds, "")
+        job = queue.claim(self._database, self._owner, handler.kinds, after)
         if job is None:
             return False
+        self._served[handler.kinds] = job.account_id
         job_fields = {"job": job.id, "kind": job.kind, "subject": job.subject_id, "attempt": job.attempts}
         log.info("job started", extra=job_fields)
         try:

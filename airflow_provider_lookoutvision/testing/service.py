@@ -156,9 +156,17 @@ class Service:
         self._close()
 
     def new_key(
-        self, *, account: str = "123456789012", allow: Sequence[str] = (), project: Sequence[str] = ()
+        self,
+        *,
+        account: str = "123456789012",
+        allow: Sequence[str] = (),
+        project: Sequence[str] = (),
+        bucket: Sequence[str] = ("*",),
     ) -> Key:
-        """Make another key, as ``lookoutvision keys create`` does, beside the running service."""
+        """Make another key, as ``lookoutvision keys create`` does, beside the running service.
+
+        It may use every bucket, unlike one that the command makes for another account than the first.
+        """
         command = [
             *self._command,
             "keys",
@@ -172,6 +180,7 @@ class Service:
         command += [f"--allow={pattern}" for pattern in allow] + [
             f"--project={pattern}" for pattern in project
         ]
+        command += [f"--bucket={pattern}" for pattern in bucket]
         if "--database-url" in self.flags:
             command += ["--database-url", self.flags[self.flags.index("--database-url") + 1]]
         done = subprocess.run(command, capture_output=True, text=True, env=self._environ, check=False)  # noqa: S603

@@ -115,6 +115,15 @@ def partition(region: str) -> str:
     return "aws-us-gov" if region.startswith("us-gov-") else "aws"
 
 
+def default_buckets(account_id: str) -> tuple[str, ...]:
+    """The buckets of a key that is made without patterns: those that are named for its account.
+
+    Buckets have no owner, so that a key for all of them would read what other accounts have there. The first
+    account is the operator's own, who has all of them anyway.
+    """
+    return EVERYTHING if account_id == DEFAULT_ACCOUNT else (f"{account_id}-*", f"*-{account_id}")
+
+
 class InvalidKey(ValueError):
     """A key that can't be made as asked; the message says why."""
 
@@ -126,10 +135,11 @@ def create_key(
     account_id: str = DEFAULT_ACCOUNT,
     allowed_actions: Sequence[str] = EVERYTHING,
     allowed_projects: Sequence[str] = EVERYTHING,
-    allowed_buckets: Sequence[str] = EVERYTHING,
+    allowed_buckets: Sequence[str] | None = None,
 ) -> tuple[AccessKey, str]:
     """Make a key; the second value is its secret, which can't be shown again.
 
+    :param allowed_buckets: ``default_buckets`` of the account if None.
     :raises InvalidKey: for an account that isn't 12 digits, or an action of a service that isn't here.
     """
     if not re.fullmatch(r"[0-9]{12}", account_id):
@@ -144,7 +154,7 @@ def create_key(
         account_id,
         tuple(allowed_actions),
         tuple(allowed_projects),
-        tuple(allowed_buckets),
+        tuple(default_buckets(account_id) if allowed_buckets is None else allowed_buckets),
         time.time_ns() // 1_000_000,
     )
     secret = base64.b64encode(secrets.token_bytes(30)).decode()

@@ -111,7 +111,7 @@ def perform(call: Call, operation: Operation, members: Mapping[str, Any], handle
         expired = known.expires_at is not None and known.expires_at <= call.now
         call.effect.replaces = known.resource_id if known.state == TokenState.FAILED else None
         if not (expired or call.effect.replaces):
-            return _repeat(known, digest)
+            return _repeat(call, members, known, digest)
         call.connection.execute(_DELETE, token)
     answer = operation.write(handler(call, **members))
     _update_other_tokens(call, scope)
@@ -177,13 +177,18 @@ def _digest(members: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(members, sort_keys=True, default=encode).encode()).hexdigest()
 
 
-def _repeat(known: sa.Row[Any], digest: str) -> bytes:
+def _repeat(call: Call, members: Mapping[str, Any], known: sa.Row[Any], digest: str) -> bytes:
     thing = f"{known.resource_type.lower()} {known.resource_id!r}"
     if known.request_digest != digest:
-        refusal = (
-            f"The client token was already used for {known.operation} with other parameters, on the {thing}: "
-            "repeat that request, or use another token"
-        )
+        used = f"The client token was already used for {known.operation} with other parameters"
+        remedy = "repeat that request, or use another token"
+        if not call.caller.sees(known.resource_id.partition("/")[0]):
+            # The key may not see of what project that was, and so must not learn it here.
+            project = members["project_name"]
+            raise ConflictException(
+                f"{used}: {remedy}", resource_id=project, resource_type=ResourceType.PROJECT
+            )
+        refusal = f"{used}, on the {thing}: {remedy}"
     elif known.state == TokenState.GONE:
         refusal = (
             f"The {thing} for which this client token was used has been deleted since, and a repeated "

@@ -1,7 +1,8 @@
-"""What keeps callers from asking too often: one token bucket for each account, region and operation.
+"""What keeps callers from asking too often: one token bucket for each account and operation.
 
 AWS allowed 5 requests a second; here there is no limit unless the setting ``requests_per_second`` sets one. A
-bucket holds one second's worth of requests, and at least one.
+bucket holds one second's worth of requests, and at least one. A caller chooses its region freely, so regions
+share a bucket: otherwise each name that a client invents would have requests, and memory, of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Throttle:
     def __init__(self, rate: float | None) -> None:
         self._rate = rate
         self._lock = threading.Lock()
-        self._buckets: dict[tuple[str, str, str], tuple[float, float]] = {}
+        self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
 
     def admit(self, caller: Caller, operation: str) -> None:
         """Take one request out of the bucket.
@@ -33,7 +34,7 @@ class Throttle:
         if self._rate is None:
             return
         capacity = max(1.0, self._rate)
-        bucket = (caller.account_id, caller.region, operation)
+        bucket = (caller.account_id, operation)
         with self._lock:
             now = time.monotonic()
             level, filled_at = self._buckets.get(bucket, (capacity, now))

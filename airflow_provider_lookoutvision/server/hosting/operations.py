@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import sqlalchemy as sa
+
 from airflow_provider_lookoutvision.server.calls.call import Call, Inference
 from airflow_provider_lookoutvision.server.models.operations import (
+    IN_SERVICE,
     ModelStatus,
     find_model,
     resource_id,
@@ -20,7 +23,7 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
     ServiceQuotaExceededException,
     ValidationException,
 )
-from airflow_provider_lookoutvision.server.storage.schema import models
+from airflow_provider_lookoutvision.server.storage.schema import lock, models
 
 STARTING_MESSAGE = "The model is being started."
 HOSTED_MESSAGE = "The model is running"
@@ -56,6 +59,7 @@ def start_model(
             resource_id=identity,
             resource_type=ResourceType.MODEL,
         )
+    _check_machine(call, identity, max(min_inference_units, max_inference_units or 0))
     _update(
         call,
         model.id,
@@ -93,6 +97,32 @@ def detect_anomalies(
     if model.status != ModelStatus.HOSTED:
         raise wrong_state(model, project_name, "start it, and wait until it is HOSTED")
     return Inference(model.id, model.hosting, resource_id(project_name, model.version), body)
+
+
+def _check_machine(call: Call, identity: str, units: int) -> None:
+    """Check what all accounts together may have: models in service, and inference units at their most."""
+    settings = call.settings
+    if settings.max_hosted_models is None and settings.max_total_inference_units is None:
+        return
+    lock(call.connection, ("hosting",))
+    most = sa.case((models.c.max_units > models.c.min_units, models.c.max_units), else_=models.c.min_units)
+    hosted, reserved = call.connection.execute(
+        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(most), 0)).where(
+            models.c.status.in_(IN_SERVICE)
+        )
+    ).one()
+    for name, limit, wanted in (
+        ("max_hosted_models", settings.max_hosted_models, hosted + 1),
+        ("max_total_inference_units", settings.max_total_inference_units, int(reserved) + units),
+    ):
+        if limit is not None and wanted > limit:
+            raise ServiceQuotaExceededException(
+                f"The service hosts as much as its setting {name} allows to all accounts together: stop a "
+                "model, ask for fewer inference units, or raise the setting",
+                quota_code=name,
+                resource_id=identity,
+                resource_type=ResourceType.MODEL,
+            )
 
 
 def _update(call: Call, model_id: int, **values: Any) -> None:

@@ -1,8 +1,10 @@
 """The queue of long work: a row is claimed under a lease, renewed while the job runs, and deleted at its end.
 
-A claim is one guarded UPDATE by the clock of the database, so two workers never get the same job. The worker
-renews the lease; if it dies, the lease expires and another worker claims the job. Each transaction in which a
-job writes begins with ``Lease.hold``: a worker that lost its lease, and doesn't know it yet, writes nothing.
+A claim is one guarded UPDATE by the clock of the database, so two workers never get the same job. Accounts
+take turns: the next job is of one that has the fewest under way, so that nobody waits behind all jobs of
+another. The worker renews the lease; if it dies, the lease expires and another worker claims the job. Each
+transaction in which a job writes begins with ``Lease.hold``: a worker that lost its lease, and doesn't know
+it yet, writes nothing.
 """
 
 from __future__ import annotations
@@ -76,12 +78,23 @@ def enqueue(
     call.effect.queued_work = True
 
 
-def claim(database: Database, owner: str, kinds: Sequence[str]) -> Job | None:
-    """Claim the oldest job of these kinds that waits, or whose lease has expired."""
+def claim(database: Database, owner: str, kinds: Sequence[str], after: str = "") -> Job | None:
+    """Claim a job of these kinds that waits, or whose lease has expired: an account's oldest.
+
+    :param after: the account of the job that was claimed last. Of the accounts that have the fewest jobs of
+        these kinds under way, the next one by its number is served, as in a circle.
+    """
+    others = jobs.alias()
+    under_way = (
+        sa.select(sa.func.count())
+        .where(others.c.kind.in_(kinds), others.c.leased_until >= now(), others.c.owner.is_not(None))
+        .where(others.c.account_id == jobs.c.account_id)
+        .scalar_subquery()
+    )
     free = (
         sa.select(jobs.c.id)
         .where(jobs.c.kind.in_(kinds), jobs.c.leased_until < now())
-        .order_by(jobs.c.id)
+        .order_by(under_way, sa.case((jobs.c.account_id > after, 0), else_=1), jobs.c.account_id, jobs.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()

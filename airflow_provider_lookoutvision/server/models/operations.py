@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.calls.access import Caller
-from airflow_provider_lookoutvision.server.calls.call import Call, own
+from airflow_provider_lookoutvision.server.calls.call import Call
 from airflow_provider_lookoutvision.server.datasets.operations import (
     USABLE,
     check_bucket,
@@ -272,22 +272,27 @@ def _copy_labelled_entries(connection: sa.Connection, model_id: int, dataset_ids
 
 
 def _check_quota(call: Call, project_name: str) -> None:
-    limit = call.settings.max_trainings
-    lock(call.connection, ("trainings", call.caller.account_id, call.caller.region))
-    count = call.connection.execute(
+    """Count the trainings of the account, in all regions since a caller may name any, and of all accounts."""
+    lock(call.connection, ("trainings",))
+    training = (
         sa.select(sa.func.count())
         .select_from(table.join(projects, projects.c.id == table.c.project_id))
-        .where(own(projects), table.c.status == ModelStatus.TRAINING),
-        call.scope,
-    ).scalar_one()
-    if count >= limit:
-        raise ServiceQuotaExceededException(
-            f"{count} models are being trained in this account and {call.caller.region}, as many as the "
-            "service's setting max_trainings allows: wait until one is trained, or raise the setting",
-            quota_code="max_trainings",
-            resource_id=project_name,
-            resource_type=ResourceType.PROJECT,
-        )
+        .where(table.c.status == ModelStatus.TRAINING)
+    )
+    of_account = training.where(projects.c.account_id == call.caller.account_id)
+    for name, query, whose in (
+        ("max_trainings", of_account, "this account trains as many models"),
+        ("max_total_trainings", training, "the accounts of this service train as many models"),
+    ):
+        limit = getattr(call.settings, name)
+        if limit is not None and call.connection.execute(query).scalar_one() >= limit:
+            raise ServiceQuotaExceededException(
+                f"At most {limit}: {whose} as the service's setting {name} allows, in all regions together: "
+                "wait until one is trained, or raise the setting",
+                quota_code=name,
+                resource_id=project_name,
+                resource_type=ResourceType.PROJECT,
+            )
 
 
 def _delete_failed(call: Call, project: sa.Row[Any], failed: str) -> None:

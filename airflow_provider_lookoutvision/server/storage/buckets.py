@@ -10,6 +10,7 @@ of the service has put there.)
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import secrets
@@ -32,6 +33,9 @@ _TRIES = 10
 _S3_CREDENTIAL_FAULTS = frozenset(
     {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed", "SignatureDoesNotMatch"}
 )
+
+
+log = logging.getLogger("lookoutvision")
 
 
 class BucketError(Exception):
@@ -254,9 +258,16 @@ class S3Store:
         self._endpoint_url = endpoint_url or None
 
     def check(self, bucket: str) -> None:
-        """Ask S3 for it."""
+        """See whether there is one; only a write can show it where the credentials may not list it."""
+        from botocore.exceptions import ClientError
+
         with _translated(Location(bucket, "")):
-            _s3_client(self._endpoint_url).head_bucket(Bucket=bucket)
+            try:
+                _s3_client(self._endpoint_url).head_bucket(Bucket=bucket)
+            except ClientError as error:
+                # HeadBucket needs s3:ListBucket, and a job needs s3:GetObject and s3:PutObject alone.
+                if error.response["Error"]["Code"] not in {"403", "AccessDenied"}:
+                    raise
 
     def open(self, location: Location, most: int) -> BinaryIO:
         """The object's body, spooled to a temporary file: what is slow to use can't lose the connection."""
@@ -300,17 +311,35 @@ def _s3_client(endpoint_url: str | None) -> Any:
 
 @contextmanager
 def _translated(location: Location) -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
 
     try:
         yield
     except ClientError as error:
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if error.response["Error"]["Code"] in _S3_CREDENTIAL_FAULTS:
-            raise BucketError(f"{location} can't be reached: {error}", input=False) from None
-        reason = {404: "does not exist", 403: "may not be used with the service's credentials"}.get(
-            status, str(error)
-        )
+        code = error.response["Error"]["Code"]
+        _log_fault(location, error)
+        if code in _S3_CREDENTIAL_FAULTS:
+            raise _unreachable(location, "S3 refuses the service's own credentials, or its clock") from None
+        reason = {
+            404: "does not exist",
+            403: "may not be used with the service's credentials, or does not exist",
+        }.get(status, f"can't be used: S3 answered with the error {code}")
         raise BucketError(f"{location} {reason}", input=status in {400, 403, 404, 405}) from None
+    except NoCredentialsError as error:
+        _log_fault(location, error)
+        raise _unreachable(location, "the service has no credentials for S3") from None
     except (BotoCoreError, HTTPClientError, OSError) as error:
-        raise BucketError(f"{location} can't be reached: {error}", input=False) from None
+        _log_fault(location, error)
+        raise _unreachable(location, "S3 doesn't answer") from None
+
+
+def _log_fault(location: Location, error: Exception) -> None:
+    # Where the S3 is and what it says is for the operator of the service, not for its callers.
+    log.warning("an object of S3 can't be used", extra={"location": str(location), "reason": str(error)})
+
+
+def _unreachable(location: Location, reason: str) -> BucketError:
+    return BucketError(
+        f"{location} can't be reached: {reason}; the log of the service says more", input=False
+    )

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from command_line import error_message, run_command, start_command, wait_for_end, wait_until_listening
 from cryptography.fernet import Fernet
 from project_calls import names
+from s3_clients import s3_client
 from sdk_errors import error_response
 from services import NewDatabase, NewService, Storage, client_of
 from simultaneous import at_once
@@ -59,6 +60,34 @@ def test_a_key_made_beside_a_running_service_works_at_once(service: Service, acc
         (client.list_tags_for_resource, {"ResourceArn": "arn"}),
     ):
         assert error_response(call, **members)["Error"]["Code"] == "AccessDeniedException"
+
+
+def test_a_key_for_buckets_that_nobody_named_keeps_to_those_of_its_account(service: Service) -> None:
+    first, second = "000000000201", "000000000202"
+    own, granted = (
+        created(
+            run_command("keys", "create", "--json", *at(service), "--account", account, *flags).out, account
+        )
+        for account, flags in ((first, []), (second, ["--bucket", f"results-{first}"]))
+    )
+    stranger = created(run_command("keys", "create", "--json", *at(service), "--account", second).out, second)
+    for name in (f"results-{first}", f"{first}-images"):
+        s3_client(service.endpoint_url, own).create_bucket(Bucket=name)
+    s3 = s3_client(service.endpoint_url, stranger)
+    for name in (f"results-{first}", f"{first}-images", "images"):
+        assert error_response(s3.list_objects_v2, Bucket=name)["Error"]["Code"] == "AccessDenied"
+    assert s3.list_buckets()["Buckets"] == []
+    output = {"S3Location": {"Bucket": f"results-{first}", "Prefix": ""}}
+    client = client_of(service.endpoint_url, stranger)
+    client.create_project(ProjectName="p")
+    error = error_response(client.create_model, ProjectName="p", OutputConfig=output)
+    assert error["Error"]["Code"] == "AccessDeniedException"
+    # Unless it was told to, and in the first account, which is the operator's.
+    assert (
+        s3_client(service.endpoint_url, granted).list_objects_v2(Bucket=f"results-{first}")["KeyCount"] == 0
+    )
+    everything = created(run_command("keys", "create", "--json", *at(service)).out)
+    assert s3_client(service.endpoint_url, everything).list_objects_v2(Bucket=f"results-{first}")
 
 
 def test_a_deleted_key_is_refused_at_once(service: Service, storage: Storage, account: str) -> None:

@@ -6,16 +6,25 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from project_calls import names
 from sdk_errors import error_response
-from services import NewService, client_of, first_key_of, storage_of
+from services import NewDatabase, NewService, client_of, first_key_of, storage_of
 
 from airflow_provider_lookoutvision.server.calls import throttling
 from airflow_provider_lookoutvision.server.calls.access import AccessKey, Caller
-from airflow_provider_lookoutvision.server.protocol.errors import ThrottlingException
-from airflow_provider_lookoutvision.testing.service import Service, running_service
+from airflow_provider_lookoutvision.server.calls.call import Call
+from airflow_provider_lookoutvision.server.hosting.operations import start_model
+from airflow_provider_lookoutvision.server.protocol.errors import (
+    ServiceQuotaExceededException,
+    ThrottlingException,
+)
+from airflow_provider_lookoutvision.server.serving import opened
+from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.server.storage.schema import models, projects
+from airflow_provider_lookoutvision.testing.service import Key, Service, running_service
 
 
 def test_the_quota_of_projects(new_service: NewService) -> None:
@@ -40,14 +49,15 @@ def test_the_quota_of_projects(new_service: NewService) -> None:
     assert error["QuotaCode"] == "max_projects"
     assert error["ServiceCode"] == "lookoutvision"
     assert (error["ResourceId"], error["ResourceType"]) == ("more", "PROJECT")
-    assert "has 3 projects in eu-central-1" in error["Error"]["Message"]
+    assert "has 3 projects, as many as" in error["Error"]["Message"]
     assert names(client) == made
     # A name that exists has its own error, and a repeated request is no new project.
     assert error_response(client.create_project, ProjectName=made[0])["Error"]["Code"] == "ConflictException"
     assert client.create_project(ProjectName=made[0], ClientToken=f"t{made[0][1:]}")
 
     elsewhere = client_of(service.endpoint_url, first_key_of(service), region="us-east-1")
-    assert elsewhere.create_project(ProjectName="more")
+    there = error_response(elsewhere.create_project, ProjectName="more")
+    assert there["QuotaCode"] == "max_projects"
     client.delete_project(ProjectName=made[0])
     assert client.create_project(ProjectName="more", ClientToken="more")
 
@@ -80,15 +90,82 @@ def test_the_rate_of_requests(slow_service: Service) -> None:
     assert error_response(client.describe_project, ProjectName="p")["Error"]["Code"] == "ThrottlingException"
 
 
-def test_each_account_and_region_has_its_own_rate(slow_service: Service) -> None:
+def test_each_account_has_its_own_rate_whatever_regions_it_names(slow_service: Service) -> None:
     with storage_of(slow_service) as storage:
         key, another = storage.new_key("000000000001"), storage.new_key("000000000001")
         other_account = storage.new_key("000000000002")
     assert names(client_of(slow_service.endpoint_url, key)) == []
     same_account = client_of(slow_service.endpoint_url, another)
     assert error_response(same_account.list_projects)["Error"]["Code"] == "ThrottlingException"
-    assert names(client_of(slow_service.endpoint_url, key, region="us-east-1")) == []
+    elsewhere = client_of(slow_service.endpoint_url, key, region="xx-anywhere-1")
+    assert error_response(elsewhere.list_projects)["Error"]["Code"] == "ThrottlingException"
     assert names(client_of(slow_service.endpoint_url, other_account)) == []
+
+
+def test_trainings_are_counted_over_all_regions_and_accounts(new_service: NewService) -> None:
+    service = new_service("--max-trainings", "2", "--max-total-trainings", "3", "--no-worker")
+    with storage_of(service) as storage:
+        keys = [storage.new_key(f"00000000000{number}") for number in (1, 2, 3)]
+
+    def train(key: Key, region: str) -> str:
+        client = client_of(service.endpoint_url, key, region=region)
+        with contextlib.suppress(client.exceptions.ConflictException):
+            client.create_project(ProjectName="p")
+            client.create_dataset(ProjectName="p", DatasetType="train")
+        output = {"S3Location": {"Bucket": "results", "Prefix": ""}}
+        try:
+            client.create_model(ProjectName="p", OutputConfig=output)
+        except client.exceptions.ServiceQuotaExceededException as error:
+            return str(error.response["QuotaCode"])
+        return "made"
+
+    regions = ("eu-central-1", "us-east-1", "xx-anywhere-1")
+    assert [train(keys[0], region) for region in regions] == ["made", "made", "max_trainings"]
+    assert train(keys[1], "eu-central-1") == "made"
+    assert train(keys[2], "eu-central-1") == "max_total_trainings"
+
+
+def test_models_and_units_in_service_are_counted_over_all_accounts(
+    new_database: NewDatabase, tmp_path: Path
+) -> None:
+    flags = new_database()
+    limits = {"max_hosted_models": 3, "max_total_inference_units": 7}
+    settings = Settings(data_dir=tmp_path, database_url=flags[1] if flags else "", **limits)
+
+    def start(account: str, version: int, least: int, most: int | None = None) -> str:
+        caller = Caller(AccessKey("K", account, ("*",), ("*",), ("*",), 0), "eu-central-1")
+        with contextlib.suppress(ServiceQuotaExceededException), opened(settings) as (database, cipher):
+            with database.write() as connection:
+                call = Call("StartModel", None, caller, connection, settings, cipher, 0)
+                start_model(
+                    call,
+                    project_name="p",
+                    model_version=str(version),
+                    min_inference_units=least,
+                    max_inference_units=most,
+                )
+            return "started"
+        return "refused"
+
+    with opened(settings) as (database, _), database.write() as connection:
+        for number, account in enumerate(("000000000001", "000000000002"), 1):
+            project = {"id": number, "account_id": account, "region": "eu-central-1", "name": "p"}
+            connection.execute(projects.insert().values(**project, created_at=0, last_model_version=3))
+            for version in (1, 2, 3):
+                state = {"status": "TRAINED", "status_message": "", "created_at": 0, "hosting": 0}
+                place = {"output_bucket": "results", "output_prefix": ""}
+                connection.execute(
+                    models.insert().values(project_id=number, version=version, **state, **place)
+                )
+    assert start("000000000001", 1, 1, 5) == "started"
+    assert start("000000000002", 1, 3) == "refused"  # five units and three are more than seven
+    assert start("000000000002", 1, 1) == "started"
+    assert start("000000000001", 2, 1) == "started"
+    assert start("000000000002", 2, 1) == "refused"  # seven units are in service, and three models
+    with opened(settings) as (database, _), database.write() as connection:
+        connection.execute(models.update().where(models.c.max_units == 5).values(status="TRAINED"))
+    assert start("000000000002", 2, 1) == "started"
+    assert start("000000000002", 3, 1) == "refused"  # three models, of few units
 
 
 def test_a_bucket_refills(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,19 @@ def test_the_refusal_names_who_what_and_where(make_client: MakeClient, new_key: 
     )
 
 
+def test_the_conflict_of_a_token_names_no_project_that_the_key_may_not_see(make_client: MakeClient) -> None:
+    make_client().create_project(ProjectName="secret-line", ClientToken="t")
+    error = error_response(
+        make_client(project=["open-*"]).create_project, ProjectName="open-line", ClientToken="t"
+    )
+    assert error["Error"]["Code"] == "ConflictException"
+    assert (error["ResourceId"], error["ResourceType"]) == ("open-line", "PROJECT")
+    assert "secret" not in str(error)
+    # Who may see it learns what it was.
+    error = error_response(make_client().create_project, ProjectName="open-line", ClientToken="t")
+    assert error["ResourceId"] == "secret-line"
+
+
 @pytest.mark.parametrize(
     "pattern",
     ["*", "lookoutvision:*", "LookoutVision:describeproject", "lookoutvision:D*e?roject", "lookoutvision:*t"],

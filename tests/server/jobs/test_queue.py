@@ -16,23 +16,28 @@ from import_jobs import (
 from manifest_lines import line, manifest
 from polling import until
 from sdk_errors import error_response
-from services import Storage
+from services import MakeClient, NewKey, Storage
 
 from airflow_provider_lookoutvision.server.jobs import queue
+from airflow_provider_lookoutvision.server.jobs.queue import Lease
 from airflow_provider_lookoutvision.server.storage.schema import dataset_entries, datasets
 from airflow_provider_lookoutvision.server.storage.schema import jobs as table
 from airflow_provider_lookoutvision.testing.service import Service
+
+
+def queue_imports(project: DatasetProject, count: int) -> None:
+    """Imports of as many datasets, each in a project of its own."""
+    source = project.source(manifest(line()))
+    for number in range(count):
+        project.client.create_project(ProjectName=f"p{number}")
+        project.client.create_dataset(ProjectName=f"p{number}", DatasetType="test", DatasetSource=source)
 
 
 def test_a_job_is_claimed_once(
     project: DatasetProject, service: Service, storage: Storage, account: str
 ) -> None:
     with paused_worker(service, storage):
-        for number in range(12):
-            project.client.create_project(ProjectName=f"p{number}")
-            project.client.create_dataset(
-                ProjectName=f"p{number}", DatasetType="test", DatasetSource=project.source(manifest(line()))
-            )
+        queue_imports(project, 12)
         waiting = [job.id for job in queued_jobs(storage, account)]
         with ThreadPoolExecutor(6) as threads:
             claimed = list(
@@ -52,6 +57,52 @@ def test_a_job_is_claimed_once(
             lambda: project.client.describe_dataset(ProjectName=f"p{number}", DatasetType="test"),  # noqa: B023
             lambda found: found["DatasetDescription"]["Status"] == "CREATE_COMPLETE",
         )
+
+
+def test_accounts_take_turns(
+    service: Service, storage: Storage, new_key: NewKey, make_client: MakeClient
+) -> None:
+    accounts = ("000000000101", "000000000102", "000000000103")
+    with paused_worker(service, storage):
+        for account, count in zip(accounts, (4, 2, 2), strict=True):
+            project = DatasetProject.make(service, make_client(key=new_key(account=account)))
+            queue_imports(project, count)
+        # Two that work at a time: nobody's second job begins before everybody's first.
+        served, after = [], ""
+        for number in range(8):
+            job = queue.claim(storage.database, f"worker-{number}", KINDS, after)
+            assert job
+            served.append(job.account_id)
+            after = job.account_id
+            if number >= 1:
+                with Lease(storage.database, _claimed(storage, f"worker-{number - 1}")).finish():
+                    pass
+        with Lease(storage.database, _claimed(storage, "worker-7")).finish():
+            pass
+    first, second, third = accounts
+    assert served == [first, second, third, first, second, third, first, first]
+
+
+def test_an_account_that_has_a_job_under_way_waits_for_one_that_has_none(
+    service: Service, storage: Storage, new_key: NewKey, make_client: MakeClient
+) -> None:
+    with paused_worker(service, storage):
+        for account, count in (("000000000101", 3), ("000000000102", 1)):
+            project = DatasetProject.make(
+                service, make_client(key=new_key(account=account), region="us-east-1")
+            )
+            queue_imports(project, count)
+        # Another machine's worker, which doesn't know whom this one served last.
+        claimed = [queue.claim(storage.database, "one", KINDS) for _ in range(3)]
+        assert [job.account_id for job in claimed if job] == ["000000000101", "000000000102", "000000000101"]
+        queue.requeue(storage.database, "one")
+
+
+def _claimed(storage: Storage, owner: str) -> queue.Job:
+    """The job that an owner has, as it claimed it."""
+    with storage.database.read() as connection:
+        row = connection.execute(table.select().where(table.c.owner == owner)).one()
+    return queue.Job(**{name: value for name, value in row._mapping.items() if name != "leased_until"})
 
 
 def test_a_job_whose_workers_always_die_is_given_up(

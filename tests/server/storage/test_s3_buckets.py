@@ -14,6 +14,7 @@ import boto3
 import pytest
 from bucket_contents import MOST, content_of, error_of
 from moto_s3 import running_s3
+from services import NewKey
 
 from airflow_provider_lookoutvision.server.storage import buckets as buckets_module
 from airflow_provider_lookoutvision.server.storage.buckets import (
@@ -22,6 +23,7 @@ from airflow_provider_lookoutvision.server.storage.buckets import (
     Location,
     S3Store,
 )
+from airflow_provider_lookoutvision.testing.service import Service
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +109,14 @@ def test_patterns_hold_for_s3(s3: Any, s3_endpoint: str) -> None:
     assert str(error) == "the access key may not use the bucket of s3://parts/k"
 
 
-def test_an_endpoint_that_nobody_answers_at(aws: None) -> None:
+def test_an_endpoint_that_nobody_answers_at(aws: None, caplog: pytest.LogCaptureFixture) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
     error = error_of(Buckets(S3Store(endpoint), ["*"]), "k")
     assert not error.input
-    assert str(error).startswith("s3://parts/k can't be reached: ")
+    # Where the S3 is, is for the log of the service.
+    assert str(error) == "s3://parts/k can't be reached: S3 doesn't answer; the log of the service says more"
+    assert endpoint in caplog.records[-1].__dict__["reason"]
     with pytest.raises(BucketError) as caught:
         S3Store(endpoint).write(Location("parts", "k"), b"x")
     assert not caught.value.input
@@ -153,7 +157,7 @@ def answering(error: dict[str, Any]) -> Iterator[str]:
 
 def test_whose_fault_an_error_of_s3_is(aws: None) -> None:
     error: dict[str, Any] = {}
-    of_the_input = {}
+    of_the_input, said = {}, []
     expected = {
         (403, "AccessDenied"): True,
         (403, "InvalidObjectState"): True,
@@ -169,5 +173,25 @@ def test_whose_fault_an_error_of_s3_is(aws: None) -> None:
     with answering(error) as endpoint:
         for status, code in expected:
             error |= {"status": status, "code": code}
-            of_the_input[status, code] = error_of(Buckets(S3Store(endpoint), ["*"]), "k").input
+            found = error_of(Buckets(S3Store(endpoint), ["*"]), "k")
+            of_the_input[status, code] = found.input
+            said.append(str(found))
     assert of_the_input == expected
+    assert not [text for text in said if "no" in text.split() or "127.0.0.1" in text]
+
+
+def test_the_rights_that_are_enough(
+    aws: None, service: Service, new_key: NewKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (service.data_dir / "buckets" / "enough").mkdir(parents=True, exist_ok=True)
+    key = new_key(allow=["s3:GetObject", "s3:PutObject"])
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key.secret_access_key)
+    buckets = Buckets(S3Store(service.endpoint_url), ["*"])
+    buckets.check("enough")
+    buckets.write(Location("enough", "k"), b"x")
+    assert content_of(buckets, "k", "enough") == b"x"
+    buckets.check("there-is-none")  # which only a write can show without s3:ListBucket
+    with pytest.raises(BucketError) as caught:
+        buckets.write(Location("there-is-none", "k"), b"x")
+    assert caught.value.input
