@@ -24,6 +24,7 @@ from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.jobs.handler import JobHandler
 from airflow_provider_lookoutvision.server.jobs.queue import Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.models.trainer import Trainer
+from airflow_provider_lookoutvision.server.models.training_entries import import_ended
 from airflow_provider_lookoutvision.server.packaging.packager import Packager
 from airflow_provider_lookoutvision.server.settings import Settings, as_environ
 from airflow_provider_lookoutvision.server.signals import on_stop_signal
@@ -51,12 +52,13 @@ class Worker:
         """Run jobs until ``stop``."""
         store, stopping = buckets.store(self._settings), self._stopping.is_set
         trainer = Trainer(self._database, store, self._settings, stopping)
+        importer = Importer(self._database, store, self._settings, stopping, import_ended)
         packager = Packager(self._database, store, self._settings, stopping)
         for handler in (trainer, packager):
             with suppress(OSError, sa.exc.SQLAlchemyError):
                 handler.delete_leftovers()
         handlers: list[tuple[int, JobHandler]] = [
-            (self._settings.import_workers, Importer(self._database, store, self._settings, stopping)),
+            (self._settings.import_workers, importer),
             (self._settings.training_workers, trainer),
             (self._settings.packaging_workers, packager),
         ]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, Protocol
 
 import sqlalchemy as sa
 
@@ -30,11 +30,24 @@ BATCH = 1000
 SHOWN_ERRORS = 10
 
 
+class ImportEnded(Protocol):
+    """What waits for the end of an import or update."""
+
+    def __call__(self, connection: sa.Connection, dataset: sa.Row[Any], failure: str | None, /) -> None:
+        """Go on, in the transaction in which it ends; ``failure`` is its message, or None."""
+
+
+@dataclass(frozen=True)
 class Importer(JobHandler):
-    """Runs import and update jobs."""
+    """Runs import and update jobs.
+
+    :param ended: called at the end of each.
+    """
 
     kinds: ClassVar[tuple[str, ...]] = (IMPORT_JOB, UPDATE_JOB)
     noun: ClassVar[str] = "import"
+
+    ended: ImportEnded
 
     def handle(self, job: Job, lease: Lease) -> None:
         """Import a manifest, or update entries."""
@@ -63,6 +76,7 @@ class Importer(JobHandler):
         with lease.finish() as connection:
             # Duplicates of an image count once: the last line is kept.
             _write_result(connection, dataset.id, DatasetStatus.CREATE_COMPLETE, CREATED_MESSAGE)
+            self.ended(connection, dataset, None)
 
     def _update(self, job: Job, lease: Lease) -> None:
         with self.database.read() as connection:
@@ -81,6 +95,7 @@ class Importer(JobHandler):
                     f"the dataset would have {total} images; a {dataset.type} dataset has at most "
                     f"{max_images}"
                 )
+            self.ended(connection, dataset, None)
 
     def _max_images(self, dataset_type: str) -> int:
         return self.settings.max_train_images if dataset_type == "train" else self.settings.max_test_images
@@ -95,6 +110,8 @@ class Importer(JobHandler):
                     dataset_entries.delete().where(dataset_entries.c.dataset_id == job.subject_id)
                 )
             _write_result(connection, job.subject_id, status, message)
+            dataset = connection.execute(datasets.select().where(datasets.c.id == job.subject_id)).one()
+            self.ended(connection, dataset, message)
             idempotency.mark_failed(connection, job.account_id, job.region, job.operation, job.token)
 
 

@@ -47,6 +47,7 @@ USABLE = frozenset(
         DatasetStatus.UPDATE_FAILED_ROLLBACK_COMPLETE,
     }
 )
+IN_PROGRESS = frozenset({DatasetStatus.CREATE_IN_PROGRESS, DatasetStatus.UPDATE_IN_PROGRESS})
 
 CREATED_MESSAGE = "The dataset was created successfully."
 UPDATED_MESSAGE = "The dataset was updated successfully."
@@ -110,7 +111,7 @@ def describe_dataset(call: Call, *, project_name: str, dataset_type: str) -> dic
 def delete_dataset(call: Call, *, project_name: str, dataset_type: str) -> dict[str, Any]:
     """Delete a dataset and its entries, before the answer: clients create it again at once."""
     dataset = find_dataset(call, project_name, dataset_type, lock=True)
-    if dataset.status in {DatasetStatus.CREATE_IN_PROGRESS, DatasetStatus.UPDATE_IN_PROGRESS}:
+    if dataset.status in IN_PROGRESS:
         raise not_usable(dataset, project_name)
     _delete(call, dataset.id)
     call.deleted(ResourceType.DATASET, resource_id(project_name, dataset_type))

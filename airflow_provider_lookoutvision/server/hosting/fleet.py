@@ -22,12 +22,8 @@ from airflow_provider_lookoutvision.server.calls.call import Inference
 from airflow_provider_lookoutvision.server.hosting.operations import HOSTED_MESSAGE
 from airflow_provider_lookoutvision.server.hosting.pool import Pool, PoolConfig, model_stopped
 from airflow_provider_lookoutvision.server.jobs.handler import SERVICE_FAULT
-from airflow_provider_lookoutvision.server.models.operations import (
-    IN_SERVICE,
-    TRAINED_MESSAGE,
-    ModelStatus,
-    resource_id,
-)
+from airflow_provider_lookoutvision.server.models.operations import resource_id
+from airflow_provider_lookoutvision.server.models.status import IN_SERVICE, TRAINED_MESSAGE, ModelStatus
 from airflow_provider_lookoutvision.server.protocol.errors import InternalServerException
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database

@@ -11,13 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.calls.call import Call, Inference
-from airflow_provider_lookoutvision.server.models.operations import (
-    IN_SERVICE,
-    ModelStatus,
-    find_model,
-    resource_id,
-    wrong_state,
-)
+from airflow_provider_lookoutvision.server.models.operations import find_model, resource_id, wrong_state
+from airflow_provider_lookoutvision.server.models.status import IN_SERVICE, ModelStatus
 from airflow_provider_lookoutvision.server.protocol.errors import (
     ResourceType,
     ServiceQuotaExceededException,

@@ -1,13 +1,12 @@
 """Models: CreateModel, DescribeModel, ListModels, DeleteModel.
 
-CreateModel copies the labelled entries of the project's datasets and queues a training, which ``trainer``
+CreateModel queues a training on the project's datasets as they are (``training_entries``), which ``trainer``
 runs. The operations of hosted models are in ``hosting``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,13 +14,20 @@ import sqlalchemy as sa
 from airflow_provider_lookoutvision.server.calls.access import Caller
 from airflow_provider_lookoutvision.server.calls.call import Call
 from airflow_provider_lookoutvision.server.datasets.operations import (
-    USABLE,
+    IN_PROGRESS,
+    DatasetStatus,
     check_bucket,
     find_dataset,
     not_usable,
 )
-from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.models.evaluation import manifest_key, result_key
+from airflow_provider_lookoutvision.server.models.status import IN_SERVICE, TRAINING_MESSAGE, ModelStatus
+from airflow_provider_lookoutvision.server.models.training_entries import (
+    TRAIN_JOB,
+    WAITING_JOB,
+    queue_training,
+    waiting_message,
+)
 from airflow_provider_lookoutvision.server.projects import find_project
 from airflow_provider_lookoutvision.server.protocol.errors import (
     ConflictException,
@@ -32,7 +38,6 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
 )
 from airflow_provider_lookoutvision.server.storage.buckets import is_key
 from airflow_provider_lookoutvision.server.storage.schema import (
-    dataset_entries,
     datasets,
     lock,
     model_artifacts,
@@ -44,30 +49,8 @@ from airflow_provider_lookoutvision.server.storage.schema import jobs as jobs_ta
 from airflow_provider_lookoutvision.server.storage.schema import models as table
 from airflow_provider_lookoutvision.server.tags import put as put_tags
 
-TRAIN_JOB = "train-model"
 LATEST = "latest"
 _MAX_KEY_LENGTH = 1024
-
-
-class ModelStatus(StrEnum):
-    """The states of a model (the model's ``ModelStatus``) that this service uses."""
-
-    TRAINING = "TRAINING"
-    TRAINED = "TRAINED"
-    TRAINING_FAILED = "TRAINING_FAILED"
-    STARTING_HOSTING = "STARTING_HOSTING"
-    HOSTED = "HOSTED"
-    HOSTING_FAILED = "HOSTING_FAILED"
-    STOPPING_HOSTING = "STOPPING_HOSTING"
-
-
-IN_SERVICE = frozenset({ModelStatus.STARTING_HOSTING, ModelStatus.HOSTED, ModelStatus.STOPPING_HOSTING})
-
-TRAINING_MESSAGE = "The model is being trained."
-TRAINED_MESSAGE = "Training completed successfully."
-UNCALIBRATED_MESSAGE = (
-    f"{TRAINED_MESSAGE} There were too few labelled anomalies to learn from: Confidence is no probability."
-)
 
 
 def create_model(
@@ -79,14 +62,15 @@ def create_model(
     kms_key_id: str | None = None,
     tags: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
-    """Train the project's next version on its datasets as they are now, by a job."""
+    """Train the project's next version by a job, on its datasets as they are, or will be when imported."""
     project = find_project(call, project_name, lock=True)
     output = output_config["S3Location"]
     bucket, prefix = output["Bucket"], output.get("Prefix", "")
     check_bucket(call.caller, call.operation, bucket)
     if tags:
         call.caller.authorize("TagResource", project_name)
-    sources = _usable_datasets(call, project)
+    sources = _sources(call, project)
+    awaited = [dataset for dataset in sources if dataset.status in IN_PROGRESS]
     if call.effect.replaces is not None:
         _delete_failed(call, project, call.effect.replaces)
     _check_quota(call, project_name)
@@ -110,7 +94,7 @@ def create_model(
             project_id=project.id,
             version=version,
             status=ModelStatus.TRAINING,
-            status_message=TRAINING_MESSAGE,
+            status_message=waiting_message(awaited) if awaited else TRAINING_MESSAGE,
             description=description,
             output_bucket=bucket,
             output_prefix=prefix,
@@ -121,8 +105,7 @@ def create_model(
         .returning(table.c.id)
     ).scalar_one()
     put_tags(call.connection, model_id, tags)
-    _copy_labelled_entries(call.connection, model_id, [dataset.id for dataset in sources])
-    queue.enqueue(call, TRAIN_JOB, model_id, {"datasets": [dataset.type for dataset in sources]})
+    queue_training(call, model_id, sources)
     call.created(ResourceType.MODEL, resource_id(project_name, version))
     return {"ModelMetadata": _metadata(call.caller, project_name, find_model(call, project_name, version))}
 
@@ -168,9 +151,8 @@ def delete_model(call: Call, *, project_name: str, model_version: str) -> dict[s
     """
     model = find_model(call, project_name, model_version)
     # The job before its model, in the order of the trainer: otherwise they could deadlock.
-    call.connection.execute(
-        jobs_table.delete().where(jobs_table.c.kind == TRAIN_JOB, jobs_table.c.subject_id == model.id)
-    )
+    of_model = sa.and_(jobs_table.c.kind.in_([TRAIN_JOB, WAITING_JOB]), jobs_table.c.subject_id == model.id)
+    call.connection.execute(jobs_table.delete().where(of_model))
     model = find_model(call, project_name, model_version, lock=True)
     if model.status in IN_SERVICE:
         raise wrong_state(model, project_name, "stop it before it is deleted")
@@ -237,38 +219,20 @@ def _metadata(caller: Caller, project_name: str, model: sa.Row[Any]) -> dict[str
     }
 
 
-def _usable_datasets(call: Call, project: sa.Row[Any]) -> Sequence[sa.Row[Any]]:
+def _sources(call: Call, project: sa.Row[Any]) -> Sequence[sa.Row[Any]]:
     """The datasets to train on, locked until the call ends.
 
     :raises ResourceNotFoundException: when there is no training dataset.
-    :raises ConflictException: when one is in progress or failed.
+    :raises ConflictException: when the import of one has failed.
     """
     query = datasets.select().where(datasets.c.project_id == project.id).with_for_update()
     found = call.connection.execute(query.order_by(datasets.c.id)).all()
     if all(dataset.type != "train" for dataset in found):
         find_dataset(call, project.name, "train")
     for dataset in found:
-        if dataset.status not in USABLE:
+        if dataset.status == DatasetStatus.CREATE_FAILED:
             raise not_usable(dataset, project.name)
     return found
-
-
-def _copy_labelled_entries(connection: sa.Connection, model_id: int, dataset_ids: Sequence[int]) -> None:
-    columns = dataset_entries.c
-    labelled = (
-        sa.select(
-            sa.literal(model_id, sa.BigInteger),
-            columns.id,
-            datasets.c.type,
-            columns.source_ref,
-            columns.label,
-            columns.line,
-        )
-        .join(datasets, datasets.c.id == columns.dataset_id)
-        .where(columns.dataset_id.in_(dataset_ids), columns.label.is_not(None))
-    )
-    names = ["model_id", "entry_id", "type", "source_ref", "label", "line"]
-    connection.execute(training_entries.insert().from_select(names, labelled))
 
 
 def _check_quota(call: Call, project_name: str) -> None:

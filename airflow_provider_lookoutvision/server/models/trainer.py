@@ -27,13 +27,13 @@ from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, Ser
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.jobs.working_folders import WorkingFolderHandler
 from airflow_provider_lookoutvision.server.models import evaluation
-from airflow_provider_lookoutvision.server.models.operations import (
-    TRAIN_JOB,
+from airflow_provider_lookoutvision.server.models.status import (
     TRAINED_MESSAGE,
     TRAINING_MESSAGE,
     UNCALIBRATED_MESSAGE,
     ModelStatus,
 )
+from airflow_provider_lookoutvision.server.models.training_entries import TRAIN_JOB, update_training
 from airflow_provider_lookoutvision.server.models.training_set import Example, TrainingSet, training_set
 from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location
 from airflow_provider_lookoutvision.server.storage.schema import (
@@ -96,7 +96,7 @@ class Trainer(WorkingFolderHandler):
             artifact = _archive(folder / _MODEL)
         with lease.finish() as connection:
             connection.execute(model_artifacts.insert().values(model_id=model.id, content=artifact))
-            _update_model(
+            update_training(
                 connection,
                 model.id,
                 status=ModelStatus.TRAINED,
@@ -178,24 +178,17 @@ class Trainer(WorkingFolderHandler):
                 # A short failure of the database doesn't end the training: if it lasts, the lease expires.
                 with suppress(sa.exc.DBAPIError), lease.hold() as connection:
                     if progress != reported:
-                        _update_model(connection, job.subject_id, status_message=progress)
+                        update_training(connection, job.subject_id, status_message=progress)
                         reported = progress
             raise _ProcessDied(child.exit_reason())
 
     def fail(self, job: Job, message: str) -> None:
         """Write the failure to the model."""
         with Lease(self.database, job).finish() as connection:
-            _update_model(
+            update_training(
                 connection, job.subject_id, status=ModelStatus.TRAINING_FAILED, status_message=message
             )
             idempotency.mark_failed(connection, job.account_id, job.region, job.operation, job.token)
-
-
-def _update_model(connection: sa.Connection, model_id: int, **values: Any) -> None:
-    training = sa.and_(models.c.id == model_id, models.c.status == ModelStatus.TRAINING)
-    connection.execute(models.update().where(training).values(**values))
-    if "status" in values:
-        connection.execute(training_entries.delete().where(training_entries.c.model_id == model_id))
 
 
 def _progress(message: Mapping[str, Any]) -> str:

@@ -18,12 +18,8 @@ from airflow_provider_lookoutvision.server.calls.access import partition
 from airflow_provider_lookoutvision.server.calls.call import Call
 from airflow_provider_lookoutvision.server.datasets.operations import check_bucket
 from airflow_provider_lookoutvision.server.jobs import queue
-from airflow_provider_lookoutvision.server.models.operations import (
-    IN_SERVICE,
-    ModelStatus,
-    find_model,
-    wrong_state,
-)
+from airflow_provider_lookoutvision.server.models.operations import find_model, wrong_state
+from airflow_provider_lookoutvision.server.models.status import IN_SERVICE, ModelStatus
 from airflow_provider_lookoutvision.server.packaging.target import target
 from airflow_provider_lookoutvision.server.projects import find_project
 from airflow_provider_lookoutvision.server.protocol.errors import (

@@ -119,7 +119,8 @@ models = sa.Table(
     sqlite_autoincrement=True,
 )
 
-# The labelled entries that a training learns from, as they were when it was asked for; until it has ended.
+# The labelled entries that a training learns from, as they were when it was requested, or when their import
+# ended; until it has ended itself. ``entry_id`` is their order.
 training_entries = sa.Table(
     "training_entries",
     metadata,

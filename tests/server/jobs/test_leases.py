@@ -22,6 +22,7 @@ from services import Storage
 
 from airflow_provider_lookoutvision.server.datasets.importer import Importer, WorkerStopping
 from airflow_provider_lookoutvision.server.jobs import queue
+from airflow_provider_lookoutvision.server.models.training_entries import import_ended
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Location
 from airflow_provider_lookoutvision.testing.service import Service
@@ -81,7 +82,7 @@ def claim_job(
 def importer(
     service: Service, storage: Storage, store: Any, stopping: Callable[[], bool] = lambda: False
 ) -> Importer:
-    return Importer(storage.database, store, Settings(data_dir=service.data_dir), stopping)
+    return Importer(storage.database, store, Settings(data_dir=service.data_dir), stopping, import_ended)
 
 
 OBJECT_LINES = [manifest(line(f"{n}.png")) for n in range(2500)]

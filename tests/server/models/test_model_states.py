@@ -18,7 +18,7 @@ from sdk_errors import error_response
 from simultaneous import outcomes_at_once
 
 from airflow_provider_lookoutvision.server.jobs import queue
-from airflow_provider_lookoutvision.server.models.operations import TRAIN_JOB
+from airflow_provider_lookoutvision.server.models.training_entries import TRAIN_JOB
 from airflow_provider_lookoutvision.server.storage.schema import models
 
 pytest_plugins = ["model_fixtures"]

@@ -12,7 +12,7 @@ from model_fixtures import ModelProject, TrainingService
 from sdk_errors import error_response
 
 from airflow_provider_lookoutvision.server.jobs import queue
-from airflow_provider_lookoutvision.server.models.operations import TRAIN_JOB
+from airflow_provider_lookoutvision.server.models.training_entries import TRAIN_JOB
 from airflow_provider_lookoutvision.server.storage.schema import client_tokens, models
 
 pytest_plugins = ["model_fixtures"]

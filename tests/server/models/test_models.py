@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from drawn_parts import drawn
-from manifest_lines import line, manifest
+from manifest_lines import line
 from model_fixtures import ModelProject, TrainingService
 from polling import until
 from sdk_errors import error_response
@@ -116,7 +116,7 @@ def test_pages_of_models(project: ModelProject, training_service: TrainingServic
     assert project.client.list_models(**project.of, NextToken=found)["Models"][0]["ModelVersion"] == "3"
 
 
-def test_a_training_needs_complete_datasets(project: ModelProject, training_service: TrainingService) -> None:
+def test_a_training_needs_a_training_dataset(project: ModelProject) -> None:
     def refused() -> dict[str, Any]:
         return error_response(project.client.create_model, **project.of, OutputConfig=project.output)
 
@@ -128,16 +128,6 @@ def test_a_training_needs_complete_datasets(project: ModelProject, training_serv
         error = refused()
         assert error["Error"]["Code"] == "ResourceNotFoundException"
         assert (error["ResourceId"], error["ResourceType"]) == ("p/train", "DATASET")
-    with training_service.paused_worker():
-        project.dataset([line(bucket=project.bucket)], wait=False)
-        error = refused()
-        assert error["Error"]["Code"] == "ConflictException"
-        assert (error["ResourceId"], error["ResourceType"]) == ("p/train", "DATASET")
-        assert "is CREATE_IN_PROGRESS: wait" in error["Error"]["Message"]
-    with training_service.paused_worker():  # and by then it is done
-        changes = manifest(line("2.jpg", bucket=project.bucket))
-        project.client.update_dataset_entries(**project.of, DatasetType="test", Changes=changes)
-        assert "test dataset of project 'p' is UPDATE_IN_PROGRESS" in refused()["Error"]["Message"]
     assert project.versions() == []
 
 
