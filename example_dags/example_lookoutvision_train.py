@@ -2,7 +2,8 @@
 
 The project and its two datasets are made from Ground Truth manifests when they aren't there yet. The model is
 tried on the test dataset, which it isn't trained on; a worse one than ``min_f1`` fails the task, with its
-metrics, and is kept for a look at its evaluation.
+metrics, and is kept for a look at its evaluation. The threshold of its verdicts is then the one that finds
+``min_recall`` of the anomalous test images with the fewest false alarms.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionCreateDatasetOperator,
     LookoutVisionCreateModelOperator,
     LookoutVisionCreateProjectOperator,
+    LookoutVisionSetThresholdOperator,
 )
 
 with DAG(
@@ -29,6 +31,7 @@ with DAG(
         "test_manifest": "s3://images/test.manifest",
         "evaluation": "s3://results/evaluation/",
         "min_f1": 0.9,
+        "min_recall": 0.95,
         "stage": "candidate",
     },
     default_args={
@@ -65,6 +68,14 @@ with DAG(
         waiter_delay=5,
     )
     # [END howto_operator_lookoutvision_create_model]
+    # [START howto_operator_lookoutvision_set_threshold]
+    set_threshold = LookoutVisionSetThresholdOperator(
+        task_id="set_threshold",
+        project_name=create_project.output["ProjectName"],
+        model_version=create_model.output["ModelVersion"],
+        min_recall="{{ params.min_recall }}",
+    )
+    # [END howto_operator_lookoutvision_set_threshold]
 
     @task
     def report(version: str, evaluation: dict[str, str], **context: Any) -> dict[str, Any]:
@@ -84,5 +95,5 @@ with DAG(
             )
         return metrics
 
-    datasets >> create_model
+    datasets >> create_model >> set_threshold
     report(create_model.output["ModelVersion"], create_model.output["EvaluationResult"])

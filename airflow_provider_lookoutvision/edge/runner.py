@@ -16,6 +16,7 @@ import onnxruntime
 from PIL import Image
 
 from airflow_provider_lookoutvision.edge.components import Component, UnusableComponent
+from airflow_provider_lookoutvision.engine.threshold import predict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class UnusableImage(ValueError):
 class Verdict:
     """What was found.
 
-    :param confidence: the probability of the stated verdict.
+    :param confidence: in the stated verdict, 0.5 to 1.
     :param probability: of an anomaly.
     :param class_mask: ``height x width``, 0 is the background; None for a model without classes.
     :param areas: of each of the component's classes, the background first, the part of the image.
@@ -114,11 +115,11 @@ class Runner:
         answers = self._session.run(self._outputs, {"image": prepared})
         answer: dict[str, Any] = dict(zip(self._outputs, answers, strict=True))
         probability = float(answer["probability"])
-        anomalous = probability > self.component.threshold
+        anomalous, confidence = predict(probability, self.component.threshold)
         mask = answer.get("class_mask")
         return Verdict(
             anomalous,
-            probability if anomalous else 1 - probability,
+            confidence,
             probability,
             mask,
             () if mask is None else self._areas(mask),

@@ -80,12 +80,6 @@ def fit_without_anomalies(scores: NDArray[np.floating]) -> StackedClassifier:
     return StackedClassifier(mean, scale, np.array([_SLOPE]), intercept, calibrated=False)
 
 
-def predict(probability: float) -> tuple[bool, float]:
-    """Whether the image is anomalous, and the probability of that prediction, 0.5 to 1."""
-    anomalous = probability > 0.5
-    return anomalous, probability if anomalous else 1 - probability
-
-
 def best_offset(ious: FloatArray, offsets: NDArray[np.float64]) -> float:
     """The offset with the highest mean IoU.
 

@@ -22,6 +22,7 @@ from airflow_provider_lookoutvision.engine.feature_store import grid_shape
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass, ClassMask
 from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
 from airflow_provider_lookoutvision.engine.patch_head import any_class_logit
+from airflow_provider_lookoutvision.engine.threshold import DEFAULT_THRESHOLD, predict
 
 # What is computed at once: rows of a mask; patches, which are all of them up to a side of 640.
 BAND_ROWS, _BAND_PATCHES = 256, 8192
@@ -31,9 +32,10 @@ BAND_ROWS, _BAND_PATCHES = 256, 8192
 class Detection:
     """The prediction for one image.
 
-    :param is_anomalous: True exactly when `probability > 0.5`
-    :param confidence: the probability of this prediction, 0.5 to 1
-    :param probability: that the image is anomalous, 0 to 1
+    :param is_anomalous: True exactly when `probability` is above the threshold, which is 0.5 unless another
+        one was passed
+    :param confidence: in this prediction, 0.5 to 1; see `threshold`
+    :param probability: that the image is anomalous, 0 to 1, whatever the threshold
     :param anomaly_map: `rows x columns`, a score of 0 to 1 for each patch of 8 x 8 pixels of the working
         size; the higher the more anomalous, and 0.5 is no threshold
     :param class_mask: `height x width` of the upright image; 0 is background, 1 the first class, and so on;
@@ -79,10 +81,11 @@ class Detector:
         """Whether the probabilities were fitted to labelled anomalies."""
         return self._model.classifier.calibrated
 
-    def detect(self, content: bytes) -> Detection:
+    def detect(self, content: bytes, threshold: float = DEFAULT_THRESHOLD) -> Detection:
         """Predict for one image, of any size.
 
         :param content: a JPEG or PNG file
+        :param threshold: of the probability, between 0 and 1
         :raises UnusableImage: it is not a complete JPEG or PNG with sides of 64 to 4096 pixels
         """
         image = images.decode(content, *self._model.working_size)
@@ -94,7 +97,7 @@ class Detector:
         scores = self._model.heads.image_scores(outputs["distances"], logits, outputs[network.SUMMARY][0])
         classifier = self._model.classifier
         probability = float(classifier.probability(scores[None, : len(classifier.mean)])[0])
-        anomalous, confidence = calibration.predict(probability)
+        anomalous, confidence = predict(probability, threshold)
         mask = areas = None
         if logits is not None and self._model.classes:
             mask = class_mask(logits + self._model.offset, image.width, image.height)

@@ -8,7 +8,7 @@ from airflow_provider_lookoutvision.engine import metrics
 from airflow_provider_lookoutvision.engine.detector import Detection, Detector
 from airflow_provider_lookoutvision.engine.errors import Cancelled, UnusableDataset, UnusableImage
 from airflow_provider_lookoutvision.engine.images import ImageSource, read_source
-from airflow_provider_lookoutvision.engine.metrics import ClassificationMetrics, PixelMetrics
+from airflow_provider_lookoutvision.engine.metrics import ClassificationMetrics, OperatingPoint, PixelMetrics
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Evaluation:
     :param pixel_metrics: of each class; empty when the model makes no masks or no anomalous image has one
     :param predictions: whether each image is anomalous, and the confidence in that, 0.5 to 1; in the given
         order
+    :param operating_points: precision and recall over thresholds, the highest first; see
+        `metrics.operating_points`
     """
 
     image_metrics: ClassificationMetrics
@@ -28,6 +30,7 @@ class Evaluation:
     average_precision: float
     pixel_metrics: tuple[PixelMetrics, ...]
     predictions: tuple[tuple[bool, float], ...]
+    operating_points: tuple[OperatingPoint, ...]
 
 
 def evaluate(
@@ -80,6 +83,7 @@ def evaluate(
         metrics.average_precision(anomalous, probabilities),
         pixels.compute() if has_masks else (),
         tuple((detection.is_anomalous, detection.confidence) for detection in detections),
+        metrics.operating_points(anomalous, probabilities),
     )
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+_EPSILON = 1e-12  # of a probability, before its log-odds
+
 
 @dataclass(frozen=True)
 class ClassificationMetrics:
@@ -34,6 +36,16 @@ class PixelMetrics(ClassificationMetrics):
     iou: float
 
 
+@dataclass(frozen=True)
+class OperatingPoint(ClassificationMetrics):
+    """The metrics of the predictions with a threshold.
+
+    :param threshold: of the probability, between 0 and 1
+    """
+
+    threshold: float
+
+
 def from_counts(
     true_positives: float, false_positives: float, false_negatives: float
 ) -> ClassificationMetrics:
@@ -52,6 +64,34 @@ def classification_metrics(y_true: ArrayLike, y_pred: ArrayLike) -> Classificati
     return from_counts(
         int((true & predicted).sum()), int((~true & predicted).sum()), int((true & ~predicted).sum())
     )
+
+
+def operating_points(y_true: ArrayLike, probability: ArrayLike) -> tuple[OperatingPoint, ...]:
+    """Precision, recall and F1 at each threshold that is worth choosing, the highest first.
+
+    Those are the thresholds with a normal image next below and an anomalous one next above: any other has as
+    many false positives for fewer true ones, or more for as many. Each is in the middle, in log-odds, of the
+    probabilities of those two images. The last one finds every anomalous image. Without any there are none.
+    """
+    true = np.asarray(y_true, bool)
+    values, groups = np.unique(np.asarray(probability, np.float64), return_inverse=True)
+    anomalous = np.bincount(groups, true, len(values))[::-1].cumsum()
+    normal = np.bincount(groups, ~true, len(values))[::-1].cumsum()
+    values = np.clip(values[::-1], _EPSILON, 1 - _EPSILON)
+    logits = np.append(np.log(values / (1 - values)), -np.inf)
+    points = []
+    for end in range(len(values)):
+        last = end == len(values) - 1
+        finds_more = anomalous[end] > (anomalous[end - 1] if end else 0)
+        # The next image below would be a false positive.
+        is_before_normal = last or normal[end + 1] > normal[end]
+        if finds_more and is_before_normal:
+            below = logits[end] - 1 if last else logits[end + 1]
+            true_positives = int(anomalous[end])
+            counts = from_counts(true_positives, int(normal[end]), int(true.sum()) - true_positives)
+            threshold = float(1 / (1 + np.exp(-(logits[end] + below) / 2)))
+            points.append(OperatingPoint(counts.precision, counts.recall, counts.f1, threshold))
+    return tuple(points)
 
 
 def roc_auc(y_true: ArrayLike, y_score: ArrayLike) -> float:

@@ -48,7 +48,6 @@ STRIDE = 8
 # Pixels of the mask that are interpolated in one go, so that what it takes stays in a processor's cache.
 _PIXELS = 1 << 18
 _LARGEST_LOGIT = 30.0
-THRESHOLD = 0.5
 _TOLERANCE = 1e-5
 
 
@@ -58,13 +57,11 @@ class Exported:
 
     :param image_size: width and height, upright, of the images that the model was trained on
     :param input_size: of what the graph sees of them
-    :param threshold: the image is anomalous where the probability is above it
     """
 
     image_size: tuple[int, int]
     input_size: tuple[int, int]
     classes: tuple[AnomalyClass, ...]
-    threshold: float
     calibrated: bool
 
 
@@ -80,7 +77,7 @@ def export(folder: Path, out: Path, *, cache: Path | None = None) -> Exported:
     _try_out(model, whole, Detector(model, cache))
     out.write_bytes(whole.SerializeToString())
     classifier = model.classifier
-    return Exported(model.image_size, model.working_size, model.classes, THRESHOLD, classifier.calibrated)
+    return Exported(model.image_size, model.working_size, model.classes, classifier.calibrated)
 
 
 def _try_out(model: Model, whole: onnx.ModelProto, reference: Detector) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 
 SERVICE = "lookoutvision"
+THRESHOLD_TAG = "lookoutvision:threshold"
 
 
 class LookoutVisionHook(AwsBaseHook):
@@ -131,6 +132,20 @@ class LookoutVisionHook(AwsBaseHook):
     def untag(self, arn: str, *keys: str) -> None:
         """Remove tags from a model; a missing tag is no error."""
         self.conn.untag_resource(ResourceArn=arn, TagKeys=list(keys))
+
+    def set_threshold(self, project_name: str, model_version: str, threshold: float) -> None:
+        """Set the threshold of a trained model's verdicts, from the next detection on; 0.5 is a model's own.
+
+        An image is anomalous when the probability of that is above the threshold. It is kept as the model's
+        tag ``lookoutvision:threshold``.
+
+        :param model_version: the version's number, or ``latest``.
+        :param threshold: between 0 and 1.
+        """
+        arn = self.conn.describe_model(ProjectName=project_name, ModelVersion=model_version)[
+            "ModelDescription"
+        ]["ModelArn"]
+        self.tag(arn, {THRESHOLD_TAG: repr(float(threshold))})
 
     def get_session(self, region_name: str | None = None, deferrable: bool = False) -> Any:
         """Return a boto3 session, or an aiobotocore session, that knows the service."""

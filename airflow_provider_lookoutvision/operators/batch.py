@@ -15,9 +15,9 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -27,6 +27,7 @@ from airflow_provider_lookoutvision.operators.adaptive_concurrency import Adapti
 PART_RESULTS = 500
 PART_SECONDS = 10.0
 _STOP_CHECK_SECONDS = 0.5  # between two checks whether the task was asked to stop
+_MAX_FAILURES_SHOWN = 10
 _MOST_DELETED = 1000  # in one request to S3
 
 log = logging.getLogger(__name__)
@@ -216,3 +217,47 @@ def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     for page in pages:
         yield from page.get("Contents", ())
+
+
+@dataclass
+class Summary:
+    """The counts over the lines of the results."""
+
+    results_s3_uri: str
+    max_anomalous_s3_uris: int
+    total: int = 0
+    anomalous: int = 0
+    failed: int = 0
+    anomalous_s3_uris: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Count a line."""
+        self.total += 1
+        if error := line.get("error"):
+            self.failed += 1
+            if len(self.failures) < _MAX_FAILURES_SHOWN:
+                self.failures.append(f"{line['source-ref']}: {error['Message']}")
+        elif line["IsAnomalous"]:
+            self.anomalous += 1
+            if len(self.anomalous_s3_uris) < self.max_anomalous_s3_uris:
+                self.anomalous_s3_uris.append(line["source-ref"])
+
+    @property
+    def normal(self) -> int:
+        """How many are neither anomalous nor failed."""
+        return self.total - self.anomalous - self.failed
+
+    @property
+    def text(self) -> str:
+        """The counts as a sentence."""
+        return (
+            f"{self.total} images, {self.anomalous} anomalous, {self.normal} normal, "
+            f"{self.failed} that can't be used"
+        )
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The counts, for an XCom."""
+        names = ("total", "anomalous", "normal", "failed", "results_s3_uri", "anomalous_s3_uris")
+        return {name: getattr(self, name) for name in names}

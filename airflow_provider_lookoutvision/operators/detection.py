@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lookoutvision.idempotency import previous_tokens
+from airflow_provider_lookoutvision.model.anomaly_maps import request_anomaly_maps
 from airflow_provider_lookoutvision.operators.adaptive_concurrency import AdaptiveConcurrency
 from airflow_provider_lookoutvision.operators.base import fail_fast_on_client_errors
 from airflow_provider_lookoutvision.operators.batch import (
@@ -19,6 +19,7 @@ from airflow_provider_lookoutvision.operators.batch import (
     Image,
     ListingDigest,
     Result,
+    Summary,
     list_images,
     process_images,
 )
@@ -40,7 +41,6 @@ ON_INVALID_IMAGE = ("fail", "record")
 # The names of an object's metadata.
 _TOKEN = "client-token"  # noqa: S105
 _DIGEST = "listing-digest"
-_MAX_FAILURES_SHOWN = 10
 
 
 class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
@@ -72,6 +72,12 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
     :param masks_s3_prefix: where masks go, ``s3://bucket/prefix``, as RGB PNGs of the image's size: the mask
         of ``s3://images/a/b.jpg`` at ``s3://bucket/prefix`` + ``a/b.jpg.png``. Masks are stored of anomalous
         images, and of images with a marked defect. The prefix must not be below ``images_s3_prefix``.
+    :param store_heatmaps: whether to store the anomaly map of every image, also from a model that makes no
+        masks: a grey PNG in the image's proportions, 640 pixels wide or high at most, the lighter the more
+        anomalous. ``heatmap-ref`` is added to its result, and ``Probability``, that the image is anomalous,
+        whatever the model's threshold. It needs this package's service.
+    :param heatmaps_s3_prefix: where they go, as ``masks_s3_prefix``; by default, for a prefix, below
+        ``<results_s3_uri>.heatmaps/``.
     :param on_invalid_image: what to do about images below a prefix that can't be used: ``record`` them in the
         results; or also ``fail``, when all others are processed.
     :param fail_if_empty: whether a prefix without images is an error; by default it is a warning.
@@ -90,6 +96,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         "images_s3_prefix",
         "results_s3_uri",
         "masks_s3_prefix",
+        "heatmaps_s3_prefix",
         "on_invalid_image",
         "s3_conn_id",
     )
@@ -105,6 +112,8 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         images_s3_prefix: str | None = None,
         results_s3_uri: str | None = None,
         masks_s3_prefix: str | None = None,
+        store_heatmaps: bool = False,
+        heatmaps_s3_prefix: str | None = None,
         on_invalid_image: Literal["fail", "record"] = "record",
         fail_if_empty: bool = False,
         max_workers: int = 8,
@@ -117,6 +126,8 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         self.images_s3_prefix = images_s3_prefix
         self.results_s3_uri = results_s3_uri
         self.masks_s3_prefix = masks_s3_prefix
+        self.store_heatmaps = store_heatmaps
+        self.heatmaps_s3_prefix = heatmaps_s3_prefix
         self.on_invalid_image = on_invalid_image
         self.fail_if_empty = fail_if_empty
         self.max_workers = max_workers
@@ -134,7 +145,8 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
             names = {"ProjectName": self.project_name, "ModelVersion": version}
             prefix = self.masks_s3_prefix
             masks = None if prefix is None else parse_s3_prefix("masks_s3_prefix", prefix)
-            detector = ImageDetector(self._service, self._s3, names, self._concurrency, masks)
+            heatmaps = self._heatmaps()
+            detector = ImageDetector(self._service, self._s3, names, self._concurrency, masks, heatmaps)
             if self.image_s3_uri is not None:
                 found = self._process_one(detector, self.image_s3_uri)
             else:
@@ -149,13 +161,18 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
 
         found = self._found or {}
         masks = found.get("mask-ref") if self.image_s3_uri else found and self.masks_s3_prefix
+        heatmaps = self._heatmaps() if found else None
         results = lineage.s3_dataset(found.get("results_s3_uri"), rows=found.get("total"))
         return lineage.operator_lineage(
             inputs=[
                 lineage.s3_dataset(self.image_s3_uri or self.images_s3_prefix),
                 lineage.model_dataset(self._model),
             ],
-            outputs=[results, lineage.s3_dataset(masks or None)],
+            outputs=[
+                results,
+                lineage.s3_dataset(masks or None),
+                lineage.s3_dataset("s3://{}/{}".format(*heatmaps) if heatmaps else None),
+            ],
         )
 
     def on_kill(self) -> None:
@@ -166,7 +183,10 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
 
     @cached_property
     def _service(self) -> Any:
-        return self.hook.client_without_retries(max_pool_connections=self.max_workers)
+        client = self.hook.client_without_retries(max_pool_connections=self.max_workers)
+        if self.store_heatmaps:
+            request_anomaly_maps(client)
+        return client
 
     @cached_property
     def _s3(self) -> Any:
@@ -189,20 +209,46 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         )
         if given not in ((True, False, False), (False, True, True)):
             raise AirflowFailException("Set either image_s3_uri, or images_s3_prefix and results_s3_uri")
-        if self.images_s3_prefix is None or self.masks_s3_prefix is None:
+        if self.heatmaps_s3_prefix is not None and not self.store_heatmaps:
+            raise AirflowFailException("heatmaps_s3_prefix is set, and store_heatmaps isn't: set it to True")
+        if self.image_s3_uri is not None and self.store_heatmaps and self.heatmaps_s3_prefix is None:
+            raise AirflowFailException("store_heatmaps needs heatmaps_s3_prefix, for the map of one image")
+        self._check_apart("masks", self.masks_s3_prefix)
+        if self.store_heatmaps:
+            bucket, prefix = self._heatmaps() or ("", "")
+            self._check_apart("heatmaps", f"s3://{bucket}/{prefix}")
+
+    def _check_apart(self, what: str, stored: str | None) -> None:
+        if self.images_s3_prefix is None or stored is None:
             return
         bucket, prefix = parse_s3_prefix("images_s3_prefix", self.images_s3_prefix)
-        masks_bucket, masks = parse_s3_prefix("masks_s3_prefix", self.masks_s3_prefix)
-        if bucket == masks_bucket and f"{masks}{prefix}".startswith(prefix):
+        other_bucket, other = parse_s3_prefix(f"{what}_s3_prefix", stored)
+        if bucket == other_bucket and f"{other}{prefix}".startswith(prefix):
             raise AirflowFailException(
-                f"masks_s3_prefix {self.masks_s3_prefix} is below images_s3_prefix {self.images_s3_prefix}: "
-                "the masks would be images the next time. Store them elsewhere"
+                f"{what}_s3_prefix {stored} is below images_s3_prefix {self.images_s3_prefix}: the {what} "
+                "would be images the next time. Store them elsewhere"
             )
 
+    def _heatmaps(self) -> tuple[str, str] | None:
+        """The bucket and the prefix of the heat maps, if they are stored."""
+        if not self.store_heatmaps:
+            return None
+        if self.heatmaps_s3_prefix is not None:
+            return parse_s3_prefix("heatmaps_s3_prefix", self.heatmaps_s3_prefix)
+        bucket, key = parse_s3_uri("results_s3_uri", str(self.results_s3_uri))
+        return bucket, f"{key}.heatmaps/"
+
     def _results_of(self, description: Mapping[str, Any]) -> tuple[str, ...]:
-        """What the results depend on besides the images: the model, and the parameters."""
+        """What the results depend on besides the images: the model and its threshold, and the parameters."""
         created = description["CreationTimestamp"].isoformat()
-        return description["ModelArn"], created, str(self.images_s3_prefix), str(self.masks_s3_prefix)
+        threshold = description["StatusMessage"].partition("Its threshold is ")[2]
+        heatmaps = self._heatmaps()
+        optional = [
+            *([f"threshold {threshold}"] if threshold else ()),
+            *(["heatmaps", *heatmaps] if heatmaps else ()),
+        ]
+        prefixes = str(self.images_s3_prefix), str(self.masks_s3_prefix)
+        return description["ModelArn"], created, *prefixes, *optional
 
     def _tokens(self, context: Context, purpose: Sequence[str]) -> list[str]:
         """The token of this try's parts, and then those of the tries before a clear."""
@@ -222,7 +268,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         results_bucket, results_key = parse_s3_uri("results_s3_uri", str(self.results_s3_uri))
         results = {"Bucket": results_bucket, "Key": results_key}
         checkpoint = Checkpoint(self._s3, results_bucket, f"{results_key}.parts/", tokens)
-        summary = _Summary(str(self.results_s3_uri), self.max_anomalous_s3_uris)
+        summary = Summary(str(self.results_s3_uri), self.max_anomalous_s3_uris)
         images = partial(list_images, self._s3, bucket, prefix)
         if self._are_written(results, tokens[0], options, images):
             self.log.info("An earlier try has written %s", self.results_s3_uri)
@@ -282,7 +328,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         )
         return False
 
-    def _report(self, summary: _Summary) -> None:
+    def _report(self, summary: Summary) -> None:
         """Log the summary; fail or warn, as the parameters say. After a failure the parts are kept."""
         if not summary.total:
             if self.fail_if_empty:
@@ -297,47 +343,3 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
                     "clear this task: it then sends only them"
                 )
             self.log.warning("%s", text)
-
-
-@dataclass
-class _Summary:
-    """The counts over the lines of the results."""
-
-    results_s3_uri: str
-    max_anomalous_s3_uris: int
-    total: int = 0
-    anomalous: int = 0
-    failed: int = 0
-    anomalous_s3_uris: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Count a line."""
-        self.total += 1
-        if error := line.get("error"):
-            self.failed += 1
-            if len(self.failures) < _MAX_FAILURES_SHOWN:
-                self.failures.append(f"{line['source-ref']}: {error['Message']}")
-        elif line["IsAnomalous"]:
-            self.anomalous += 1
-            if len(self.anomalous_s3_uris) < self.max_anomalous_s3_uris:
-                self.anomalous_s3_uris.append(line["source-ref"])
-
-    @property
-    def normal(self) -> int:
-        """How many are neither anomalous nor failed."""
-        return self.total - self.anomalous - self.failed
-
-    @property
-    def text(self) -> str:
-        """The counts as a sentence."""
-        return (
-            f"{self.total} images, {self.anomalous} anomalous, {self.normal} normal, "
-            f"{self.failed} that can't be used"
-        )
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """The counts, for an XCom."""
-        names = ("total", "anomalous", "normal", "failed", "results_s3_uri", "anomalous_s3_uris")
-        return {name: getattr(self, name) for name in names}

@@ -24,12 +24,14 @@ class InvalidImage(Exception):
 
 @dataclass(frozen=True)
 class ImageDetector:
-    """Reads images, calls DetectAnomalies, stores masks. Threads may share it.
+    """Reads images, calls DetectAnomalies, stores masks and heat maps. Threads may share it.
 
     :param service: a client that sends each request once; ``concurrency`` repeats it.
     :param s3: a client of S3.
     :param model: the members that name the model.
     :param masks: the bucket and the prefix that masks are stored at, or None.
+    :param heatmaps: the bucket and the prefix that anomaly maps are stored at, or None. The client then
+        requests them.
     """
 
     service: Any
@@ -37,6 +39,7 @@ class ImageDetector:
     model: Mapping[str, str]
     concurrency: AdaptiveConcurrency
     masks: tuple[str, str] | None
+    heatmaps: tuple[str, str] | None = None
 
     def detect(self, bucket: str, key: str) -> Result:
         """Return the model's verdict on the image, or why the image can't be used.
@@ -82,11 +85,15 @@ class ImageDetector:
         )
         result: dict[str, Any] = answer["DetectAnomalyResult"]
         mask = result.pop("AnomalyMask", None)
+        anomaly_map = result.pop("AnomalyMap", None)
         result.pop("Source", None)
         has_defects = len(result.get("Anomalies", ())) > 1  # the first is the background
         if mask and self.masks and (has_defects or result["IsAnomalous"]):
-            bucket, prefix = self.masks
-            mask_key = f"{prefix}{key}.png"
-            self.s3.put_object(Bucket=bucket, Key=mask_key, Body=mask, ContentType="image/png")
-            result["mask-ref"] = f"s3://{bucket}/{mask_key}"
+            result["mask-ref"] = self._store(*self.masks, key, mask)
+        if anomaly_map and self.heatmaps:
+            result["heatmap-ref"] = self._store(*self.heatmaps, key, anomaly_map)
         return result
+
+    def _store(self, bucket: str, prefix: str, key: str, png: bytes) -> str:
+        self.s3.put_object(Bucket=bucket, Key=f"{prefix}{key}.png", Body=png, ContentType="image/png")
+        return f"s3://{bucket}/{prefix}{key}.png"

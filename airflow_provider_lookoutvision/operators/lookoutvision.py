@@ -27,6 +27,7 @@ from airflow_provider_lookoutvision.operators.projects import (
     LookoutVisionCreateProjectOperator,
     LookoutVisionDeleteProjectOperator,
 )
+from airflow_provider_lookoutvision.operators.thresholds import LookoutVisionSetThresholdOperator
 
 __all__ = [
     "LookoutVisionBuildManifestOperator",
@@ -37,6 +38,7 @@ __all__ = [
     "LookoutVisionDeleteModelOperator",
     "LookoutVisionDeleteProjectOperator",
     "LookoutVisionDetectAnomaliesOperator",
+    "LookoutVisionSetThresholdOperator",
     "LookoutVisionStartModelOperator",
     "LookoutVisionStartModelPackagingJobOperator",
     "LookoutVisionStopModelOperator",

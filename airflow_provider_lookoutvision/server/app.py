@@ -20,7 +20,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -32,6 +32,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
+from airflow_provider_lookoutvision.model import anomaly_maps
 from airflow_provider_lookoutvision.server.calls import access, idempotency
 from airflow_provider_lookoutvision.server.calls.call import Inference
 from airflow_provider_lookoutvision.server.dispatch import Dispatcher
@@ -203,7 +204,10 @@ class Service:
         members = operation.read(route.labels, query, headers, body)
         entry.project = members.get("project_name")
         try:
-            return self._dispatcher.perform(caller, operation, members)
+            answer = self._dispatcher.perform(caller, operation, members)
+            if isinstance(answer, Inference) and headers.get(anomaly_maps.HEADER, "false") != "false":
+                answer = replace(answer, anomaly_map=True)
+            return answer
         except access.StaleKey:
             return self._perform(claim, route, query, headers, body, entry)
 

@@ -61,6 +61,19 @@ def _parser() -> argparse.ArgumentParser:
     model_path = commands.add_parser("model-path", help="print the folder to put into AWS_DATA_PATH")
     model_path.set_defaults(run=_model_path)
 
+    threshold = commands.add_parser(
+        "threshold",
+        help="print the threshold of a model's verdicts, or set it, from the next detection on",
+    )
+    threshold.add_argument("project", metavar="PROJECT")
+    threshold.add_argument("version", metavar="VERSION", type=int)
+    threshold.add_argument("threshold", metavar="THRESHOLD", nargs="?", help="between 0 and 1")
+    threshold.add_argument(
+        "--account", default=settings_module.DEFAULT_ACCOUNT, help="(default: %(default)s)"
+    )
+    threshold.add_argument("--region", default="us-east-1", help="(default: %(default)s)")
+    threshold.set_defaults(run=_threshold)
+
     keys = commands.add_parser("keys", help="manage access keys").add_subparsers(
         required=True, metavar="ACTION"
     )
@@ -98,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     delete = keys.add_parser("delete", help="delete an access key")
     delete.add_argument("access_key_id", metavar="ACCESS_KEY_ID")
     delete.set_defaults(run=_delete_key)
-    for command in (create, listing, delete):
+    for command in (threshold, create, listing, delete):
         _add_setting(command, "data_dir")
         _add_setting(command, "database_url")
     return parser
@@ -145,6 +158,22 @@ def _model_path(_flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.model import MODEL_PATH
 
     print(MODEL_PATH)  # noqa: T201
+    return 0
+
+
+def _threshold(flags: argparse.Namespace) -> int:
+    from airflow_provider_lookoutvision.server import tags
+    from airflow_provider_lookoutvision.server.protocol.errors import ServiceError
+    from airflow_provider_lookoutvision.server.serving import opened
+
+    name = (flags.account, flags.region, flags.project, flags.version)
+    with opened(settings_module.load(vars(flags))) as (database, _), database.write() as connection:
+        try:
+            if flags.threshold is not None:
+                tags.set_threshold(connection, *name, flags.threshold)
+            print(tags.threshold(connection, *name))  # noqa: T201
+        except ServiceError as error:
+            return _fail(error.message)
     return 0
 
 

@@ -74,7 +74,10 @@ def list_projects(
     query = _listing(call.caller.key.allowed_projects)
     values = {**call.scope, "after": page.after or "", "most": page.size + 1}
     rows, following = page.cut(call.connection.execute(query, values).all(), "name")
-    return {"Projects": [_metadata(call, name, created_at) for name, created_at in rows], "NextToken": following}
+    return {
+        "Projects": [_metadata(call, name, created_at) for name, created_at in rows],
+        "NextToken": following,
+    }
 
 
 @lru_cache(maxsize=256)

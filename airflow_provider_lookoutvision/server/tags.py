@@ -1,4 +1,8 @@
-"""Tags of models: TagResource, UntagResource, ListTagsForResource."""
+"""Tags of models: TagResource, UntagResource, ListTagsForResource.
+
+Tags whose keys begin with ``lookoutvision:`` are settings of a model, which any client of the API can change.
+``lookoutvision:threshold`` is the threshold of its verdicts, between 0 and 1, in use at the next detection.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,10 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
 from airflow_provider_lookoutvision.server.storage.schema import model_tags, models, projects, upsert
 
 MOST_TAGS = 200
+THRESHOLD = "lookoutvision:threshold"
+DEFAULT_THRESHOLD = 0.5
+_RESERVED = "lookoutvision:"
+_SETTINGS = (THRESHOLD,)
 _RESOURCE = re.compile(r"model/([^/]+)/([1-9][0-9]{0,8})")
 
 
@@ -44,13 +52,15 @@ def list_tags_for_resource(call: Call, *, resource_arn: str) -> dict[str, Any]:
 def put(connection: sa.Connection, model_id: int, tags: Sequence[Mapping[str, str]]) -> None:
     """Add tags to a model.
 
-    :raises ValidationException: when a key is given twice.
+    :raises ValidationException: when a key is given twice, or a setting can't have this value.
     :raises ServiceQuotaExceededException: when the model would have too many.
     """
     keys = [tag["Key"] for tag in tags]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValidationException(f"Tags names the key {twice!r} twice")
+    for tag in tags:
+        _check_setting(tag["Key"], tag["Value"])
     rows = [{"model_id": model_id, "key": tag["Key"], "value": tag["Value"]} for tag in tags]
     upsert(connection, model_tags, rows, key=("model_id", "key"))
     counting = sa.select(sa.func.count()).select_from(model_tags).where(model_tags.c.model_id == model_id)
@@ -58,6 +68,69 @@ def put(connection: sa.Connection, model_id: int, tags: Sequence[Mapping[str, st
         raise ServiceQuotaExceededException(
             f"A model has at most {MOST_TAGS} tags", quota_code="tags_per_model"
         )
+
+
+def threshold(
+    connection: sa.Connection, account_id: str, region: str, project_name: str, version: int
+) -> float:
+    """The threshold of a model.
+
+    :raises ResourceNotFoundException: when there is no such model.
+    """
+    return float(_of(connection, account_id, region, project_name, version).threshold or DEFAULT_THRESHOLD)
+
+
+def set_threshold(
+    connection: sa.Connection, account_id: str, region: str, project_name: str, version: int, value: str
+) -> None:
+    """Set the threshold of a model.
+
+    :raises ResourceNotFoundException: when there is no such model.
+    :raises ValidationException: when the value isn't between 0 and 1.
+    """
+    model = _of(connection, account_id, region, project_name, version)
+    put(connection, model.id, [{"Key": THRESHOLD, "Value": value}])
+
+
+def _of(
+    connection: sa.Connection, account_id: str, region: str, project_name: str, version: int
+) -> sa.Row[Any]:
+    query = (
+        sa.select(models.c.id, threshold_of_model())
+        .join(projects, projects.c.id == models.c.project_id)
+        .where(projects.c.account_id == account_id, projects.c.region == region)
+        .where(projects.c.name == project_name, models.c.version == version)
+    )
+    found = connection.execute(query).one_or_none()
+    if found is None:
+        raise ResourceNotFoundException(
+            f"There is no model {version} of a project {project_name!r} in account {account_id} and {region}",
+            resource_id=f"{project_name}/{version}",
+            resource_type=ResourceType.MODEL,
+        )
+    return found
+
+
+def threshold_of_model() -> sa.ColumnElement[str | None]:
+    """The column ``threshold`` for a query of ``models``: its tag of that name; NULL without one."""
+    of_model = sa.and_(model_tags.c.model_id == models.c.id, model_tags.c.key == THRESHOLD)
+    return sa.select(model_tags.c.value).where(of_model).scalar_subquery().label("threshold")
+
+
+def _check_setting(key: str, value: str) -> None:
+    if not key.startswith(_RESERVED):
+        return
+    if key not in _SETTINGS:
+        raise ValidationException(
+            f"There is no setting {key!r} of a model; keys that begin with {_RESERVED!r} are its settings: "
+            f"{', '.join(_SETTINGS)}"
+        )
+    try:
+        threshold = float(value)
+    except ValueError:
+        threshold = -1.0
+    if not 0 < threshold < 1:
+        raise ValidationException(f"{key} is {value!r}; it must be a number between 0 and 1, such as 0.3")
 
 
 def _find(call: Call, resource_arn: str, *, lock: bool = False) -> int:

@@ -108,6 +108,7 @@ def task(name: str, version: str = "1.0.0") -> Mapping[str, Any]:
             "project": name,
             "version": "1",
         },
+        "threshold": 0.5,
         "metrics": {"F1Score": 1.0, "Recall": 1.0, "Precision": 1.0},
         "target": {
             "os": "LINUX",

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_lookoutvision.engine import calibration
+from airflow_provider_lookoutvision.engine.threshold import predict
 
 
 def scores(rng: np.random.Generator, anomalous: np.ndarray) -> np.ndarray:
@@ -46,7 +47,24 @@ def test_without_anomalies_few_normal_images_are_called_anomalous() -> None:
 
 @given(st.floats(0, 1))
 def test_the_prediction_is_anomalous_exactly_above_one_half(probability: float) -> None:
-    anomalous, confidence = calibration.predict(probability)
+    anomalous, confidence = predict(probability)
     assert anomalous == (probability > 0.5)
     assert confidence == (probability if anomalous else 1 - probability)
     assert 0.5 <= confidence <= 1
+
+
+@given(st.floats(0, 1), st.floats(1e-6, 1 - 1e-6))
+def test_the_confidence_is_that_of_the_verdict_whatever_the_threshold(
+    probability: float, threshold: float
+) -> None:
+    anomalous, confidence = predict(probability, threshold)
+    assert anomalous == (probability > threshold)
+    assert 0.5 <= confidence <= 1
+    higher, surer = predict(min(1.0, probability + 0.1), threshold)
+    if higher == anomalous:
+        assert surer >= confidence - 1e-12 if anomalous else surer <= confidence + 1e-12
+
+
+def test_a_lower_threshold_is_as_if_anomalies_were_more_frequent() -> None:
+    # With odds of 4:1 against, a likelihood ratio of 2 leaves 1:2; with even odds it is 2:1.
+    assert predict(1 / 3, 0.2) == (True, pytest.approx(2 / 3))

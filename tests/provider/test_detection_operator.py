@@ -22,6 +22,7 @@ from task_context import context
 from trained_models import SIZE, Account, plate
 
 from airflow_provider_lookoutvision.operators import adaptive_concurrency, batch
+from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionSetThresholdOperator
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
 from airflow_provider_lookoutvision.testing.service import running_service
 
@@ -175,6 +176,52 @@ def test_all_images_of_a_prefix(runs: DetectionRuns, folder: str, s3: Any) -> No
         "ModelVersion": "1",
     }
     assert runs.parts(folder) == []
+
+
+def test_heat_maps_of_all_images(runs: DetectionRuns, folder: str, s3: Any) -> None:
+    assert runs.run(folder, store_heatmaps=True)["total"] == 12
+    lines = runs.lines(folder)
+    assert [line["heatmap-ref"] for line in lines] == [
+        f"{results_of(folder)}.heatmaps/{folder}{number:02}.png.png" for number in range(12)
+    ]
+    assert all((line["Probability"] > 0.5) == line["IsAnomalous"] for line in lines)
+    found = s3.get_object(Bucket="reports", Key=lines[3]["heatmap-ref"].removeprefix("s3://reports/"))
+    picture = Image.open(io.BytesIO(found["Body"].read()))
+    assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (SIZE, SIZE))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"heatmaps_s3_prefix": "s3://reports/h/"}, "store_heatmaps isn't"),
+        ({"store_heatmaps": True, "heatmaps_s3_prefix": "s3://images/"}, "would be images the next time"),
+    ],
+)
+def test_heat_maps_that_can_not_be(runs: DetectionRuns, parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(AirflowFailException, match=message):
+        runs.run("nothing/", **parameters)
+    with pytest.raises(AirflowFailException, match="needs heatmaps_s3_prefix"):
+        runs.operator(image_s3_uri="s3://images/a.png", store_heatmaps=True).execute(context("one"))
+
+
+def test_another_threshold_is_another_batch(runs: DetectionRuns, folder: str, account: Account) -> None:
+    assert runs.run(folder)["anomalous"] == 4
+    probabilities = [line["Confidence"] for line in runs.lines(folder) if line["IsAnomalous"]]
+    setting = LookoutVisionSetThresholdOperator(
+        task_id="set",
+        aws_conn_id=runs.conn_id,
+        project_name="plates",
+        model_version="1",
+        threshold=(1 + max(probabilities)) / 2,
+    )
+    description = account.client.describe_model(ProjectName="plates", ModelVersion="1")["ModelDescription"]
+    try:
+        assert setting.execute(context("set"))["ModelVersion"] == "1"
+        assert runs.run(folder)["anomalous"] == 0
+    finally:
+        account.client.untag_resource(
+            ResourceArn=description["ModelArn"], TagKeys=["lookoutvision:threshold"]
+        )
 
 
 def test_after_a_success_a_retry_asks_nothing_and_a_clear_everything(

@@ -19,6 +19,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionCreateModelOperator,
     LookoutVisionDeleteModelOperator,
     LookoutVisionDeleteProjectOperator,
+    LookoutVisionSetThresholdOperator,
 )
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
 
@@ -252,6 +253,39 @@ def test_a_cascade_goes_on_wherever_it_was_interrupted(account: Account, project
             cascade.execute(context(project))
     with pytest.raises(account.client.exceptions.ResourceNotFoundException):
         account.client.describe_project(ProjectName=project)
+
+
+def test_a_threshold_is_set_or_chosen_by_a_target(conn_id: str, account: Account) -> None:
+    # Two of ten anomalies look as the normal images do: to find them is to call normal images anomalous.
+    def setting(**target: Any) -> dict[str, Any]:
+        operator = LookoutVisionSetThresholdOperator(
+            task_id="task", aws_conn_id=conn_id, project_name="plates", model_version="latest", **target
+        )
+        return operator.execute(context("set"))
+
+    [model] = account.client.list_models(ProjectName="plates")["Models"]
+    try:
+        precise = setting(min_precision="1")
+        assert (precise["ModelVersion"], precise["Precision"], precise["Recall"]) == ("1", 1.0, 0.8)
+        [described] = account.client.list_models(ProjectName="plates")["Models"]
+        assert f"threshold is {precise['Threshold']!r}" in described["StatusMessage"]
+        complete = setting(min_recall=0.99)
+        assert complete["Recall"] == 1.0
+        assert complete["Precision"] < 1
+        assert complete["Threshold"] < precise["Threshold"]
+        assert setting(threshold=0.3) == {"ModelVersion": "1", "Threshold": 0.3}
+        tags = LookoutVisionHook(aws_conn_id=conn_id).tags(model["ModelArn"])
+        assert tags == {"lookoutvision:threshold": "0.3"}
+    finally:
+        account.client.untag_resource(ResourceArn=model["ModelArn"], TagKeys=["lookoutvision:threshold"])
+    for target, message in (
+        ({}, "exactly one of .*; 0 are set"),
+        ({"threshold": 0.5, "min_recall": 0.9}, "; 2 are set"),
+        ({"threshold": 1}, "must be a number between 0 and 1"),
+        ({"min_recall": "all"}, "must be a number from 0 to 1"),
+    ):
+        with pytest.raises(AirflowFailException, match=message):
+            setting(**target)
 
 
 def test_the_hook_reads_models(conn_id: str, account: Account, project: str) -> None:

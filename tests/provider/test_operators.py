@@ -53,6 +53,7 @@ STATIC = {
     "max_anomalous_s3_uris",
     "max_workers",
     "stop_if_hosted",
+    "store_heatmaps",
     "wait_for_completion",
     "waiter_delay",
     "waiter_max_attempts",
@@ -73,6 +74,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "LookoutVisionDeleteModelOperator": {"model_version": "1"},
     "LookoutVisionStartModelPackagingJobOperator": {"model_version": "1", "configuration": {}},
     "LookoutVisionDetectAnomaliesOperator": {"model_version": "1", "image_s3_uri": "s3://images/1.png"},
+    "LookoutVisionSetThresholdOperator": {"model_version": "1", "threshold": 0.5},
     "LookoutVisionDatasetSensor": {"dataset_type": "train"},
     "LookoutVisionModelPackagingJobSensor": {"job_name": "j"},
 }

@@ -20,28 +20,34 @@ from airflow_provider_lookoutvision.server.hosting.frames import Answer
 
 
 def main() -> None:
-    while (content := frames.read(sys.stdin.buffer)) is not None:
-        instructions: dict[str, Any] = json.loads(content)
-        if "once" in instructions:
-            try:
-                Path(instructions["once"]).touch(exist_ok=False)
-            except FileExistsError:
-                instructions = {}
-        time.sleep(instructions.get("sleep", 0))
-        while "gate" in instructions and not Path(instructions["gate"]).exists():
-            time.sleep(0.01)
-        if "die" in instructions:
-            os._exit(7)
-        if "garbage" in instructions:
-            sys.stdout.buffer.write(b"\0\0\0\5\0\0\0\0oops!")
-            sys.stdout.buffer.flush()
-            continue
-        answer = (
-            {"fault": instructions["fault"]}
-            if "fault" in instructions
-            else instructions.get("answer", {"by": os.getpid()})
-        )
-        frames.write_answer(sys.stdout.buffer, Answer(answer))
+    content = frames.read_artifact(sys.stdin.buffer)
+    while content is not None:
+        follow(json.loads(content))
+        image = frames.read_image(sys.stdin.buffer)
+        content = image and image[0]
+
+
+def follow(instructions: dict[str, Any]) -> None:
+    if "once" in instructions:
+        try:
+            Path(instructions["once"]).touch(exist_ok=False)
+        except FileExistsError:
+            instructions = {}
+    time.sleep(instructions.get("sleep", 0))
+    while "gate" in instructions and not Path(instructions["gate"]).exists():
+        time.sleep(0.01)
+    if "die" in instructions:
+        os._exit(7)
+    if "garbage" in instructions:
+        sys.stdout.buffer.write(bytes([0, 0, 0, 5, *bytes(8)]) + b"oops!")
+        sys.stdout.buffer.flush()
+        return
+    answer = (
+        {"fault": instructions["fault"]}
+        if "fault" in instructions
+        else instructions.get("answer", {"by": os.getpid()})
+    )
+    frames.write_answer(sys.stdout.buffer, Answer(answer))
 
 
 if __name__ == "__main__":

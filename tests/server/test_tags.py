@@ -8,11 +8,14 @@ from urllib.parse import quote
 
 import pytest
 from botocore.exceptions import ClientError
+from command_line import run_command
 from manifest_lines import line
 from model_fixtures import ModelProject, TrainingService
 from sdk_errors import error_response
 from services import REGION
 from signed_http import SignedHttpClient
+
+THRESHOLD = "lookoutvision:threshold"
 
 pytest_plugins = ["model_fixtures"]
 
@@ -61,6 +64,46 @@ def test_tags_that_a_model_is_made_with(project: ModelProject, training_service:
         assert tags_of(project, arn) == {"a": "1", "b": "2"}
         project.client.delete_model(**project.of, ModelVersion="1")
     assert error_response(project.client.list_tags_for_resource, ResourceArn=arn)["ResourceType"] == "MODEL"
+
+
+def test_a_threshold_is_a_tag_and_in_the_status_message(project: ModelProject, model_arn: str) -> None:
+    before = project.describe("1")["StatusMessage"]
+    project.client.tag_resource(ResourceArn=model_arn, Tags=[{"Key": THRESHOLD, "Value": "0.25"}])
+    said = project.describe("1")["StatusMessage"]
+    assert said == f"{before}. Its threshold is 0.25 instead of 0.5."
+    assert project.client.list_models(**project.of)["Models"][0]["StatusMessage"] == said
+    project.client.untag_resource(ResourceArn=model_arn, TagKeys=[THRESHOLD])
+    assert project.describe("1")["StatusMessage"] == before
+
+
+@pytest.mark.parametrize("value", ["0", "1", "-0.5", "nan", "inf", "", "high"])
+def test_what_is_no_threshold(value: str, project: ModelProject, model_arn: str) -> None:
+    error = error_response(
+        project.client.tag_resource, ResourceArn=model_arn, Tags=[{"Key": THRESHOLD, "Value": value}]
+    )
+    assert error["Error"]["Code"] == "ValidationException"
+    assert f"{THRESHOLD} is {value!r}; it must be" in error["Error"]["Message"]
+    assert tags_of(project, model_arn) == {}
+
+
+def test_a_setting_that_is_none(project: ModelProject, model_arn: str) -> None:
+    misspelt = [{"Key": "lookoutvision:treshold", "Value": "0.3"}]
+    error = error_response(project.client.tag_resource, ResourceArn=model_arn, Tags=misspelt)
+    assert error["Error"]["Code"] == "ValidationException"
+    assert THRESHOLD in error["Error"]["Message"]
+
+
+def test_the_command_reads_and_sets_a_threshold(
+    project: ModelProject, model_arn: str, training_service: TrainingService
+) -> None:
+    at = ["--account", project.account, "--region", REGION]
+    service = training_service.service
+    at += ["--data-dir", str(service.data_dir), *service.flags]
+    assert run_command("threshold", project.name, "1", *at).out == "0.5\n"
+    assert run_command("threshold", project.name, "1", "0.25", *at).out == "0.25\n"
+    assert tags_of(project, model_arn) == {THRESHOLD: "0.25"}
+    assert "it must be a number between 0 and 1" in run_command("threshold", project.name, "1", "2", *at).err
+    assert "There is no model 7" in run_command("threshold", project.name, "7", *at).err
 
 
 def test_a_model_has_at_most_200_tags(project: ModelProject, model_arn: str) -> None:

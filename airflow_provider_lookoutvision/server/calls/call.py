@@ -79,12 +79,18 @@ class Call:
 
 @dataclass(frozen=True)
 class Inference:
-    """An answer that a hosted model has yet to find; ``hosting`` says under which of its starts."""
+    """An answer that a hosted model has yet to find; ``hosting`` says under which of its starts.
+
+    :param threshold: of the probability that the image is anomalous.
+    :param anomaly_map: whether the answer is to have the anomaly map.
+    """
 
     model_id: int
     hosting: int
     resource_id: str
     image: bytes
+    threshold: float
+    anomaly_map: bool = False
 
 
 class OperationHandler(Protocol):

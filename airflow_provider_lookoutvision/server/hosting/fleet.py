@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.call import Inference
+from airflow_provider_lookoutvision.server.hosting.frames import Options
 from airflow_provider_lookoutvision.server.hosting.operations import HOSTED_MESSAGE
 from airflow_provider_lookoutvision.server.hosting.pool import Pool, PoolConfig, model_stopped
 from airflow_provider_lookoutvision.server.jobs.handler import SERVICE_FAULT
@@ -84,9 +85,11 @@ class Fleet:
         deployment = _Deployment(inference.model_id, inference.hosting)
         if deployment not in self._pools:  # this process has just started, or another one started the model
             await self._wait_for_pool(deployment, inference.resource_id)
-        answer = await self._pools[deployment].detect(inference.image)
-        mask = {"AnomalyMask": answer.mask} if answer.mask else {}
-        return {"DetectAnomalyResult": {**answer.members, **mask}}
+        options = Options(inference.threshold, inference.anomaly_map)
+        answer = await self._pools[deployment].detect(inference.image, options)
+        pictures = {"AnomalyMask": answer.mask, "AnomalyMap": answer.anomaly_map}
+        added = {name: picture for name, picture in pictures.items() if picture}
+        return {"DetectAnomalyResult": {**answer.members, **added}}
 
     async def _wait_for_pool(self, deployment: _Deployment, name: str) -> None:
         before = self._reconciliations

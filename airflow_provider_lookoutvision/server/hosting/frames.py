@@ -1,7 +1,8 @@
 """The messages between a pool and its replicas, over pipes: images one way, answers the other.
 
-An image is four bytes of length (big-endian) and its bytes; so is the model's artifact, which comes first. An
-answer is the lengths of its two parts, a JSON object and the bytes of a mask, and then the parts.
+The model's artifact comes first: four bytes of length (big-endian) and its bytes. An image has what is wanted
+of it before that: the threshold, and whether its anomaly map is to be answered. An answer is the lengths of
+its three parts, a JSON object and the bytes of a mask and of a map, and then the parts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,20 @@ from typing import Any, BinaryIO
 DEPTH = 2
 
 _LENGTH = struct.Struct(">I")
-_LENGTHS = struct.Struct(">II")
+_LENGTHS = struct.Struct(">III")
+_OPTIONS = struct.Struct(">d?I")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is wanted of an image.
+
+    :param threshold: of the probability that it is anomalous, between 0 and 1.
+    :param anomaly_map: whether its anomaly map is to be answered.
+    """
+
+    threshold: float = 0.5
+    anomaly_map: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,23 +41,43 @@ class Answer:
     :param members: of a ``DetectAnomalyResult`` without its mask; or one of ``ready``, ``fault`` (the model
         can't be loaded, and why), ``invalid`` (the image can't be used, and why) and ``error``.
     :param mask: a PNG, or nothing.
+    :param anomaly_map: a PNG, or nothing.
     """
 
     members: Mapping[str, Any]
     mask: bytes = b""
+    anomaly_map: bytes = b""
 
 
-def length_prefix(content: bytes) -> bytes:
-    """The bytes before an image or an artifact."""
+def artifact_prefix(content: bytes) -> bytes:
+    """The bytes before an artifact."""
     return _LENGTH.pack(len(content))
 
 
-def read(stream: BinaryIO) -> bytes | None:
-    """The next image or artifact; None at the end."""
+def image_prefix(content: bytes, options: Options) -> bytes:
+    """The bytes before an image."""
+    return _OPTIONS.pack(options.threshold, options.anomaly_map, len(content))
+
+
+def read_artifact(stream: BinaryIO) -> bytes | None:
+    """The artifact; None at the end."""
     prefix = stream.read(_LENGTH.size)
     if len(prefix) < _LENGTH.size:
         return None
-    (length,) = _LENGTH.unpack(prefix)
+    return _read(stream, *_LENGTH.unpack(prefix))
+
+
+def read_image(stream: BinaryIO) -> tuple[bytes, Options] | None:
+    """The next image, and what is wanted of it; None at the end."""
+    prefix = stream.read(_OPTIONS.size)
+    if len(prefix) < _OPTIONS.size:
+        return None
+    threshold, anomaly_map, length = _OPTIONS.unpack(prefix)
+    content = _read(stream, length)
+    return None if content is None else (content, Options(threshold, anomaly_map))
+
+
+def _read(stream: BinaryIO, length: int) -> bytes | None:
     content = stream.read(length)
     return content if len(content) == length else None
 
@@ -51,7 +85,8 @@ def read(stream: BinaryIO) -> bytes | None:
 def write_answer(stream: BinaryIO, answer: Answer) -> None:
     """Write one answer."""
     text = json.dumps(answer.members).encode()
-    stream.write(_LENGTHS.pack(len(text), len(answer.mask)) + text + answer.mask)
+    lengths = _LENGTHS.pack(len(text), len(answer.mask), len(answer.anomaly_map))
+    stream.write(lengths + text + answer.mask + answer.anomaly_map)
     stream.flush()
 
 
@@ -61,5 +96,5 @@ async def read_answer(stream: asyncio.StreamReader) -> Answer:
     :raises asyncio.IncompleteReadError: when the replica has ended.
     """
     lengths = _LENGTHS.unpack(await stream.readexactly(_LENGTHS.size))
-    text, mask = [await stream.readexactly(length) for length in lengths]
-    return Answer(json.loads(text), mask)
+    text, mask, anomaly_map = [await stream.readexactly(length) for length in lengths]
+    return Answer(json.loads(text), mask, anomaly_map)

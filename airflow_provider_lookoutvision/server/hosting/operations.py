@@ -19,6 +19,7 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
     ValidationException,
 )
 from airflow_provider_lookoutvision.server.storage.schema import lock, models
+from airflow_provider_lookoutvision.server.tags import DEFAULT_THRESHOLD
 
 STARTING_MESSAGE = "The model is being started."
 HOSTED_MESSAGE = "The model is running"
@@ -91,7 +92,8 @@ def detect_anomalies(
     model = find_model(call, project_name, model_version)
     if model.status != ModelStatus.HOSTED:
         raise wrong_state(model, project_name, "start it, and wait until it is HOSTED")
-    return Inference(model.id, model.hosting, resource_id(project_name, model.version), body)
+    threshold = float(model.threshold or DEFAULT_THRESHOLD)
+    return Inference(model.id, model.hosting, resource_id(project_name, model.version), body, threshold)
 
 
 def _check_machine(call: Call, identity: str, units: int) -> None:

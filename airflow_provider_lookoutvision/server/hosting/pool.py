@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_provider_lookoutvision.server.hosting import frames
-from airflow_provider_lookoutvision.server.hosting.frames import DEPTH, Answer
+from airflow_provider_lookoutvision.server.hosting.frames import DEPTH, Answer, Options
 from airflow_provider_lookoutvision.server.protocol.errors import (
     ConflictException,
     InternalServerException,
@@ -37,6 +37,7 @@ ANSWER_SECONDS = 50.0
 _START_SECONDS = 120.0
 _IDLE_SECONDS = 60.0
 _MAX_RESTART_DELAY_SECONDS = 30.0
+_AS_TRAINED = Options()
 
 log = logging.getLogger("lookoutvision")
 
@@ -46,6 +47,7 @@ class Request:
     """An image, and the future of its answer."""
 
     image: bytes = field(repr=False)
+    options: Options
     answer: asyncio.Future[Answer]
     retried: bool = False
     assigned_at: float = 0.0
@@ -79,13 +81,13 @@ class _Replica:
     def assign(self, request: Request) -> None:
         request.assigned_at = time.monotonic()
         self.requests.append(request)
-        self.send(request.image)
+        self.send(frames.image_prefix(request.image, request.options), request.image)
 
-    def send(self, content: bytes) -> None:
+    def send(self, prefix: bytes, content: bytes) -> None:
         # At most DEPTH images are on their way, so little is buffered.
         assert self.process.stdin is not None  # noqa: S101 (a pipe was asked for)
         with suppress(OSError, RuntimeError):  # it has ended, as _read_answers will see
-            self.process.stdin.write(frames.length_prefix(content))
+            self.process.stdin.write(prefix)
             self.process.stdin.write(content)
 
     def retire(self) -> None:
@@ -138,7 +140,7 @@ class Pool:
         """How many replicas run or start, without those that are retired."""
         return sum(not replica.retired for replica in self._replicas) + self._starting
 
-    async def detect(self, image: bytes) -> Answer:
+    async def detect(self, image: bytes, options: Options = _AS_TRAINED) -> Answer:
         """The answer of a replica.
 
         :raises ThrottlingException: when the queue is full, with the time to wait.
@@ -155,7 +157,7 @@ class Pool:
                 quota_code="queue_per_unit",
                 retry_after=max(1, min(seconds, 60)),
             )
-        request = Request(image, asyncio.get_running_loop().create_future())
+        request = Request(image, options, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         self._dispatch()
         try:
@@ -242,7 +244,7 @@ class Pool:
             finally:
                 self._starting -= 1
             self._replicas.append(replica)
-            replica.send(self._config.artifact)
+            replica.send(frames.artifact_prefix(self._config.artifact), self._config.artifact)
             await self._read_answers(replica)
         except OSError as error:
             log.error("a replica can't be started", extra={"model": self._config.name, "reason": str(error)})

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_lookoutvision.server.datasets.manifest import BACKGROUND
 from airflow_provider_lookoutvision.server.hosting import frames
-from airflow_provider_lookoutvision.server.hosting.frames import Answer
+from airflow_provider_lookoutvision.server.hosting.frames import Answer, Options
 from airflow_provider_lookoutvision.server.jobs.child_process import not_installed_message
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_lookoutvision.engine import Detector
 
 WHITE = "#FFFFFF"
+_MAX_MAP_SIDE = 640
 
 
 def main(cache: Path, threads: int, source: BinaryIO, output: BinaryIO) -> int:
@@ -38,7 +39,7 @@ def main(cache: Path, threads: int, source: BinaryIO, output: BinaryIO) -> int:
     :param cache: folder for the network.
     :param threads: of the network.
     """
-    artifact = frames.read(source)
+    artifact = frames.read_artifact(source)
     if artifact is None:
         return 0
     try:
@@ -51,8 +52,8 @@ def main(cache: Path, threads: int, source: BinaryIO, output: BinaryIO) -> int:
     writer = threading.Thread(target=_write_answers, args=(pending, output))
     writer.start()
     with ThreadPoolExecutor(frames.DEPTH) as workers:
-        while (image := frames.read(source)) is not None:
-            pending.put(workers.submit(_detect, detector, image))
+        while (image := frames.read_image(source)) is not None:
+            pending.put(workers.submit(_detect, detector, *image))
     pending.put(None)
     writer.join()
     return 0
@@ -79,11 +80,11 @@ def _write_answers(pending: queue.Queue[Future[Answer] | None], output: BinaryIO
         frames.write_answer(output, future.result())
 
 
-def _detect(detector: Detector, image: bytes) -> Answer:
+def _detect(detector: Detector, image: bytes, options: Options) -> Answer:
     from airflow_provider_lookoutvision.engine import UnusableImage
 
     try:
-        detection = detector.detect(image)
+        detection = detector.detect(image, options.threshold)
     except UnusableImage as error:
         return Answer({"invalid": str(error)})
     except Exception as error:
@@ -101,15 +102,19 @@ def _detect(detector: Detector, image: bytes) -> Answer:
         "IsAnomalous": detection.is_anomalous,
         "Confidence": detection.confidence,
     }
+    anomaly_map = b""
+    if options.anomaly_map:
+        result["Probability"] = detection.probability
+        anomaly_map = _draw(detection.anomaly_map, detection.image_size)
     if detection.class_mask is None or detection.areas is None:
-        return Answer(result)
+        return Answer(result, anomaly_map=anomaly_map)
     colors = {BACKGROUND: WHITE} | {anomaly.name: anomaly.color for anomaly in detector.classes}
     result["Anomalies"] = [
         {"Name": name, "PixelAnomaly": {"TotalPercentageArea": area, "Color": colors[name]}}
         for name, area in detection.areas.items()
         if area > 0 or name == BACKGROUND
     ]
-    return Answer(result, _paint(detection.class_mask, list(colors.values())))
+    return Answer(result, _paint(detection.class_mask, list(colors.values())), anomaly_map)
 
 
 def _paint(mask: NDArray[Any], colors: Sequence[str]) -> bytes:
@@ -121,6 +126,19 @@ def _paint(mask: NDArray[Any], colors: Sequence[str]) -> bytes:
     image.putpalette(bytes.fromhex("".join(color[1:] for color in colors)))
     content = io.BytesIO()
     image.convert("RGB").save(content, "PNG", compress_level=1)
+    return content.getvalue()
+
+
+def _draw(anomaly_map: NDArray[Any], image_size: tuple[int, int]) -> bytes:
+    """The map as a grey PNG in the proportions of the image, of its size or less: it has no finer detail."""
+    from PIL import Image
+
+    shrunk = max(1.0, max(image_size) / _MAX_MAP_SIDE)
+    size = (max(1, round(image_size[0] / shrunk)), max(1, round(image_size[1] / shrunk)))
+    enlarged = Image.fromarray(anomaly_map).resize(size, Image.Resampling.BILINEAR)
+    content = io.BytesIO()
+    # Pillow rounds down.
+    enlarged.point(lambda score: score * 255 + 0.5).convert("L").save(content, "PNG", compress_level=1)
     return content.getvalue()
 
 

@@ -25,6 +25,8 @@ class Metrics:
 
     :param classes: for a segmentation model, ``Precision``, ``Recall``, ``F1Score``, ``AIOU`` and
         ``ClassName`` of each class's pixels.
+    :param operating_points: ``Threshold``, ``Precision``, ``Recall`` and ``F1Score`` at each threshold
+        that is worth choosing.
     :param predictions: for each test image, whether it is anomalous, and the confidence in that.
     """
 
@@ -34,6 +36,7 @@ class Metrics:
     recall: float
     f1: float
     classes: Sequence[Mapping[str, Any]]
+    operating_points: Sequence[Mapping[str, float]]
     predictions: Sequence[tuple[bool, float]]
 
 
@@ -68,6 +71,7 @@ def result(model: EvaluatedModel, metrics: Metrics, training_images: int, testin
     }
     if metrics.classes:
         values["PixelAnomalyClassMetrics"] = list(metrics.classes)
+    values["OperatingPoints"] = list(metrics.operating_points)
     document = {
         "Version": RESULT_VERSION,
         "EvaluationDetails": {

@@ -47,6 +47,7 @@ from airflow_provider_lookoutvision.server.storage.schema import (
 )
 from airflow_provider_lookoutvision.server.storage.schema import jobs as jobs_table
 from airflow_provider_lookoutvision.server.storage.schema import models as table
+from airflow_provider_lookoutvision.server.tags import DEFAULT_THRESHOLD, threshold_of_model
 from airflow_provider_lookoutvision.server.tags import put as put_tags
 
 LATEST = "latest"
@@ -137,7 +138,8 @@ def list_models(
     """The project's models, the oldest first."""
     project = find_project(call, project_name)
     page = call.page(["ListModels", project.id], next_token, max_results)
-    query = table.select().where(table.c.project_id == project.id).order_by(table.c.version)
+    query = sa.select(table, threshold_of_model()).where(table.c.project_id == project.id)
+    query = query.order_by(table.c.version)
     if page.after is not None:
         query = query.where(table.c.version > page.after)
     rows, following = page.cut(call.connection.execute(query.limit(page.size + 1)).all(), "version")
@@ -167,14 +169,14 @@ def find_model(call: Call, project_name: str, version: str | int, *, lock: bool 
     :raises ResourceNotFoundException: when there is no such project, or it has no such model.
     """
     project = find_project(call, project_name)
-    query = table.select().where(table.c.project_id == project.id)
+    query = sa.select(table, threshold_of_model()).where(table.c.project_id == project.id)
     if version == LATEST:
         query = query.order_by(table.c.version.desc()).limit(1)
     else:
         # A well-formed version may be larger than any version, and than an integer of the database.
         exists = int(version) <= project.last_model_version
         query = query.where(table.c.version == int(version) if exists else sa.false())
-    model = call.connection.execute(query.with_for_update() if lock else query).one_or_none()
+    model = call.connection.execute(query.with_for_update(of=table) if lock else query).one_or_none()
     if model is None:
         raise ResourceNotFoundException(
             f"The project {project_name!r} has no model {version!r}"
@@ -214,9 +216,17 @@ def _metadata(caller: Caller, project_name: str, model: sa.Row[Any]) -> dict[str
         "ModelArn": arn(caller, project_name, model.version),
         "Description": model.description,
         "Status": model.status,
-        "StatusMessage": model.status_message,
+        "StatusMessage": _status_message(model),
         "Performance": performance if trained else None,
     }
+
+
+def _status_message(model: sa.Row[Any]) -> str:
+    message = str(model.status_message)
+    if model.evaluated_at is None or model.threshold is None:
+        return message
+    end = "" if message.endswith(".") else "."
+    return f"{message}{end} Its threshold is {model.threshold} instead of {DEFAULT_THRESHOLD}."
 
 
 def _sources(call: Call, project: sa.Row[Any]) -> Sequence[sa.Row[Any]]:

@@ -203,5 +203,14 @@ def _outcome(evaluation: engine.Evaluation) -> dict[str, Any]:
         "average_precision": evaluation.average_precision,
         **asdict(evaluation.image_metrics),
         "classes": classes,
+        "operating_points": [
+            {
+                "Threshold": point.threshold,
+                "Precision": point.precision,
+                "Recall": point.recall,
+                "F1Score": point.f1,
+            }
+            for point in evaluation.operating_points
+        ],
         "predictions": evaluation.predictions,
     }

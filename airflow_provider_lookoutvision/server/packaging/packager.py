@@ -40,6 +40,7 @@ from airflow_provider_lookoutvision.server.storage.schema import (
     packaging_jobs,
     projects,
 )
+from airflow_provider_lookoutvision.server.tags import DEFAULT_THRESHOLD, threshold_of_model
 
 log = logging.getLogger("lookoutvision")
 
@@ -178,7 +179,8 @@ class Packager(WorkingFolderHandler):
 
 
 def _model(connection: sa.Connection, packaging: sa.Row[Any]) -> sa.Row[Any]:
-    model = connection.execute(models.select().where(models.c.id == packaging.model_id)).one_or_none()
+    query = sa.select(models, threshold_of_model()).where(models.c.id == packaging.model_id)
+    model = connection.execute(query).one_or_none()
     if model is None:
         raise InvalidInput(f"the model {packaging.model_version} was deleted before it was packaged")
     return model
@@ -209,6 +211,7 @@ def _task(job: Job, packaging: sa.Row[Any], model: sa.Row[Any]) -> dict[str, Any
             "project": project,
             "version": str(model.version),
         },
+        "threshold": float(model.threshold or DEFAULT_THRESHOLD),
         "metrics": {"F1Score": model.f1, "Recall": model.recall, "Precision": model.precision},
         "target": {
             "os": "LINUX",

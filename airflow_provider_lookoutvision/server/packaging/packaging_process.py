@@ -57,7 +57,6 @@ def _package(folder: Path, cache: Path) -> None:
         "image": {"width": width, "height": height},
         "input": {"width": across, "height": down},
         "classes": [background, *classes] if classes else [],
-        "threshold": exported.threshold,
         "calibrated": exported.calibrated,
         "quantized": False,
         "licences": [

@@ -20,7 +20,7 @@ import msgspec
 from botocore import xform_name
 from botocore.model import OperationModel, ServiceModel, Shape
 
-from airflow_provider_lookoutvision.model import MODEL_PATH
+from airflow_provider_lookoutvision.model import MODEL_PATH, anomaly_maps
 from airflow_provider_lookoutvision.server.protocol import shapes
 from airflow_provider_lookoutvision.server.protocol.errors import (
     SerializationException,
@@ -228,7 +228,10 @@ class Protocol:
 def load() -> Protocol:
     """The protocol of the model that this package carries."""
     path = Path(MODEL_PATH) / "lookoutvision" / "2020-11-20" / "service-2.json"
-    return Protocol(ServiceModel(json.loads(path.read_text()), "lookoutvision"))
+    document = json.loads(path.read_text())
+    # Written where an operation's result has them, which is on request alone.
+    document["shapes"]["DetectAnomalyResult"]["members"] |= anomaly_maps.MEMBERS
+    return Protocol(ServiceModel(document, "lookoutvision"))
 
 
 def _refuse_constant(name: str) -> Any:

@@ -47,7 +47,7 @@ class Database:
         self.is_sqlite = backend == "sqlite"
         if self.is_sqlite and address.database in {None, "", ":memory:"}:
             raise SettingsError("database_url names a database in memory; it must be a file: sqlite:////path")
-        # pysqlite's own transactions begin late and never IMMEDIATE: ``read`` and ``write`` begin them instead.
+        # pysqlite's own transactions begin late and never IMMEDIATE: ``read`` and ``write`` begin them.
         arguments = {"isolation_level": None, "check_same_thread": False} if self.is_sqlite else {}
         try:
             self.engine = sa.create_engine(
@@ -73,7 +73,9 @@ class Database:
     def read(self) -> Iterator[sa.Connection]:
         """A transaction that reads."""
         with self.engine.begin() as connection:
-            if self.is_sqlite:  # which takes no lock, and so can't fail: SQLAlchemy's way would only cost time
+            if (
+                self.is_sqlite
+            ):  # which takes no lock, and so can't fail: SQLAlchemy's way would only cost time
                 connection.connection.cursor().execute("BEGIN")
             yield connection
 

@@ -15,6 +15,8 @@ from PIL import Image
 from sdk_errors import error_response
 from signed_http import SignedHttpClient
 
+from airflow_provider_lookoutvision.model.anomaly_maps import request_anomaly_maps
+
 pytest_plugins = ["model_fixtures"]
 
 CLASSIFIER, SEGMENTER = "1", "2"
@@ -58,6 +60,48 @@ def test_what_a_segmenter_finds_where_nothing_is(hosted: ModelProject) -> None:
         "PixelAnomaly": {"TotalPercentageArea": 1.0, "Color": "#FFFFFF"},
     }
     assert Image.open(io.BytesIO(found["AnomalyMask"])).getcolors() == [(SIDE**2, (255, 255, 255))]
+
+
+def test_another_threshold_is_in_use_at_once(hosted: ModelProject) -> None:
+    arn = hosted.describe(CLASSIFIER)["ModelArn"]
+    before = hosted.detect(BAD, CLASSIFIER)
+    probability = before["Confidence"]
+    assert before["IsAnomalous"]
+    try:
+        tag = {"Key": "lookoutvision:threshold", "Value": repr((1 + probability) / 2)}
+        hosted.client.tag_resource(ResourceArn=arn, Tags=[tag])
+        found = hosted.detect(BAD, CLASSIFIER)
+        assert found["IsAnomalous"] is False
+        assert 0.5 <= found["Confidence"] < 1
+        tag["Value"] = repr(probability / 2)
+        hosted.client.tag_resource(ResourceArn=arn, Tags=[tag])
+        found = hosted.detect(BAD, CLASSIFIER)
+        assert found["IsAnomalous"] is True
+        assert found["Confidence"] >= probability
+        assert hosted.detect(GOOD, SEGMENTER)["IsAnomalous"] is False  # another model's is another
+    finally:
+        hosted.client.untag_resource(ResourceArn=arn, TagKeys=["lookoutvision:threshold"])
+    assert hosted.detect(BAD, CLASSIFIER) == before
+
+
+@pytest.mark.parametrize("version", [CLASSIFIER, SEGMENTER])
+def test_an_anomaly_map_is_answered_on_request_alone(version: str, hosted: ModelProject) -> None:
+    plain = hosted.detect(BAD, version)
+    assert not {"AnomalyMap", "Probability"} & set(plain)
+    client = hosted.training_service.client(hosted.account)
+    request_anomaly_maps(client)
+    found = client.detect_anomalies(**hosted.of, ModelVersion=version, Body=BAD, ContentType="image/jpeg")[
+        "DetectAnomalyResult"
+    ]
+    anomaly_map, probability = found.pop("AnomalyMap"), found.pop("Probability")
+    assert found == plain
+    assert probability == found["Confidence"]
+    picture = Image.open(io.BytesIO(anomaly_map))
+    assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (SIDE, SIDE))
+    # It is lighter where the scratch is.
+    truth = np.asarray(Image.open(io.BytesIO(drawn(500, scratched=True)[1])))[..., 0] != 255
+    scores = np.asarray(picture)
+    assert scores[truth].mean() > scores[~truth].mean() + 30
 
 
 def test_what_counts_is_the_content_not_the_header(hosted: ModelProject) -> None:

@@ -24,6 +24,7 @@ def metrics(**more: Any) -> Metrics:
             "recall": 0.5,
             "f1": 2 / 3,
             "classes": [],
+            "operating_points": [{"Threshold": 0.25, "Precision": 0.5, "Recall": 1.0, "F1Score": 0.66}],
             "predictions": [(False, 0.9996867775917053), (True, 0.75)],
             **more,
         }
@@ -37,7 +38,8 @@ def test_the_result_of_a_classifier() -> None:
         f'"EvaluationEndTimestamp": "{ENDED}", '
         '"NumberOfTrainingImages": 66, "NumberOfTestingImages": 34}, '
         '"AggregatedEvaluationResults": {"Metrics": {"ROCAUC": 0.99, "AveragePrecision": 0.98, '
-        '"Precision": 1.0, "Recall": 0.5, "F1Score": 0.6666666666666666}}}'
+        '"Precision": 1.0, "Recall": 0.5, "F1Score": 0.6666666666666666, '
+        '"OperatingPoints": [{"Threshold": 0.25, "Precision": 0.5, "Recall": 1.0, "F1Score": 0.66}]}}}'
     )
     assert evaluation.result(MODEL, metrics(), 66, 34) == document.encode()
 
@@ -45,7 +47,6 @@ def test_the_result_of_a_classifier() -> None:
 def test_the_result_of_a_segmenter() -> None:
     document = json.loads(evaluation.result(MODEL, metrics(classes=[PIXELS]), 1, 2))
     values = document["AggregatedEvaluationResults"]["Metrics"]
-    assert list(values)[-1] == "PixelAnomalyClassMetrics"
     assert values["PixelAnomalyClassMetrics"] == [PIXELS]
 
 
