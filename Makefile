@@ -80,7 +80,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	    { echo "Python 3.11 or newer is needed, and $(PYTHON) is not: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	    { echo "$(PYTHON) can't make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	$(call install,$(PYTHON),$(VENV),constraints.txt,'.[server$(comma)engine$(comma)edge$(comma)postgres$(comma)deferrable]' --group dev)
+	$(call install,$(PYTHON),$(VENV),constraints.txt,'.[server$(comma)engine$(comma)edge$(comma)moving$(comma)postgres$(comma)deferrable]' --group dev)
 
 $(OLDEST_INSTALLED): pyproject.toml constraints-airflow-2.11.txt
 	@$(OLDEST_PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || \

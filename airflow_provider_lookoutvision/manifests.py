@@ -10,11 +10,14 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 
 LABELS = ("normal", "anomaly")
+_OWN_LABELS = dict(zip(LABELS, LABELS, strict=True))
+_COLUMNS = ["image", "label", "mask", "class"]
 IMAGE_NAMES = (".jpg", ".jpeg", ".png")
 WHITE = "#FFFFFF"
 _LABEL, _MASK = "anomaly-label", "anomaly-mask-ref"
@@ -85,27 +88,44 @@ def from_folders(root: str, objects: Mapping[str, datetime]) -> list[LabelledIma
     return images
 
 
-def from_table(lines: Iterable[str], root: str, created: datetime) -> list[LabelledImage]:
+def from_table(
+    lines: Iterable[str],
+    root: str,
+    created: datetime,
+    *,
+    labels: Mapping[str, str] = _OWN_LABELS,
+    delimiter: str = ",",
+) -> list[LabelledImage]:
     """The images that a CSV file lists: columns ``image`` and ``label``, perhaps ``mask`` and ``class``.
+
+    The first line names the columns. A table whose first line has a label in its second column has no such
+    line: its columns are the four, in this order.
 
     :param root: where names without ``s3://`` are: ``s3://bucket/prefix/``.
     :param created: when the table was last changed.
+    :param labels: what is written for ``normal`` and ``anomaly``, in lower case.
     :raises InvalidLayout: naming the line.
     """
-    table = csv.DictReader(lines)
-    if not {"image", "label"} <= set(table.fieldnames or ()):
-        raise InvalidLayout(
-            f"the table's first line is {table.fieldnames}; it needs the columns image and label"
-        )
-    images: dict[str, LabelledImage] = {}
-    for row in table:
-        label = (row["label"] or "").strip().lower()
-        name, mask = (row["image"] or "").strip(), (row.get("mask") or "").strip()
-        mask_class = (row.get("class") or "").strip()
-        if label not in LABELS or not name:
+    table = csv.reader(lines, delimiter=delimiter)
+    first = next(filter(None, table), [])
+    names = first
+    rows: Iterable[list[str]] = table
+    if not {"image", "label"} <= set(first):
+        if len(first) < 2 or first[1].strip().lower() not in labels:
             raise InvalidLayout(
-                f"line {table.line_num} of the table has the image {name!r} and the label {label!r}; labels "
-                "are normal and anomaly"
+                f"the table's first line is {first}; it needs the columns image and label, or, without a "
+                "line of columns, an image and its label"
+            )
+        names, rows = _COLUMNS, chain([first], table)
+    images: dict[str, LabelledImage] = {}
+    for cells in filter(None, rows):
+        row = dict(zip(names, map(str.strip, cells), strict=False))
+        name, mask, mask_class = row.get("image"), row.get("mask"), row.get("class")
+        label = labels.get(row.get("label", "").lower())
+        if label is None or not name:
+            raise InvalidLayout(
+                f"line {table.line_num} of the table has the image {name or ''!r} and the label "
+                f"{row.get('label', '')!r}; labels are {', '.join(labels)}"
             )
         if bool(mask) != bool(mask_class):
             raise InvalidLayout(
@@ -158,7 +178,17 @@ def manifest(images: Iterable[LabelledImage], colors: Mapping[str, str]) -> str:
 
     :param colors: of the classes in their masks, ``#RRGGBB``.
     """
-    return "".join(json.dumps(_line(image, colors), separators=(",", ":")) + "\n" for image in images)
+    lines = (
+        entry(
+            image.source_ref,
+            image.label,
+            mask_ref=image.mask_ref,
+            colors={image.mask_class: colors[image.mask_class]} if image.mask_class else {},
+            created=image.created,
+        )
+        for image in images
+    )
+    return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
 
 
 def mask_colors(images: Iterable[LabelledImage], given: Mapping[str, str]) -> dict[str, str]:
@@ -177,31 +207,59 @@ def mask_colors(images: Iterable[LabelledImage], given: Mapping[str, str]) -> di
     return colors
 
 
-def _line(image: LabelledImage, colors: Mapping[str, str]) -> dict[str, object]:
-    common = {
-        "human-annotated": "yes",
-        "creation-date": image.created.strftime("%Y-%m-%dT%H:%M:%S"),
-        "job-name": "airflow",
-    }
-    line: dict[str, object] = {
-        "source-ref": image.source_ref,
-        _LABEL: int(image.label == "anomaly"),
-        f"{_LABEL}-metadata": {
+def entry(
+    source_ref: str,
+    label: str | None,
+    *,
+    mask_ref: str | None = None,
+    colors: Mapping[str, str] | None = None,
+    created: datetime | None = None,
+    job_name: str = "airflow",
+) -> dict[str, object]:
+    """One image's line of a manifest.
+
+    :param label: ``normal``, ``anomaly``, or None for an image without a label.
+    :param mask_ref: the mask, whose classes have these ``colors``, ``#RRGGBB``.
+    :param created: when the label was given, if that is known.
+    """
+    common: dict[str, object] = {"human-annotated": "yes"}
+    if created:
+        common["creation-date"] = created.strftime("%Y-%m-%dT%H:%M:%S")
+    common["job-name"] = job_name
+    line: dict[str, object] = {"source-ref": source_ref}
+    if label:
+        line[_LABEL] = int(label == "anomaly")
+        line[f"{_LABEL}-metadata"] = {
             "confidence": 1,
-            "class-name": image.label,
+            "class-name": label,
             "type": "groundtruth/image-classification",
             **common,
-        },
-    }
-    if image.mask_ref and image.mask_class:
-        color = {"class-name": image.mask_class, "hex-color": colors[image.mask_class], "confidence": 1}
-        line[_MASK] = image.mask_ref
+        }
+    if mask_ref:
+        line[_MASK] = mask_ref
         line[f"{_MASK}-metadata"] = {
-            "internal-color-map": {"1": color},
+            "internal-color-map": {
+                str(number): {"class-name": name, "hex-color": color, "confidence": 1}
+                for number, (name, color) in enumerate((colors or {}).items(), 1)
+            },
             "type": "groundtruth/semantic-segmentation",
             **common,
         }
     return line
+
+
+def split_lines(text: bytes, most: int) -> Iterator[bytes]:
+    """Split JSON Lines into parts of at most ``most`` bytes, between lines."""
+    part = b""
+    for line in text.splitlines(keepends=True):
+        if not line.strip():
+            continue
+        if part and len(part) + len(line) > most:
+            yield part
+            part = b""
+        part += line
+    if part:
+        yield part
 
 
 def _rank(seed: int, source_ref: str) -> bytes:

@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 from botocore import exceptions
-from botocore.loaders import Loader
 
 from airflow_provider_lookoutvision.model import SERVICE_NAME
+from airflow_provider_lookoutvision.model.endpoints import is_ended_service
 
 
 class LookoutVisionConfigurationError(AirflowFailException):
@@ -60,9 +58,7 @@ def refuse_aws(client: Any, aws_conn_id: str | None) -> None:
     # An endpoint can be configured in many places, and settings turn some of them off: the client has the
     # endpoint that botocore chose.
     url = client.meta.endpoint_url
-    host = urlsplit(url).hostname or ""
-    names = {SERVICE_NAME, f"{SERVICE_NAME}-fips"}
-    if host.endswith(_aws_domains()) and not names.isdisjoint(host.split(".")):
+    if is_ended_service(url):
         raise LookoutVisionEndpointError(
             f"No endpoint is configured for Lookout for Vision, and {url} is gone: AWS ended "
             "the service on 2025-10-31. Run `lookoutvision serve`, and name its URL in one of these: "
@@ -121,10 +117,3 @@ def _hint(aws_conn_id: str | None) -> str:
     except Exception:  # what is wrong with it is in the error that this hint is for
         return ""
     return ""
-
-
-@cache
-def _aws_domains() -> tuple[str, ...]:
-    partitions = Loader().load_data("partitions")["partitions"]
-    names = ("dnsSuffix", "dualStackDnsSuffix")
-    return tuple(f".{partition['outputs'][name]}" for partition in partitions for name in names)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_lookoutvision.manifests import split_lines
 from airflow_provider_lookoutvision.operators.async_operation import AsyncOperationMixin
 from airflow_provider_lookoutvision.operators.base import (
     LookoutVisionBaseOperator,
@@ -275,17 +276,3 @@ def delete_dataset(
         operator.log.info("Dataset %s/%s is already gone", project_name, dataset_type)
     else:
         operator.log.info("Dataset %s/%s is deleted", project_name, dataset_type)
-
-
-def split_lines(text: bytes, most: int) -> Iterator[bytes]:
-    """Split JSON Lines into parts of at most ``most`` bytes, between lines."""
-    part = b""
-    for line in text.splitlines(keepends=True):
-        if not line.strip():
-            continue
-        if part and len(part) + len(line) > most:
-            yield part
-            part = b""
-        part += line
-    if part:
-        yield part

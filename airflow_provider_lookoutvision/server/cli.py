@@ -16,6 +16,8 @@ from typing import Any
 
 from airflow_provider_lookoutvision import __version__
 from airflow_provider_lookoutvision.edge import command as edge_command
+from airflow_provider_lookoutvision.moving import command as moving_command
+from airflow_provider_lookoutvision.moving.errors import MovingError
 from airflow_provider_lookoutvision.server import settings as settings_module
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 
@@ -28,18 +30,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     try:
         return int(flags.run(flags))
-    except SettingsError as error:
+    except (SettingsError, MovingError) as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("airflow_provider_lookoutvision"):
             raise
-        return _fail(f"{error.name} is not installed: pip install 'airflow-provider-lookoutvision[server]'")
+        return _fail(
+            f"{error.name} is not installed: pip install 'airflow-provider-lookoutvision[{flags.extra}]'"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "lookoutvision", description="A drop-in service for the API of Amazon Lookout for Vision."
     )
+    parser.set_defaults(extra="server")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -57,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     agent = commands.add_parser("edge-agent", help="detect anomalies for the programs on a device, by gRPC")
     edge_command.add_arguments(agent)
     agent.set_defaults(run=edge_command.run)
+
+    moving = commands.add_parser("import", help="import what was saved elsewhere into projects and datasets")
+    moving_command.add_import_arguments(moving)
+    doctor = commands.add_parser("doctor", help="find out what is wrong between this machine and a service")
+    moving_command.add_doctor_arguments(doctor)
 
     model_path = commands.add_parser("model-path", help="print the folder to put into AWS_DATA_PATH")
     model_path.set_defaults(run=_model_path)
