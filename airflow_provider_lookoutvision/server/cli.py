@@ -21,7 +21,10 @@ from airflow_provider_lookoutvision.moving.errors import MovingError
 from airflow_provider_lookoutvision.server import settings as settings_module
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 
-_LISTENER_SETTINGS = {"host", "port", "tls_certificate", "tls_key", "allow_plaintext", "regions", "worker"}
+_LISTENER_SETTINGS = {
+    *("host", "port", "tls_certificate", "tls_key", "allow_plaintext", "regions", "worker"),
+    *("max_connections", "max_connections_per_address"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
