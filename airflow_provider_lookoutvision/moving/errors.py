@@ -11,6 +11,10 @@ class MovingError(Exception):
     """What stands in the way, where, and what to do about it. Nothing was lost."""
 
 
+class ServiceFault(MovingError):
+    """The service failed: the same may succeed later."""
+
+
 def some(names: Iterable[str]) -> str:
     """The first few of the names, and how many more there are."""
     every = list(names)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from botocore.exceptions import ClientError, WaiterError
 
 from airflow_provider_lookoutvision import manifests
-from airflow_provider_lookoutvision.moving.errors import MovingError
+from airflow_provider_lookoutvision.moving.errors import MovingError, ServiceFault
 from airflow_provider_lookoutvision.moving.plan import DatasetPlan, Plan, Progress, in_threads, quiet
 from airflow_provider_lookoutvision.moving.reading import colors_of, label_of, references_of
+from airflow_provider_lookoutvision.moving.sources import refusal
 
-IfExists = Literal["fail", "skip", "update"]
+IF_EXISTS = ("fail", "skip", "update")
 LARGEST_CHANGES = 10 * 1024 * 1024
 _WAIT = {"Delay": 0.5, "MaxAttempts": 7200}
 
@@ -31,12 +32,23 @@ def own_token(*purpose: str) -> str:
     return hashlib.sha256("\0".join(("lookoutvision import", *purpose)).encode()).hexdigest()[:64]
 
 
+def check_if_exists(value: str) -> None:
+    """Refuse what isn't one of the three.
+
+    :raises MovingError: with the three.
+    """
+    if value not in IF_EXISTS:
+        raise MovingError(
+            f"if_exists is {value!r}; it must be {', '.join(IF_EXISTS[:-1])} or {IF_EXISTS[-1]}"
+        )
+
+
 def carry_out(
     plan: Plan,
     *,
     client: Any,
     s3: Any,
-    if_exists: IfExists = "fail",
+    if_exists: str = "fail",
     create_bucket: bool = False,
     token: Token = own_token,
     progress: Progress = quiet,
@@ -74,14 +86,14 @@ def _check_bucket(s3: Any, bucket: str, *, create: bool) -> None:
         s3.head_bucket(Bucket=bucket)
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("404", "NoSuchBucket"):
-            raise MovingError(f"The bucket {bucket} can't be used: {error}") from error
+            raise refusal(error, f"The bucket {bucket} can't be used: ") from error
         if not create:
             raise MovingError(f"There is no bucket {bucket}: --create-bucket makes it") from error
         s3.create_bucket(Bucket=bucket)
 
 
 def _import(
-    dataset: DatasetPlan, plan: Plan, client: Any, s3: Any, if_exists: IfExists, token: Token, say: Say
+    dataset: DatasetPlan, plan: Plan, client: Any, s3: Any, if_exists: str, token: Token, say: Say
 ) -> None:
     content = dataset.manifest
     digest = hashlib.sha256(content).hexdigest()[:16]
@@ -122,8 +134,9 @@ def _wait(client: Any, waiter: str, dataset: DatasetPlan) -> str:
         client.get_waiter(waiter).wait(**dataset.members, WaiterConfig=_WAIT)
     except WaiterError as error:
         shown = error.last_response.get("DatasetDescription", {})
-        message = shown.get("StatusMessage") or str(error)
-        raise MovingError(f"The dataset {dataset.id} is {shown.get('Status')}: {message}") from error
+        message = str(shown.get("StatusMessage") or error)
+        kind = MovingError if message.startswith("Invalid input:") else ServiceFault
+        raise kind(f"The dataset {dataset.id} is {shown.get('Status')}: {message}") from error
     status: str = client.describe_dataset(**dataset.members)["DatasetDescription"]["Status"]
     return status
 

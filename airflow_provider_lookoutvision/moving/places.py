@@ -38,7 +38,7 @@ class File:
         return f"{self.source.uri}{self.name}"
 
 
-def parse_maps(given: Sequence[str]) -> dict[str, str]:
+def parse_maps(given: Sequence[str]) -> Mapping[str, str]:
     """What ``--map OLD=NEW`` says. OLD is the beginning of references, NEW a place in S3 or a folder.
 
     :raises MovingError: when one isn't of this form.
@@ -49,6 +49,19 @@ def parse_maps(given: Sequence[str]) -> dict[str, str]:
         if not found:
             raise MovingError(f"--map {each} is not OLD=NEW, as s3://old/=s3://new/ or s3://old/=./images/")
         maps[found[1]] = found[2]
+    return check_maps(maps)
+
+
+def check_maps(maps: Mapping[str, str]) -> Mapping[str, str]:
+    """The maps, if each leads to S3 or to a folder.
+
+    :raises MovingError: when one doesn't.
+    """
+    for old, new in maps.items():
+        if not old or not (new.startswith("s3://") or Path(new).expanduser().is_dir()):
+            raise MovingError(
+                f"References to {old} can't be mapped to {new}, which is neither S3 nor a folder"
+            )
     return maps
 
 
@@ -77,7 +90,4 @@ def locate(reference: str, source: Source, base: str, maps: Mapping[str, str]) -
 
 @cache
 def _folder(path: str) -> FolderSource:
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise MovingError(f"--map leads to {path}, which is no folder")
-    return FolderSource(folder)
+    return FolderSource(Path(path).expanduser())

@@ -105,7 +105,7 @@ class S3Source:
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + inside(name, self.uri))
         except ClientError as error:
-            raise MovingError(f"{self.uri}{name}: {error}") from error
+            raise refusal(error, f"{self.uri}{name}: ") from error
         content: bytes = answer["Body"].read()
         return content
 
@@ -172,7 +172,7 @@ def objects_below(client: Any, bucket: str, prefix: str) -> dict[str, tuple[int,
     except ClientError as error:
         if error.response["Error"]["Code"] in _NOT_THERE:
             return {}
-        raise MovingError(f"s3://{bucket}/{prefix} can't be listed: {error}") from error
+        raise refusal(error, f"s3://{bucket}/{prefix} can't be listed: ") from error
 
 
 def object_size(client: Any, bucket: str, key: str) -> int | None:
@@ -185,8 +185,14 @@ def object_size(client: Any, bucket: str, key: str) -> int | None:
     except ClientError as error:
         if error.response["Error"]["Code"] in _NOT_THERE:
             return None
-        raise MovingError(f"s3://{bucket}/{key} can't be looked at: {error}") from error
+        raise refusal(error, f"s3://{bucket}/{key} can't be looked at: ") from error
     return size
+
+
+def refusal(error: ClientError, before: str) -> Exception:
+    """S3's refusal as an error for the user, or itself where the same may succeed later."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return MovingError(f"{before}{error}") if 400 <= status < 500 and status not in (408, 429) else error
 
 
 def parse_s3_uri(uri: str) -> tuple[str, str]:

@@ -44,7 +44,8 @@ class LookoutVisionBaseOperator(BaseOperator):
     template_fields: Sequence[str] = ("aws_conn_id", "region_name", "verify", "botocore_config")
     # For the operators that have these fields.
     template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("botocore_config", "changes", "configuration", "mask_colors", "tags"), "json"
+        ("botocore_config", "changes", "configuration", "labels", "mask_colors", "reference_map", "tags"),
+        "json",
     )
     ui_color = "#c2e6dd"
 

@@ -17,6 +17,7 @@ from airflow_provider_lookoutvision.operators.hosting import (
     LookoutVisionStartModelOperator,
     LookoutVisionStopModelOperator,
 )
+from airflow_provider_lookoutvision.operators.importing import LookoutVisionImportDatasetsOperator
 from airflow_provider_lookoutvision.operators.manifests import LookoutVisionBuildManifestOperator
 from airflow_provider_lookoutvision.operators.models import (
     LookoutVisionCreateModelOperator,
@@ -38,6 +39,7 @@ __all__ = [
     "LookoutVisionDeleteModelOperator",
     "LookoutVisionDeleteProjectOperator",
     "LookoutVisionDetectAnomaliesOperator",
+    "LookoutVisionImportDatasetsOperator",
     "LookoutVisionSetThresholdOperator",
     "LookoutVisionStartModelOperator",
     "LookoutVisionStartModelPackagingJobOperator",
