@@ -19,7 +19,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -28,13 +28,15 @@ import anyio
 import anyio.to_thread
 import sqlalchemy as sa
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from airflow_provider_lookoutvision.model import anomaly_maps
 from airflow_provider_lookoutvision.server.calls import access, idempotency
 from airflow_provider_lookoutvision.server.calls.call import Inference
+from airflow_provider_lookoutvision.server.console.site import Console, is_browser_at_root, is_for_console
+from airflow_provider_lookoutvision.server.console.visit import PATH
 from airflow_provider_lookoutvision.server.dispatch import Dispatcher
 from airflow_provider_lookoutvision.server.protocol import rest_json, sigv4
 from airflow_provider_lookoutvision.server.protocol.errors import (
@@ -98,11 +100,13 @@ class Service:
         self._protocol = self._dispatcher.protocol
         self._request_bodies = RequestBodies(LARGE_BODIES)
         self._s3 = S3(settings, database, cipher)
+        self._console = Console(settings, database, cipher, self._dispatcher) if settings.console else None
 
     @asynccontextmanager
     async def lifespan(self, _app: Router) -> AsyncIterator[None]:
         """Run the housekeeping, and host models, while the application runs."""
-        async with anyio.create_task_group() as tasks:
+        console = self._console.running() if self._console else nullcontext()
+        async with console, anyio.create_task_group() as tasks:
             tasks.start_soon(self._dispatcher.fleet.run)
             tasks.start_soon(self._keep_house)
             yield
@@ -118,9 +122,15 @@ class Service:
         return JSONResponse({"status": "ok"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request of the API, and log it; S3's are answered in the room of the buckets."""
+        """Answer one request of the API, and log it; S3's and the console's are answered in their rooms."""
         if is_for_s3(scope):
             await self._s3(scope, receive, send)
+            return
+        if self._console and is_browser_at_root(scope):
+            await RedirectResponse(f"{PATH}/")(scope, receive, send)
+            return
+        if self._console and is_for_console(scope):
+            await self._console(scope, receive, send)
             return
         entry = RequestLog(request_id=str(uuid.uuid4()))
         try:
@@ -236,6 +246,8 @@ class Service:
             try:
                 await anyio.to_thread.run_sync(self._purge)
                 await anyio.to_thread.run_sync(self._s3.sweep)
+                if self._console:
+                    await anyio.to_thread.run_sync(self._console.purge)
             except Exception:
                 log.exception("housekeeping failed")
             await anyio.sleep(HOUSEKEEPING_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -89,6 +90,61 @@ def _listing(allowed_projects: tuple[str, ...]) -> sa.Select[Any]:
         .order_by(projects.c.name)
         .limit(sa.bindparam("most"))
     )
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A project and what is in it: the images of each dataset by its type, how many models, the last one."""
+
+    name: str
+    created_at: int
+    images: dict[str, int]
+    models: int
+    last_version: int | None
+    last_status: str | None
+
+
+def overview(call: Call, contains: str, offset: int, size: int) -> tuple[list[Overview], int]:
+    """The projects that the caller's key may see, by name, with what is in them; and how many there are.
+
+    :param contains: a part of their names.
+    """
+    mine = sa.and_(own(projects), visible(call.caller.key.allowed_projects, projects.c.name))
+    if contains:
+        mine = sa.and_(mine, projects.c.name.contains(contains, autoescape=True))
+    run = call.connection.execute
+    count = run(sa.select(sa.func.count()).select_from(projects).where(mine), call.scope).scalar_one()
+    query = projects.select().where(mine).order_by(projects.c.name).offset(offset).limit(size)
+    rows = run(query, call.scope).all()
+    ids = [row.id for row in rows]
+    of = datasets.c
+    images: dict[int, dict[str, int]] = {}
+    for dataset in run(sa.select(of.project_id, of.type, of.total).where(of.project_id.in_(ids))):
+        images.setdefault(dataset.project_id, {})[dataset.type] = dataset.total
+    found: dict[int, list[Any]] = {}
+    of = models.c
+    versions = sa.select(of.project_id, of.version, of.status).where(of.project_id.in_(ids))
+    for model in run(versions.order_by(of.version)):
+        found.setdefault(model.project_id, []).append(model)
+    return [
+        Overview(
+            row.name,
+            row.created_at,
+            images.get(row.id, {}),
+            len(found.get(row.id, ())),
+            found[row.id][-1].version if row.id in found else None,
+            found[row.id][-1].status if row.id in found else None,
+        )
+        for row in rows
+    ], count
+
+
+def regions(call: Call) -> list[str]:
+    """The regions in which the caller's account has projects that the key may see."""
+    query = sa.select(projects.c.region).distinct().order_by(projects.c.region)
+    mine = visible(call.caller.key.allowed_projects, projects.c.name)
+    of_account = projects.c.account_id == call.caller.account_id
+    return list(call.connection.execute(query.where(of_account, mine)).scalars())
 
 
 def delete_project(call: Call, *, project_name: str) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class Mask:
 def mask_of(line: str) -> Mask | None:
     """The mask of an entry as the API returns it; the first of several."""
     document = json.loads(line)
-    for key, metadata in _companions(document, SEGMENTATION):
+    for key, metadata in companions(document, SEGMENTATION):
         entries = metadata["internal-color-map"].values()
         colors = {entry["class-name"]: entry["hex-color"].upper() for entry in entries}
         painted = {name: color for name, color in colors.items() if name.lower() != BACKGROUND}
@@ -189,7 +189,8 @@ def _reference(document: dict[str, Any], key: str, folder: Folder | None) -> tup
     return uri, match[1]
 
 
-def _companions(document: dict[str, Any], kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def companions(document: dict[str, Any], kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The keys that have a companion of this type, and the companions."""
     for key, metadata in list(document.items()):
         described = key.removesuffix("-metadata")
         if described in {key, "source-ref"} or not isinstance(metadata, dict):
@@ -200,7 +201,7 @@ def _companions(document: dict[str, Any], kind: str) -> Iterator[tuple[str, dict
 
 def _normalise_label(document: dict[str, Any]) -> str | None:
     found: dict[str, str] = {}
-    for key, metadata in _companions(document, CLASSIFICATION):
+    for key, metadata in companions(document, CLASSIFICATION):
         name = metadata.get("class-name")
         if not isinstance(name, str):
             raise InvalidLine(f"its {_name(key)}-metadata has no class-name")
@@ -217,7 +218,7 @@ def _normalise_label(document: dict[str, Any]) -> str | None:
 
 
 def _normalise_masks(document: dict[str, Any], folder: Folder | None, bucket: str) -> None:
-    masks = dict(_companions(document, SEGMENTATION))
+    masks = dict(companions(document, SEGMENTATION))
     for key, metadata in masks.items():
         if not key.endswith("-ref"):
             raise InvalidLine(f"its mask {_name(key)} must have a name that ends in -ref")

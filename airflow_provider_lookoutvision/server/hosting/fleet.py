@@ -21,7 +21,7 @@ from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.call import Inference
 from airflow_provider_lookoutvision.server.hosting.frames import Options
 from airflow_provider_lookoutvision.server.hosting.operations import HOSTED_MESSAGE
-from airflow_provider_lookoutvision.server.hosting.pool import Pool, PoolConfig, model_stopped
+from airflow_provider_lookoutvision.server.hosting.pool import Load, Pool, PoolConfig, model_stopped
 from airflow_provider_lookoutvision.server.jobs.handler import SERVICE_FAULT
 from airflow_provider_lookoutvision.server.models.operations import resource_id
 from airflow_provider_lookoutvision.server.models.status import IN_SERVICE, TRAINED_MESSAGE, ModelStatus
@@ -90,6 +90,11 @@ class Fleet:
         pictures = {"AnomalyMask": answer.mask, "AnomalyMap": answer.anomaly_map}
         added = {name: picture for name, picture in pictures.items() if picture}
         return {"DetectAnomalyResult": {**answer.members, **added}}
+
+    def load(self, model_id: int) -> Load | None:
+        """What the replicas of a model have to do in this process, if it has any; from any thread."""
+        pools = list(self._pools.items())
+        return next((pool.load for deployment, pool in pools if deployment.model_id == model_id), None)
 
     async def _wait_for_pool(self, deployment: _Deployment, name: str) -> None:
         before = self._reconciliations

@@ -71,6 +71,15 @@ class PoolConfig:
     queue_per_unit: int
 
 
+@dataclass(frozen=True)
+class Load:
+    """How many replicas are ready, how many images they have, and how many wait for one."""
+
+    units: int
+    busy: int
+    waiting: int
+
+
 @dataclass(eq=False)
 class _Replica:
     process: asyncio.subprocess.Process
@@ -129,6 +138,12 @@ class Pool:
     def units(self) -> int:
         """How many replicas are ready."""
         return sum(replica.ready and not replica.retired for replica in self._replicas)
+
+    @property
+    def load(self) -> Load:
+        """What the replicas have to do right now."""
+        busy = sum(len(replica.requests) for replica in self._replicas)
+        return Load(self.units, busy, len(self._waiting))
 
     @property
     def ready(self) -> bool:

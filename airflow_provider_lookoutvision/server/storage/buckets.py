@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -86,6 +87,9 @@ class Store(Protocol):
     def write(self, location: Location, content: bytes) -> None:
         """Write the object whole, replacing what was there."""
 
+    def stamp(self, location: Location) -> str:
+        """A text that changes when the object does."""
+
 
 class Buckets:
     """A store, seen with a caller's rights.
@@ -122,6 +126,11 @@ class Buckets:
         """Write the object whole, replacing what was there."""
         self._check(location)
         self._store.write(location, content)
+
+    def stamp(self, location: Location) -> str:
+        """A text that changes when the object does."""
+        self._check(location)
+        return self._store.stamp(location)
 
     def _check(self, location: Location) -> None:
         if not self.allows(location.bucket):
@@ -181,6 +190,12 @@ class DirectoryStore:
                     raise
             else:
                 return
+
+    def stamp(self, location: Location) -> str:
+        """The file's size and the time of its last change."""
+        with self.open(location, sys.maxsize) as file:
+            status = os.fstat(file.fileno())
+        return f"{status.st_size}-{status.st_mtime_ns}"
 
     def _write(self, location: Location, content: bytes) -> None:
         with self._folder(location, create=True) as (folder, name):
@@ -292,6 +307,19 @@ class S3Store:
         """Put the object."""
         with _translated(location):
             _s3_client(self._endpoint_url).put_object(Bucket=location.bucket, Key=location.key, Body=content)
+
+    def stamp(self, location: Location) -> str:
+        """Its ETag."""
+        with _translated(location):
+            found = _s3_client(self._endpoint_url).head_object(Bucket=location.bucket, Key=location.key)
+        return str(found["ETag"])
+
+    def keys(self, bucket: str, prefix: str) -> Iterator[str]:
+        """The keys below a prefix, in order."""
+        with _translated(Location(bucket, prefix)):
+            pages = _s3_client(self._endpoint_url).get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=bucket, Prefix=prefix):
+                yield from (each["Key"] for each in page.get("Contents", ()))
 
 
 @cache

@@ -224,6 +224,18 @@ client_tokens = sa.Table(
     sa.Index(None, "expires_at"),
 )
 
+# The sessions of the console, by a digest of what the browser keeps.
+console_sessions = sa.Table(
+    "console_sessions",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("access_key_id", text_by_bytes(128), nullable=False),
+    sa.Column("region", sa.String(64), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "expires_at"),
+)
+
 
 def upsert(
     connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], key: Sequence[str]

@@ -1,0 +1,1 @@
+"""The console: pages of the service for people, who label, train, judge and try."""

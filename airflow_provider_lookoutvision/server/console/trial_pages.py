@@ -1,0 +1,54 @@
+"""Trying a model on a picture, and what people say of its verdict: right, or into the dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio.to_thread
+from starlette.responses import JSONResponse, Response
+
+from airflow_provider_lookoutvision.server.console.model_pages import describe
+from airflow_provider_lookoutvision.server.console.objects import location_of
+from airflow_provider_lookoutvision.server.console.visit import Visit
+from airflow_provider_lookoutvision.server.datasets import gallery
+from airflow_provider_lookoutvision.server.protocol.errors import ResourceNotFoundException
+
+_MODEL = "/projects/{project}/models/{version}"
+
+
+def show_trial(visit: Visit) -> Response:
+    """The page on which a picture is dropped."""
+    name = visit.path["project"]
+    model = describe(visit)
+    try:
+        first = visit.look(
+            "ListDatasetEntries",
+            name,
+            lambda call: gallery.page(call, name, "train", gallery.Filter(), 0, 1).entries,
+        )
+    except ResourceNotFoundException:
+        first = []
+    bucket = location_of(first[0].source_ref).bucket if first else None
+    return visit.render("trial.html", project=name, model=model, bucket=bucket)
+
+
+async def detect(visit: Visit) -> Response:
+    """DetectAnomalies of the picture in the body, or of an object: ``ref``."""
+    content = visit.body
+    if reference := visit.query.get("ref"):
+        content = await anyio.to_thread.run_sync(visit.objects.read, location_of(reference))
+    kind = "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"
+    answer = await visit.call_hosted(
+        "DetectAnomalies",
+        ProjectName=visit.path["project"],
+        ModelVersion=visit.path["version"],
+        Body=content,
+        ContentType=kind,
+    )
+    return JSONResponse(answer["DetectAnomalyResult"])
+
+
+PAGES: dict[tuple[str, str], Any] = {
+    ("GET", f"{_MODEL}/try"): show_trial,
+    ("POST", f"{_MODEL}/detect"): detect,
+}
