@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
@@ -13,7 +16,8 @@ import uvicorn
 from airflow_provider_lookoutvision.server import logs
 from airflow_provider_lookoutvision.server.app import create_app
 from airflow_provider_lookoutvision.server.calls import access
-from airflow_provider_lookoutvision.server.protocol.http import BoundedHttpProtocol
+from airflow_provider_lookoutvision.server.protocol.connections import Connections
+from airflow_provider_lookoutvision.server.protocol.http import BoundedHttpProtocol, Handshake
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 from airflow_provider_lookoutvision.server.signals import exit_on_stop_signal, on_stop_signal
 from airflow_provider_lookoutvision.server.storage import encryption
@@ -23,6 +27,10 @@ from airflow_provider_lookoutvision.server.storage.schema import lock
 from airflow_provider_lookoutvision.server.worker import WorkerProcess
 
 _BACKLOG = 2048
+# Of threads, pipes and databases.
+_OTHER_FILES = 512
+
+log = logging.getLogger("lookoutvision")
 
 
 @contextmanager
@@ -77,7 +85,7 @@ def _serve(settings: Settings, database: Database, cipher: Cipher, listener: soc
     try:
         if settings.worker:
             worker.start()
-        _Server(config).run(sockets=[listener])
+        _Server(config, _connection_limits(settings)).run(sockets=[listener])
     finally:
         if settings.worker:
             worker.stop()
@@ -96,16 +104,47 @@ def _listen(settings: Settings) -> socket.socket:
         ) from None
 
 
+def _connection_limits(settings: Settings) -> Connections:
+    """As many connections as are set, and as the process may have open files beside them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.max_connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    most = settings.max_connections
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = max(soft - _OTHER_FILES, soft // 2)
+        log.warning(
+            "the limit of open files allows fewer connections than max_connections",
+            extra={"open_files": soft, "max_connections": settings.max_connections, "connections": most},
+        )
+    return Connections(most, min(most, settings.max_connections_per_address))
+
+
 class _Server(uvicorn.Server):
     """Prints its address once it listens, also a port that the system chose; stops at the first signal."""
 
+    def __init__(self, config: uvicorn.Config, limits: Connections) -> None:
+        super().__init__(config)
+        self._limits = limits
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        # With no socket of its own: uvicorn's way with TLS counts a connection after its handshake only.
+        await super().startup([])
         if self.started:
+            loop = asyncio.get_running_loop()
+            for listener in sockets or ():
+                server = await loop.create_server(self._protocol, sock=listener, backlog=_BACKLOG)
+                self.servers.append(server)
             address = self.servers[0].sockets[0].getsockname()
             host = f"[{address[0]}]" if ":" in address[0] else address[0]
             scheme = "https" if self.config.ssl else "http"
             print(f"Lookout for Vision API listening on {scheme}://{host}:{address[1]}", flush=True)  # noqa: T201
+
+    def _protocol(self) -> asyncio.Protocol:
+        limits, tls = self._limits, self.config.ssl
+        http = BoundedHttpProtocol(self.config, self.server_state, self.lifespan.state, limits=limits)
+        return Handshake(http, limits, tls) if tls else http
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -79,6 +79,10 @@ class Settings:
     )
     queue_per_unit: int = _setting(16, "DetectAnomalies requests that may wait for an inference unit", int)
     threads: int = _setting(16, "requests answered at the same time; on SQLite at most 2 of them read", int)
+    max_connections: int = _setting(1000, "connections open at the same time", int)
+    max_connections_per_address: int = _setting(
+        250, "of these, from one address; raise it for a proxy through which all clients come", int
+    )
     shutdown_seconds: int = _setting(30, "how long a stopping server waits for requests under way", int)
     log_level: str = _setting("info", "debug, info, warning or error")
 
@@ -99,6 +103,8 @@ class Settings:
             ("max_total_inference_units", 0),
             ("max_inference_units", 1),
             ("queue_per_unit", 1),
+            ("max_connections", 1),
+            ("max_connections_per_address", 1),
         ):
             value = getattr(self, name)
             if value is not None and value < least:
