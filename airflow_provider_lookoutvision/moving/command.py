@@ -129,7 +129,9 @@ def run_import(flags: argparse.Namespace) -> int:
 
 def _plan(flags: argparse.Namespace, made: Clients) -> Plan:
     from airflow_provider_lookoutvision.moving import formats, places, plan
+    from airflow_provider_lookoutvision.moving.reading import check_project_name
 
+    check_project_name(flags.project)
     source, name = formats.open_source(flags.source, lambda: made.s3)
     kind, reading = formats.read(source, name, _options(flags), flags.format)
     say(f"{source.uri}{name or ''}: {len(reading.entries)} images, as {kind}")

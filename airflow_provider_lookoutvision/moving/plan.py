@@ -16,6 +16,7 @@ from airflow_provider_lookoutvision.moving.reading import (
     MASK,
     Entry,
     Painting,
+    check_project_name,
     colors_of,
     label_of,
     references_of,
@@ -180,6 +181,7 @@ def make_plan(
         name = project or each.project
         if name is None:
             raise MovingError("Which project is it for? --project NAME")
+        check_project_name(name)
         lines.setdefault((name, each.dataset), {})[line["source-ref"]] = line
     plan.datasets = [DatasetPlan(name, kind, list(each.values())) for (name, kind), each in lines.items()]
     if not plan.datasets:

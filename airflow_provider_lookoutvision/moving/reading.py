@@ -25,6 +25,7 @@ LABELS = {
     **dict.fromkeys(("normal", "good", "ok"), "normal"),
     **dict.fromkeys(("anomaly", "bad", "defect", "defective", "ng", "nok"), "anomaly"),
 }
+_PROJECT_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_\-]{0,254}"
 _CLASSIFICATION = "groundtruth/image-classification"
 _SEGMENTATION = "groundtruth/semantic-segmentation"
 # Tableau's colours, which differ for eyes that don't tell red from green, too.
@@ -142,6 +143,17 @@ def make_options(**given: Any) -> Options:
     if options.test_size is not None and not 0 < options.test_size < 1:
         raise MovingError(f"The part to test with is {options.test_size}; it is more than 0 and less than 1")
     return options
+
+
+def check_project_name(name: str | None) -> None:
+    """Refuse a name that the API refuses.
+
+    :raises MovingError: with the API's rule.
+    """
+    if name is not None and not re.fullmatch(_PROJECT_NAME, name):
+        raise MovingError(
+            f"ProjectName {name!r} breaks the API's rule: 1 to 255 characters that match {_PROJECT_NAME}"
+        )
 
 
 def label_of(line: Mapping[str, Any]) -> str | None:

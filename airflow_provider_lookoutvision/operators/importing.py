@@ -159,9 +159,10 @@ class LookoutVisionImportDatasetsOperator(LookoutVisionBaseOperator):
     def _plan(self, s3: Any) -> Plan:
         from airflow_provider_lookoutvision.moving import formats, importing, places, plan
         from airflow_provider_lookoutvision.moving.errors import MovingError
-        from airflow_provider_lookoutvision.moving.reading import make_options
+        from airflow_provider_lookoutvision.moving.reading import check_project_name, make_options
 
         importing.check_if_exists(self.if_exists)
+        check_project_name(self.project_name)
         options = make_options(
             dataset=self.dataset_type,
             labels=self._pairs("labels"),
@@ -171,6 +172,7 @@ class LookoutVisionImportDatasetsOperator(LookoutVisionBaseOperator):
             test_size=self._number("test_size", float) if self.test_size else None,
             seed=self._number("seed", int),
         )
+        maps = places.check_maps(self._pairs("reference_map"))
         source, name = formats.open_source(self.source, lambda: s3)
         kind, reading = formats.read(source, name, options, self.source_format)
         self.log.info("%s: %d images, as %s", self.source, len(reading.entries), kind)
@@ -179,7 +181,7 @@ class LookoutVisionImportDatasetsOperator(LookoutVisionBaseOperator):
             reading.entries,
             s3=s3,
             project=self.project_name,
-            maps=places.check_maps(self._pairs("reference_map")),
+            maps=maps,
             to=self.images_s3_prefix,
             skip_missing=self.skip_missing,
             overwrite=self.overwrite,

@@ -211,6 +211,11 @@ def test_each_instance_has_a_token_of_its_own_that_another_try_would_have_too(ma
         )
         for map_index in range(count)
     }
+    derived |= {
+        _token(mapped, "import_datasets", map_index, *purpose)
+        for map_index, project in enumerate(PROJECTS)
+        for purpose in (("CreateProject", project), ("CreateDataset", f"{project}/train"))
+    }
     assert Counter(sent) == dict.fromkeys(derived, 1)
 
 

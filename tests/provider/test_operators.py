@@ -70,6 +70,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
         "manifests_s3_prefix": "s3://images/",
     },
     "LookoutVisionCreateDatasetOperator": {"dataset_type": "train"},
+    "LookoutVisionImportDatasetsOperator": {"source": "s3://images/", "images_s3_prefix": "s3://images/"},
     "LookoutVisionUpdateDatasetEntriesOperator": {"dataset_type": "train", "changes": "{}"},
     "LookoutVisionDeleteDatasetOperator": {"dataset_type": "train"},
     "LookoutVisionCreateModelOperator": {"output_s3_prefix": "s3://models/"},

@@ -20,6 +20,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionDeleteModelOperator,
     LookoutVisionDeleteProjectOperator,
     LookoutVisionDetectAnomaliesOperator,
+    LookoutVisionImportDatasetsOperator,
     LookoutVisionStartModelOperator,
     LookoutVisionStartModelPackagingJobOperator,
     LookoutVisionStopModelOperator,
@@ -77,6 +78,9 @@ with DAG(
     dataset_sensor = LookoutVisionDatasetSensor.partial(
         task_id="wait_for_dataset", dataset_type="train", poke_interval=1
     ).expand_kwargs(POKES)
+    import_datasets = LookoutVisionImportDatasetsOperator.partial(
+        task_id="import_datasets", source="s3://plates/{{ task.project_name }}/train/"
+    ).expand(project_name=PROJECTS)
     entries = LookoutVisionUpdateDatasetEntriesOperator.partial(
         task_id="update_entries", dataset_type="train", changes=[ADDED], waiter_delay=0.2
     ).expand_kwargs(WAITS)
@@ -125,7 +129,7 @@ with DAG(
         task_id="delete_project", cascade="{{ true }}"
     ).expand(project_name=PROJECTS)
 
-    manifest >> project >> dataset >> dataset_sensor >> entries >> model
+    manifest >> project >> dataset >> dataset_sensor >> import_datasets >> entries >> model
     model >> package >> package_sensor >> start
     start >> model_sensor >> detect >> stop >> delete_dataset >> delete_model >> delete_project
     delete_project >> report(
