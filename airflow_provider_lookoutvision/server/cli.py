@@ -25,6 +25,7 @@ _LISTENER_SETTINGS = {
     *("host", "port", "tls_certificate", "tls_key", "allow_plaintext", "regions", "worker"),
     *("max_connections", "max_connections_per_address"),
     *("console", "console_frame_ancestors"),
+    *("max_connections", "max_connections_per_address"),
 }
 
 
