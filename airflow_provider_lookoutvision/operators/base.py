@@ -89,13 +89,24 @@ class LookoutVisionBaseOperator(BaseOperator):
         :raises botocore.exceptions.ClientError: when the service refuses.
         """
         from botocore import xform_name
+        from botocore.exceptions import ClientError
 
         client = self.hook.conn
         rules = client.meta.service_model.operation_model(operation).input_shape.members
         for name, value in parameters.items():
             _check(name, value, rules[name].metadata)
-        answer = getattr(client, xform_name(operation))(**parameters)
+        try:
+            answer = getattr(client, xform_name(operation))(**parameters)
+        except ClientError as error:
+            self._log_request(operation, error.response)
+            raise
+        self._log_request(operation, answer)
         return {name: value for name, value in answer.items() if name != "ResponseMetadata"}
+
+    def _log_request(self, operation: str, answer: Mapping[str, Any]) -> None:
+        """Log the ID under which the service's log has the request, and the job that it began."""
+        if request_id := answer.get("ResponseMetadata", {}).get("RequestId"):
+            self.log.info("%s was request %s", operation, request_id)
 
 
 @contextmanager

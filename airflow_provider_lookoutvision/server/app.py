@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -30,9 +29,10 @@ import sqlalchemy as sa
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from airflow_provider_lookoutvision.model import anomaly_maps
+from airflow_provider_lookoutvision.server import logs
 from airflow_provider_lookoutvision.server.calls import access, idempotency
 from airflow_provider_lookoutvision.server.calls.call import Inference
 from airflow_provider_lookoutvision.server.console.site import Console, is_browser_at_root, is_for_console
@@ -47,8 +47,10 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
     ValidationException,
 )
 from airflow_provider_lookoutvision.server.protocol.request_bodies import SMALL, RequestBodies
+from airflow_provider_lookoutvision.server.protocol.request_ids import RequestIds, new_request_id
 from airflow_provider_lookoutvision.server.s3.service import S3, is_for_s3
 from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.server.storage import scratch
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 
@@ -60,17 +62,19 @@ log = logging.getLogger("lookoutvision")
 
 def create_app(
     settings: Settings, database: Database, cipher: Cipher, wake_worker: Callable[[], None] = lambda: None
-) -> Router:
+) -> ASGIApp:
     """The application, on a database whose schema is the newest.
 
     :param wake_worker: called when work has been queued.
     """
     service = Service(settings, database, cipher, wake_worker)
-    return Router(
-        [Route("/healthz", service.healthz)],
-        default=service,
-        redirect_slashes=False,
-        lifespan=service.lifespan,
+    return RequestIds(
+        Router(
+            [Route("/healthz", service.healthz)],
+            default=service,
+            redirect_slashes=False,
+            lifespan=service.lifespan,
+        )
     )
 
 
@@ -132,7 +136,7 @@ class Service:
         if self._console and is_for_console(scope):
             await self._console(scope, receive, send)
             return
-        entry = RequestLog(request_id=str(uuid.uuid4()))
+        entry = RequestLog(request_id=logs.request_id.get() or new_request_id())
         try:
             response = await self._answer(Request(scope, receive), entry)
         except ServiceError as error:
@@ -245,9 +249,11 @@ class Service:
         while True:
             try:
                 await anyio.to_thread.run_sync(self._purge)
+                await anyio.to_thread.run_sync(self._database.compact)
                 await anyio.to_thread.run_sync(self._s3.sweep)
                 if self._console:
                     await anyio.to_thread.run_sync(self._console.purge)
+                await anyio.to_thread.run_sync(scratch.sweep, self._settings.data_dir / scratch.HOSTING)
             except Exception:
                 log.exception("housekeeping failed")
             await anyio.sleep(HOUSEKEEPING_SECONDS)

@@ -19,6 +19,7 @@ from airflow_provider_lookoutvision.edge import command as edge_command
 from airflow_provider_lookoutvision.moving import command as moving_command
 from airflow_provider_lookoutvision.moving.errors import MovingError
 from airflow_provider_lookoutvision.server import settings as settings_module
+from airflow_provider_lookoutvision.server.maintenance import command as maintenance
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 
 _LISTENER_SETTINGS = {
@@ -88,6 +89,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     threshold.add_argument("--region", default="us-east-1", help="(default: %(default)s)")
     threshold.set_defaults(run=_threshold)
+
+    for name, add, text in (
+        ("check", maintenance.add_check, "see whether what the service keeps fits together"),
+        ("backup", maintenance.add_backup, "back the service up, while it runs"),
+        ("restore", maintenance.add_restore, "make a service again from a backup"),
+    ):
+        command = commands.add_parser(name, help=text)
+        add(command)
+        for setting_name in ("data_dir", "database_url", "buckets", "s3_endpoint_url"):
+            _add_setting(command, setting_name)
 
     keys = commands.add_parser("keys", help="manage access keys").add_subparsers(
         required=True, metavar="ACTION"

@@ -20,7 +20,7 @@ from airflow_provider_lookoutvision.server.protocol.connections import Connectio
 from airflow_provider_lookoutvision.server.protocol.http import BoundedHttpProtocol, Handshake
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 from airflow_provider_lookoutvision.server.signals import exit_on_stop_signal, on_stop_signal
-from airflow_provider_lookoutvision.server.storage import encryption
+from airflow_provider_lookoutvision.server.storage import data_directory, encryption
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 from airflow_provider_lookoutvision.server.storage.schema import lock
@@ -40,7 +40,7 @@ def opened(settings: Settings) -> Iterator[tuple[Database, Cipher]]:
     :raises SettingsError: when they can't be opened, with the reason.
     """
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        data_directory.prepare(settings)
         cipher = encryption.load(settings.data_dir)
     except OSError as error:
         raise SettingsError(f"the data directory {settings.data_dir} can't be used: {error}") from None

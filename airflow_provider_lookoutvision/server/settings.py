@@ -57,6 +57,9 @@ class Settings:
         None, "models being trained, of all accounts; no limit when empty", int
     )
     max_training_hours: float = _setting(24, "how long a training may take", float)
+    max_silent_minutes: float = _setting(
+        30, "how long a job or its process may show no progress before it is ended", float
+    )
     max_inference_units: int = _setting(5, "inference units per model", int)
     max_hosted_models: int | None = _setting(
         None, "models hosted at the same time, of all accounts; no limit when empty", int
@@ -112,10 +115,9 @@ class Settings:
         rate = self.requests_per_second
         if rate is not None and not 0 < rate < math.inf:
             raise SettingsError(f"requests_per_second is {rate}; it must be more than 0, and finite")
-        if not 0 < self.max_training_hours < math.inf:
-            raise SettingsError(
-                f"max_training_hours is {self.max_training_hours}; it must be more than 0, and finite"
-            )
+        for name in ("max_training_hours", "max_silent_minutes"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be more than 0, and finite")
         if self.port > _LARGEST_PORT:
             raise SettingsError(f"port is {self.port}; it must be at most {_LARGEST_PORT}")
         if self.log_level not in {"debug", "info", "warning", "error"}:

@@ -13,14 +13,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import traceback
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server import logs
 from airflow_provider_lookoutvision.server.datasets.importer import Importer
-from airflow_provider_lookoutvision.server.jobs import queue
+from airflow_provider_lookoutvision.server.jobs import heartbeat, queue
 from airflow_provider_lookoutvision.server.jobs.handler import JobHandler
 from airflow_provider_lookoutvision.server.jobs.queue import Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.models.trainer import Trainer
@@ -35,6 +38,8 @@ POLL_SECONDS = 1.0
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 30
 EXIT_SECONDS = 20
+_CHECK_SECONDS = 10.0
+_HANGING_STATUS = 3
 
 log = logging.getLogger("lookoutvision")
 
@@ -46,11 +51,13 @@ class Worker:
         self._settings, self._database, self._owner = settings, database, owner
         self._stopping = threading.Event()
         self._wakeup = threading.Condition()
+        self._ended = threading.Event()
+        self._active_at: dict[str, float] = {}  # by thread, when it last showed that it goes on
         self._served: dict[tuple[str, ...], str] = {}  # by kinds, the account of the last job
 
     def run(self) -> None:
         """Run jobs until ``stop``."""
-        store, stopping = buckets.store(self._settings), self._stopping.is_set
+        store, stopping = buckets.store(self._settings), self._is_stopping
         trainer = Trainer(self._database, store, self._settings, stopping)
         importer = Importer(self._database, store, self._settings, stopping, import_ended)
         packager = Packager(self._database, store, self._settings, stopping)
@@ -67,10 +74,14 @@ class Worker:
             for count, handler in handlers
             for number in range(count)
         ]
-        for thread in threads:
+        heart = threading.Thread(target=self._beat, name="heart", daemon=True)
+        for thread in (heart, *threads):
             thread.start()
         for thread in threads:
             thread.join()
+        self._ended.set()
+        with suppress(sa.exc.SQLAlchemyError):
+            heartbeat.stop(self._database, self._owner)
 
     def stop(self) -> None:
         """Put the jobs under way back into the queue, and end ``run``."""
@@ -82,8 +93,28 @@ class Worker:
         with self._wakeup:
             self._wakeup.notify_all()
 
+    def _is_stopping(self) -> bool:
+        """Whether it is stopping; jobs call this now and then, which shows that they go on."""
+        self._active_at[threading.current_thread().name] = time.monotonic()
+        return self._stopping.is_set()
+
+    def _beat(self) -> None:
+        """Be heard of while all threads go on; end the process when one hangs, so that another takes over."""
+        while not self._ended.wait(heartbeat.BEAT_SECONDS):
+            longest = self._settings.max_silent_minutes * 60
+            now = time.monotonic()
+            hanging = [name for name, moment in list(self._active_at.items()) if now - moment > longest]
+            if hanging and not self._stopping.is_set():
+                log.error(
+                    "a job hangs, and ends this worker",
+                    extra={"threads": hanging, "stacks": _stacks(hanging)},
+                )
+                os._exit(_HANGING_STATUS)
+            with suppress(sa.exc.SQLAlchemyError):
+                heartbeat.beat(self._database, self._owner)
+
     def _loop(self, handler: JobHandler) -> None:
-        while not self._stopping.is_set():
+        while not self._is_stopping():
             try:
                 if self._run_next_job(handler):
                     continue
@@ -99,6 +130,11 @@ class Worker:
         if job is None:
             return False
         self._served[handler.kinds] = job.account_id
+        with logs.about_request(job.request_id):
+            self._run(handler, job)
+        return True
+
+    def _run(self, handler: JobHandler, job: queue.Job) -> None:
         job_fields = {"job": job.id, "kind": job.kind, "subject": job.subject_id, "attempt": job.attempts}
         log.info("job started", extra=job_fields)
         try:
@@ -119,7 +155,16 @@ class Worker:
                 handler.fail_unexpectedly(job)
         else:
             log.info("job finished", extra=job_fields)
-        return True
+
+
+def _stacks(names: Sequence[str]) -> dict[str, str]:
+    """Where threads are."""
+    frames = sys._current_frames()
+    return {
+        thread.name: "".join(traceback.format_stack(frames[thread.ident]))
+        for thread in threading.enumerate()
+        if thread.name in names and thread.ident in frames
+    }
 
 
 def work(settings: Settings, database: Database) -> None:
@@ -204,7 +249,31 @@ class WorkerProcess:
         self._process = process
         if self._stopping.is_set():
             process.terminate()
-        status = process.wait()
+        status = self._wait(process, owner)
         if not self._stopping.is_set():
             log.error("the worker ended and is restarted", extra={"exit_status": status})
         queue.requeue(self._database, owner)
+
+    def _wait(self, process: subprocess.Popen[bytes], owner: str) -> int:
+        """The status with which the worker ends; it is killed when it hangs."""
+        started_at = time.monotonic()
+        while True:
+            try:
+                return process.wait(_CHECK_SECONDS)
+            except subprocess.TimeoutExpired:
+                with suppress(sa.exc.SQLAlchemyError):
+                    silence = self._silence(owner, time.monotonic() - started_at)
+                    if silence > heartbeat.HANGING_SECONDS and not self._stopping.is_set():
+                        log.error("the worker hangs and is killed", extra={"seconds": round(silence)})
+                        process.kill()
+
+    def _silence(self, owner: str, age: float) -> float:
+        """For how many seconds the worker wasn't heard of, though it could have been."""
+        with self._database.read() as connection:
+            heard = heartbeat.silence(connection, owner)
+        silence = age - heartbeat.MISSING_SECONDS if heard is None else heard  # its start takes its time
+        if heartbeat.HANGING_SECONDS < silence < 2 * heartbeat.HANGING_SECONDS:
+            # Whoever else holds up all writers, it isn't its fault; unless it is the one who does.
+            with self._database.write():
+                pass
+        return silence

@@ -1,9 +1,9 @@
 """An inference unit without an engine, for tests of its pool: each image says what it does.
 
 It reads and writes as ``hosting.replica`` does. The artifact and the images are JSON objects: ``answer`` and
-``fault`` are what is answered; ``die`` ends the process; ``sleep`` waits so many seconds; ``gate`` waits for
-such a file; ``once`` makes it so only for the first process to create this file; ``garbage`` answers
-nonsense.
+``fault`` are what is answered; ``say`` writes to standard error; ``die`` ends the process; ``sleep`` waits so
+many seconds; ``gate`` waits for such a file; ``once`` makes it so only for the first process to create this
+file; ``garbage`` answers nonsense.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def follow(instructions: dict[str, Any]) -> None:
     time.sleep(instructions.get("sleep", 0))
     while "gate" in instructions and not Path(instructions["gate"]).exists():
         time.sleep(0.01)
+    if "say" in instructions:
+        print(instructions["say"], file=sys.stderr, flush=True)
     if "die" in instructions:
         os._exit(7)
     if "garbage" in instructions:

@@ -12,9 +12,11 @@ state       what the call did                         until
 DONE        neither created nor deleted               8 hours have passed, or the resource is deleted
 CREATED     created a resource                        the resource is deleted; then it is GONE
 GONE        worked on a resource, deleted since       8 hours after the deletion; until then it refuses
-DELETED     deleted a resource                        the name is created again; then it is SUPERSEDED
+DELETED     deleted a resource                        30 days have passed, or the name is created again;
+                                                      then it is SUPERSEDED
 SUPERSEDED  deleted a resource, created again since   8 hours after the creation; until then it refuses
-FAILED      began work that failed later              it is used again: then it begins the work anew
+FAILED      began work that failed later              it is used again: then it begins the work anew; as
+                                                      long as the resource lives, if it was to create one
 =========== ========================================= ====================================================
 
 The token of a start is forgotten when the model is stopped, and that of a stop when it is started again:
@@ -41,6 +43,7 @@ from airflow_provider_lookoutvision.server.protocol.rest_json import Operation
 from airflow_provider_lookoutvision.server.storage.schema import client_tokens, lock
 
 ACTIVE_MILLISECONDS = 8 * 60 * 60 * 1000
+DELETED_MILLISECONDS = 30 * 24 * 60 * 60 * 1000
 
 
 class TokenState(StrEnum):
@@ -127,7 +130,7 @@ def mark_failed(
         client_tokens.update()
         .where(_columns.account_id == account_id, _columns.region == region)
         .where(_columns.operation == operation, _columns.token == token)
-        .values(state=TokenState.FAILED, expires_at=None)
+        .values(state=TokenState.FAILED)
     )
 
 
@@ -227,6 +230,7 @@ def _store(call: Call, scope: str, digest: str, answer: bytes) -> None:
     state = (
         TokenState.CREATED if effect.created else TokenState.DELETED if effect.deleted else TokenState.DONE
     )
+    lifetime = DELETED_MILLISECONDS if effect.deleted else ACTIVE_MILLISECONDS
     row = {
         "account_id": call.caller.account_id,
         "region": call.caller.region,
@@ -239,6 +243,6 @@ def _store(call: Call, scope: str, digest: str, answer: bytes) -> None:
         "resource_type": effect.resource_type,
         "resource_id": effect.resource_id,
         "created_at": call.now,
-        "expires_at": None if effect.created or effect.deleted else call.now + ACTIVE_MILLISECONDS,
+        "expires_at": None if effect.created else call.now + lifetime,
     }
     call.connection.execute(_INSERT, row)

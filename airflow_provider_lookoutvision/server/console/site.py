@@ -11,7 +11,6 @@ import hmac
 import inspect
 import logging
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -27,6 +26,7 @@ from starlette.routing import Match, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
+from airflow_provider_lookoutvision.server import logs
 from airflow_provider_lookoutvision.server.calls import access
 from airflow_provider_lookoutvision.server.console import entrance, pictures, rendering
 from airflow_provider_lookoutvision.server.console.pages import PAGES
@@ -40,6 +40,7 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
     ServiceError,
 )
 from airflow_provider_lookoutvision.server.protocol.request_bodies import RequestBodies
+from airflow_provider_lookoutvision.server.protocol.request_ids import new_request_id
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
@@ -105,7 +106,7 @@ class Console:
         if scope["path"].startswith(f"{PATH}/static/"):
             await self._send_static(request, send)
             return
-        started, request_id = time.perf_counter(), str(uuid.uuid4())
+        started, request_id = time.perf_counter(), logs.request_id.get() or new_request_id()
         made: list[str] = []
         error = None
         try:

@@ -19,8 +19,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from airflow_provider_lookoutvision.server import logs
 from airflow_provider_lookoutvision.server.hosting import frames
 from airflow_provider_lookoutvision.server.hosting.frames import DEPTH, Answer, Options
 from airflow_provider_lookoutvision.server.protocol.errors import (
@@ -51,6 +54,7 @@ class Request:
     answer: asyncio.Future[Answer]
     retried: bool = False
     assigned_at: float = 0.0
+    request_id: str | None = field(default_factory=logs.request_id.get)
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,7 @@ class Pool:
 
     async def _run_replica(self, delay: float) -> None:
         """A replica from its start to its end."""
-        replica = None
+        replica, relay = None, None
         try:
             try:
                 await asyncio.sleep(delay)
@@ -256,6 +260,7 @@ class Pool:
                     await asyncio.shield(spawning)
                 finally:  # a process that was started must be ended, even if this is cancelled meanwhile
                     replica = _Replica(await spawning)
+                    relay = asyncio.create_task(self._relay_log(replica))
             finally:
                 self._starting -= 1
             self._replicas.append(replica)
@@ -271,13 +276,25 @@ class Pool:
                 if replica in self._replicas:
                     self._replicas.remove(replica)
                 await replica.process.wait()
+            if relay is not None:
+                await relay  # what it has said at its end, while its requests are known
         if not self._closed:
             self._handle_exit(replica)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         command = [sys.executable, "-m", _MODULE, str(self._config.cache), str(self._config.threads)]
         pipe = asyncio.subprocess.PIPE
-        return await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, start_new_session=True)
+        return await asyncio.create_subprocess_exec(
+            *command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+        )
+
+    async def _relay_log(self, replica: _Replica) -> None:
+        assert replica.process.stderr is not None  # noqa: S101 (a pipe was asked for)
+        await logs.relay_async(replica.process.stderr, partial(self._about, replica))
+
+    def _about(self, replica: _Replica) -> dict[str, Any]:
+        requests = [request.request_id for request in replica.requests if request.request_id]
+        return {"model": self._config.name, "pid": replica.process.pid, "requests": requests or None}
 
     async def _read_answers(self, replica: _Replica) -> None:
         assert replica.process.stdout is not None  # noqa: S101 (a pipe was asked for)
@@ -321,7 +338,16 @@ class Pool:
         if replica is None or not replica.ready:
             self.failed_starts += 1
         if not (replica and replica.retired):
-            log.error("an inference unit ended", extra={"model": self._config.name, "exit_status": status})
+            requests = [request.request_id for request in unanswered if request.request_id]
+            log.error(
+                "an inference unit ended",
+                extra={
+                    "model": self._config.name,
+                    "exit_status": status,
+                    "pid": replica.process.pid if replica else None,
+                    "requests": requests or None,
+                },
+            )
         if self._active < self._config.min_units:
             self._start()
         self._dispatch()

@@ -11,7 +11,6 @@ import io
 import os
 import queue
 import sys
-import tempfile
 import threading
 import zipfile
 from collections.abc import Sequence
@@ -19,10 +18,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from airflow_provider_lookoutvision.server import logs
 from airflow_provider_lookoutvision.server.datasets.manifest import BACKGROUND
 from airflow_provider_lookoutvision.server.hosting import frames
 from airflow_provider_lookoutvision.server.hosting.frames import Answer, Options
 from airflow_provider_lookoutvision.server.jobs.child_process import not_installed_message
+from airflow_provider_lookoutvision.server.storage import scratch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,11 +63,11 @@ def main(cache: Path, threads: int, source: BinaryIO, output: BinaryIO) -> int:
 def _load(artifact: bytes, cache: Path, threads: int) -> Detector:
     from airflow_provider_lookoutvision import engine
 
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch.folder(cache.parent / scratch.HOSTING) as folder:
         with zipfile.ZipFile(io.BytesIO(artifact)) as archive:
             for name in archive.namelist():
-                (Path(folder) / Path(name).name).write_bytes(archive.read(name))
-        return engine.load(Path(folder), cache=cache, threads=threads)
+                (folder / Path(name).name).write_bytes(archive.read(name))
+        return engine.load(folder, cache=cache, threads=threads)
 
 
 def _load_error(error: Exception) -> str:
@@ -143,6 +144,7 @@ def _draw(anomaly_map: NDArray[Any], image_size: tuple[int, int]) -> bytes:
 
 
 if __name__ == "__main__":
+    logs.configure("info")
     # What a library prints goes to the log, not between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -1,7 +1,7 @@
 """A child process for long work, the leader of its own process group, so that all of it can be killed.
 
 It writes messages to its standard output, a JSON object a line; what else it prints goes to this process's
-standard error. When its standard input ends, its parent has ended, and it kills its process group.
+log. When its standard input ends, its parent has ended, and it kills its process group.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from airflow_provider_lookoutvision.server.settings import Settings, as_environ
+from airflow_provider_lookoutvision.server import logs
+from airflow_provider_lookoutvision.server.settings import ENVIRONMENT_PREFIX, Settings, as_environ
 
 _CAUSES: Mapping[int, str] = {
     signal.SIGKILL: "the machine's memory is full",
@@ -41,8 +42,15 @@ class ChildProcess:
             env={**os.environ, **as_environ(configuration)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        about = {"process": module.rpartition(".")[2], "pid": self._process.pid}
+        about |= {"request_id": logs.request_id.get(), "folder": folder.parent.name}
+        self._relay = threading.Thread(
+            target=logs.relay, args=(self._process.stderr,), kwargs=about, daemon=True
+        )
+        self._relay.start()
         self._messages: queue.Queue[Mapping[str, Any] | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read_messages, daemon=True)
         self._reader.start()
@@ -57,7 +65,8 @@ class ChildProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join()
-        for pipe in (self._process.stdin, self._process.stdout):
+        self._relay.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe:
                 pipe.close()
 
@@ -102,6 +111,7 @@ def not_installed_message(error: ModuleNotFoundError) -> str:
 def _run(module: str, folder: str) -> int:
     # Before anything large is imported: if the parent dies at once, the child must not import for seconds.
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    logs.configure(os.environ.get(f"{ENVIRONMENT_PREFIX}LOG_LEVEL", "info"))
     # What a library prints goes to the log, not between the messages.
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

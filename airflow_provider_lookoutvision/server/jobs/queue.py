@@ -17,6 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from airflow_provider_lookoutvision.server import logs
 from airflow_provider_lookoutvision.server.calls.call import Call
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.schema import jobs, now
@@ -49,6 +50,7 @@ class Job:
     token: str | None
     attempts: int
     owner: str
+    request_id: str | None = None
 
     @property
     def is_last_attempt(self) -> bool:
@@ -73,6 +75,8 @@ def enqueue(
             token=call.token,
             leased_until=0,
             attempts=0,
+            request_id=logs.request_id.get(),
+            created_at=now(),
         )
     )
     call.effect.queued_work = True
@@ -109,7 +113,9 @@ def claim(database: Database, owner: str, kinds: Sequence[str], after: str = "")
         row = connection.execute(claiming).one_or_none()
     if row is None:
         return None
-    values = {name: value for name, value in row._mapping.items() if name != "leased_until"}
+    values = {
+        name: value for name, value in row._mapping.items() if name not in {"leased_until", "created_at"}
+    }
     return Job(**values)
 
 

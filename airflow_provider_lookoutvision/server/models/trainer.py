@@ -152,7 +152,7 @@ class Trainer(WorkingFolderHandler):
 
     def _run_child(self, job: Job, lease: Lease, work: Path, deadline: float) -> None:
         """Run a child process until it ends, and write its progress to the model."""
-        reported = ""
+        reported, heard_at = "", time.monotonic()
         with ChildProcess(_TRAINING_PROCESS, work, self.settings) as child:
             over = False
             while not over:
@@ -168,6 +168,12 @@ class Trainer(WorkingFolderHandler):
                         return
                 if self.stopping():
                     raise WorkerStopping
+                heard_at = time.monotonic() if messages else heard_at
+                if not over and time.monotonic() - heard_at > self.settings.max_silent_minutes * 60:
+                    raise _ProcessDied(
+                        f"a hang: it reported nothing for {self.settings.max_silent_minutes:g} minutes, "
+                        "which is more than the service's setting max_silent_minutes allows"
+                    )
                 if time.monotonic() > deadline:
                     raise ServiceFault(
                         f"the training took longer than {self.settings.max_training_hours:g} hours, which "

@@ -141,6 +141,7 @@ class Packager(WorkingFolderHandler):
 
     def _watch(self, job: Job, lease: Lease, work: Path) -> None:
         """Run a child until it has ended, or until there is no use for what it makes."""
+        begun_at = time.monotonic()
         with ChildProcess(_PACKAGING_PROCESS, work, self.settings) as child:
             over = False
             while not over:
@@ -152,6 +153,12 @@ class Packager(WorkingFolderHandler):
                         return
                 if self.stopping():
                     raise WorkerStopping
+                # It reports nothing but its end, which comes within seconds.
+                if not over and time.monotonic() - begun_at > self.settings.max_silent_minutes * 60:
+                    raise _ProcessDied(
+                        f"a hang: it has not ended after {self.settings.max_silent_minutes:g} minutes, which "
+                        "the service's setting max_silent_minutes allows"
+                    )
                 # A database that fails for a moment costs no packaging: if it lasts, the lease runs out.
                 with suppress(sa.exc.DBAPIError):
                     self._check(job, lease)

@@ -9,6 +9,7 @@ read any more. ``connections`` closes what keeps the service waiting.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from airflow_provider_lookoutvision.server.protocol import connections
 from airflow_provider_lookoutvision.server.protocol.connections import IDLE, READ_SECONDS, Connections
+from airflow_provider_lookoutvision.server.protocol.request_ids import HEADER, new_request_id
 
 HEAD_LIMIT = 64 << 10
 MOST_HEADERS = 200
@@ -39,6 +41,9 @@ class _Flow(FlowControl):
     def hold(self, holding: bool) -> None:
         self.holding = holding
         (self.pause_reading if holding else self.resume_reading)()
+
+
+log = logging.getLogger("lookoutvision")
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -115,6 +120,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stalled_since = self.loop.time()
         super().pause_writing()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, or too much of it, with an ID that the log has too."""
+        identity = new_request_id()
+        log.warning("a request is refused", extra={"request_id": identity, "status": 400, "error": msg})
+        self._write_last("400 Bad Request", identity, "content-type: text/plain; charset=utf-8\r\n", msg)
+
     def shutdown(self) -> None:  # noqa: D102
         super().shutdown()
         if not self._under_way and self.scheme == "https" and not self.transport.get_write_buffer_size():
@@ -188,10 +199,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.send_400_response(_TOO_LARGE if self._incomplete_bytes > HEAD_LIMIT else message)
 
     def _refuse_for_now(self) -> None:
-        self.transport.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n"
-            b"connection: close\r\ncontent-length: 0\r\n\r\n"
-        )
+        self._write_last("503 Service Unavailable", new_request_id(), "retry-after: 1\r\n")
+
+    def _write_last(self, status: str, identity: str, headers: str, text: str = "") -> None:
+        head = f"HTTP/1.1 {status}\r\n{HEADER.decode()}: {identity}\r\n{headers}connection: close\r\n"
+        self.transport.write(f"{head}content-length: {len(text)}\r\n\r\n{text}".encode())
         self.transport.close()
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -28,10 +27,12 @@ import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from airflow_provider_lookoutvision.server import logs
 from airflow_provider_lookoutvision.server.calls import access
 from airflow_provider_lookoutvision.server.protocol import sigv4
 from airflow_provider_lookoutvision.server.protocol.errors import ServiceError
 from airflow_provider_lookoutvision.server.protocol.request_bodies import RequestBodies
+from airflow_provider_lookoutvision.server.protocol.request_ids import new_request_id
 from airflow_provider_lookoutvision.server.s3 import (
     bodies,
     bucket_operations,
@@ -102,7 +103,7 @@ class S3:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and log it."""
-        entry = RequestLog(request_id=str(uuid.uuid4()))
+        entry = RequestLog(request_id=logs.request_id.get() or new_request_id())
         self._under_way += 1
         try:
             await self._respond(Request(scope, receive), entry, send)

@@ -10,6 +10,7 @@ of the service has put there.)
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import re
@@ -199,17 +200,18 @@ class DirectoryStore:
 
     def _write(self, location: Location, content: bytes) -> None:
         with self._folder(location, create=True) as (folder, name):
-            temporary = f".{secrets.token_hex(16)}"
+            # Where, and by which name and lock, the service's S3 sweeps what killed writers leave.
+            temporary = self._root / location.bucket / f".s3-{secrets.token_hex(16)}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
-                with os.fdopen(os.open(temporary, flags, 0o666, dir_fd=folder), "wb") as file:
+                with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX)
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                    os.replace(temporary, name, dst_dir_fd=folder)
             except BaseException:
-                with suppress(FileNotFoundError):
-                    os.unlink(temporary, dir_fd=folder)
+                temporary.unlink(missing_ok=True)
                 raise
 
     @contextmanager

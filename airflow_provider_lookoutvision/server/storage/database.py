@@ -17,12 +17,17 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
 from airflow_provider_lookoutvision.server.settings import SettingsError
 
 _BUSY_MILLISECONDS = 30_000
 _IDLE_MILLISECONDS = 60_000
+# A file is made smaller when more of it is free than these bytes, and than one part of so many.
+_WASTE, _WASTE_PART = 1 << 20, 10
+_STEP, _INCREMENTAL = 1000, 2
 _MIGRATION_LOCK = 0x6C6F6F6B  # an arbitrary number that the service's processes share
 
 
@@ -56,6 +61,7 @@ class Database:
                 pool_size=connections,
                 max_overflow=0,
                 pool_pre_ping=not self.is_sqlite,
+                hide_parameters=True,  # else errors, and so logs, have manifest lines and tokens
             )
         except ModuleNotFoundError as error:
             raise SettingsError(
@@ -92,10 +98,7 @@ class Database:
 
         :raises SettingsError: when the database is newer than this package.
         """
-        config = Config()
-        config.set_main_option(
-            "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
-        )
+        config = _migrations()
         with self.write() as connection:
             if not self.is_sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
@@ -107,13 +110,59 @@ class Database:
                     f"a newer version of this package wrote the database ({error}): install that version"
                 ) from error
 
+    def is_current(self) -> bool:
+        """Whether the schema is that of this version."""
+        head = ScriptDirectory.from_config(_migrations()).get_current_head()
+        with self.read() as connection:
+            return MigrationContext.configure(connection).get_current_revision() == head
+
+    def compact(self) -> None:
+        """Give the disk back what deleted rows have left, in small steps; PostgreSQL does it by itself.
+
+        A file of an earlier version is written anew first, once, which holds up other writers meanwhile.
+        """
+        if not self.is_sqlite:
+            return
+        raw = self.engine.raw_connection()
+        try:
+            cursor = raw.cursor()
+
+            def pragma(name: str) -> int:
+                return int(cursor.execute(f"PRAGMA {name}").fetchone()[0])
+
+            shrinks = pragma("auto_vacuum") == _INCREMENTAL
+            while self._is_worth_it(pragma("freelist_count"), pragma("page_size"), pragma("page_count")):
+                with self._writer:
+                    if not shrinks:
+                        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                    cursor.execute(f"PRAGMA incremental_vacuum({_STEP})" if shrinks else "VACUUM").fetchall()
+                if not shrinks:
+                    break
+            with self._writer:
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            raw.close()
+
+    @staticmethod
+    def _is_worth_it(free: int, page_size: int, pages: int) -> bool:
+        return free * page_size > _WASTE and free > pages // _WASTE_PART
+
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
 
 
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
+    # Before anything is written into a new file: later it has no effect, and waits for the write lock.
+    if cursor.execute("PRAGMA page_count").fetchone() == (0,):
+        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
     for pragma in (
         f"busy_timeout = {_BUSY_MILLISECONDS}",
         "journal_mode = WAL",

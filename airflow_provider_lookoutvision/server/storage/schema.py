@@ -200,8 +200,19 @@ jobs = sa.Table(
     sa.Column("owner", sa.String(64), nullable=True),
     sa.Column("leased_until", sa.BigInteger, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("request_id", sa.String(36), nullable=True),
+    sa.Column("created_at", sa.BigInteger, nullable=True),
     sa.Index(None, "kind", "leased_until"),
     sqlite_autoincrement=True,
+)
+
+# The workers that run, or did until a moment ago; the moments are by the database's clock.
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("owner", sa.String(64), primary_key=True),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("heard_at", sa.BigInteger, nullable=False),
 )
 
 # ``scope`` is the model that the call named, where a token belongs to one; else it is empty.

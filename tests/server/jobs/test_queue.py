@@ -102,7 +102,9 @@ def _claimed(storage: Storage, owner: str) -> queue.Job:
     """The job that an owner has, as it claimed it."""
     with storage.database.read() as connection:
         row = connection.execute(table.select().where(table.c.owner == owner)).one()
-    return queue.Job(**{name: value for name, value in row._mapping.items() if name != "leased_until"})
+    return queue.Job(
+        **{name: value for name, value in row._mapping.items() if name not in {"leased_until", "created_at"}}
+    )
 
 
 def test_a_job_whose_workers_always_die_is_given_up(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
 from services import Storage
 
+from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.schema import insert_new, projects
 
 
@@ -65,3 +69,38 @@ def test_commits_are_durable_and_nobody_waits_for_ever(storage: Storage) -> None
             }
             for name, value in settings.items():
                 assert connection.execute(sa.text(f"SHOW {name}")).scalar() == value
+
+
+@pytest.mark.parametrize("earlier_version", [False, True])
+def test_the_file_shrinks(earlier_version: bool, tmp_path: Path) -> None:
+    file = tmp_path / "file.db"
+    if earlier_version:  # whose files keep their pages
+        with sqlite3.connect(file) as connection:
+            connection.execute("PRAGMA auto_vacuum = NONE")
+            connection.execute("CREATE TABLE other (content BLOB)")
+        connection.close()
+    database = Database(f"sqlite:///{file}")
+    database.upgrade()
+    for _ in range(2):
+        with database.write() as connection:
+            connection.execute(sa.text("CREATE TABLE large AS SELECT randomblob(8000000) AS content"))
+        with database.write() as connection:
+            connection.execute(sa.text("DROP TABLE large"))
+        assert file.stat().st_size + file.with_name("file.db-wal").stat().st_size > 8_000_000
+        database.compact()
+        assert file.stat().st_size + file.with_name("file.db-wal").stat().st_size < 2_000_000
+    with database.read() as connection:
+        assert connection.execute(sa.text("PRAGMA integrity_check")).scalar() == "ok"
+    database.close()
+
+
+def test_a_file_with_little_to_free_is_left_alone(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'file.db'}")
+    database.upgrade()
+    with database.write() as connection:
+        connection.execute(sa.text("CREATE TABLE small AS SELECT randomblob(500000) AS content"))
+    with database.write() as connection:
+        connection.execute(sa.text("DROP TABLE small"))
+    database.compact()
+    assert (tmp_path / "file.db").stat().st_size > 500_000
+    database.close()
