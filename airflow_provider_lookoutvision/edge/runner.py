@@ -90,7 +90,7 @@ class Runner:
 
         :raises UnusableImage: when it hasn't the size of the images that the model was trained on.
         """
-        self._check_size(width, height)
+        self._check_size(width, height, f"{width} x {height} pixels")
         image = Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(height, width, 3))
         if image.size != self.component.input_size:
             image = image.resize(self.component.input_size, Image.Resampling.BILINEAR, reducing_gap=3.0)
@@ -107,7 +107,8 @@ class Runner:
             picture = images.decode(content, *self.component.input_size)
         except errors.UnusableImage as error:
             raise UnusableImage(str(error)) from None
-        self._check_size(picture.width, picture.height)
+        size = picture.width, picture.height
+        self._check_size(*size, images.describe_size(*size, turned=picture.turned))
         return picture.pixels
 
     def look(self, prepared: NDArray[np.uint8]) -> Verdict:
@@ -142,11 +143,12 @@ class Runner:
         counts = [np.count_nonzero(mask == index) for index in range(len(self.component.classes))]
         return [count / mask.size for count in counts]
 
-    def _check_size(self, width: int, height: int) -> None:
+    def _check_size(self, width: int, height: int, description: str) -> None:
         if (width, height) != self.component.image_size:
             raise UnusableImage(
-                f"the image has {width} x {height} pixels, and the model was trained on images of "
-                "{} x {}".format(*self.component.image_size)
+                f"the image has {description}, and the model was trained on images of {{}} x {{}}".format(
+                    *self.component.image_size
+                )
             )
 
 

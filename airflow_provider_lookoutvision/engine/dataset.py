@@ -109,6 +109,7 @@ def check_dataset(
         raise UnusableDataset(f"there must be at least {MIN_NORMAL} images labelled normal; add some")
     faults: list[UnusableImage] = []
     sizes: dict[tuple[int, int], list[int]] = {}
+    turned: dict[int, bool] = {}
     for index, source in enumerate(sources):
         on_progress(index / len(sources))
         try:
@@ -116,8 +117,9 @@ def check_dataset(
             image = images.decode(read_source(source), images.MIN_SIDE, images.MIN_SIDE)
             mask = mask_sources[index]
             if classes and mask is not None:
-                masks.decode(read_source(mask), classes, image.width, image.height)
+                masks.decode(read_source(mask), classes, image.width, image.height, turned=image.turned)
             sizes.setdefault((image.width, image.height), []).append(index)
+            turned[index] = image.turned
         except UnusableImage as error:
             faults.append(error.with_index(index))
     if faults:
@@ -125,7 +127,9 @@ def check_dataset(
     common_size = max(sizes, key=lambda size: len(sizes[size]))
     other_sizes = [
         UnusableImage(
-            f"it has {width} x {height} pixels, most have {common_size[0]} x {common_size[1]}", index
+            f"it has {images.describe_size(width, height, turned=turned[index])}, "
+            f"most have {common_size[0]} x {common_size[1]}",
+            index,
         )
         for (width, height), indices in sizes.items()
         for index in indices

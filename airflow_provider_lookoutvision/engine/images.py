@@ -3,8 +3,8 @@
 The file type is decided by the content. The size is checked in the header before any pixel is decoded, and
 metadata is dropped unread: neither an image that claims a billion pixels nor one with gigabytes of text costs
 memory. The EXIF orientation is applied, transparent pixels are blended with white, and 16-bit grey is scaled
-to 8 bits. An image is resized before it is converted to RGB, so that a large one is never in memory more than
-twice.
+to 8 bits, or taken as it is when no value needs more: some cameras and tools write 8-bit values so. An image
+is resized before it is converted to RGB, so that a large one is never in memory more than twice.
 """
 
 import io
@@ -37,6 +37,7 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = {5, 6, 7, 8}
+_BIT_DEPTH, _BIT_DEPTH_OFFSET = "bit depth", 24
 
 Pixels = NDArray[np.uint8]
 ImageSource = bytes | Path | Callable[[], bytes]
@@ -49,11 +50,13 @@ class DecodedImage:
     :param pixels: `rows x columns x 3`, RGB, 0 to 255
     :param width: of the original image, upright, in pixels
     :param height: of the original image, upright, in pixels
+    :param turned: whether its EXIF orientation exchanges the width and height that are stored
     """
 
     pixels: Pixels
     width: int
     height: int
+    turned: bool = False
 
 
 def read_source(source: ImageSource) -> bytes:
@@ -93,6 +96,8 @@ def open_image(content: bytes, *, min_side: int = MIN_SIDE, max_side: int = MAX_
         raise UnusableImage(
             f"the header of the {kind.format} cannot be read ({error}); save the image anew"
         ) from error
+    if kind is PngImageFile:
+        image.info[_BIT_DEPTH] = content[_BIT_DEPTH_OFFSET]
     width, height = image.size
     if not (min_side <= width <= max_side and min_side <= height <= max_side):
         raise UnusableImage(
@@ -111,6 +116,20 @@ def image_size(content: bytes) -> tuple[int, int]:
     return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
 
+def describe_size(width: int, height: int, *, turned: bool) -> str:
+    """The size of an upright image for a message, with the orientation that others may not see."""
+    note = f" (upright: its EXIF orientation turns the {height} x {width} that are stored)" if turned else ""
+    return f"{width} x {height} pixels{note}"
+
+
+def is_turned(content: bytes) -> bool:
+    """Whether the EXIF orientation of an image exchanges its width and height.
+
+    :raises UnusableImage: as `open_image`
+    """
+    return _orientation(open_image(content)) in _SIDEWAYS
+
+
 def decode(content: bytes, width: int | None = None, height: int | None = None) -> DecodedImage:
     """Decode a JPEG or PNG file, and resize it to `width x height` pixels if both are given.
 
@@ -119,9 +138,10 @@ def decode(content: bytes, width: int | None = None, height: int | None = None) 
     image = open_image(content)
     # As stored, before the EXIF orientation is applied.
     stored_size, orientation = image.size, _orientation(image)
-    original_size = stored_size[::-1] if orientation in _SIDEWAYS else stored_size
+    turned = orientation in _SIDEWAYS
+    original_size = stored_size[::-1] if turned else stored_size
     if width is not None and height is not None:
-        stored_size = (height, width) if orientation in _SIDEWAYS else (width, height)
+        stored_size = (height, width) if turned else (width, height)
         # A JPEG is decoded faster at a half, a quarter or an eighth of its size, and not quite to what its
         # pixels are when they are resized. So that is for what stays twice as large as it is wanted.
         image.draft("RGB", (stored_size[0] * _DRAFT_FACTOR, stored_size[1] * _DRAFT_FACTOR))
@@ -132,7 +152,7 @@ def decode(content: bytes, width: int | None = None, height: int | None = None) 
     rgb = _rgb(resizable)
     if orientation in _TRANSPOSITIONS:
         rgb = rgb.transpose(_TRANSPOSITIONS[orientation])
-    return DecodedImage(np.asarray(rgb), *original_size)
+    return DecodedImage(np.asarray(rgb), *original_size, turned)
 
 
 def load_pixels(image: Image.Image, what: str) -> None:
@@ -148,6 +168,18 @@ def load_pixels(image: Image.Image, what: str) -> None:
         image.load()
     except Exception as error:
         raise UnusableImage(f"the {what} is damaged or cut short ({error}); upload it anew") from error
+    # The decoder of 16-bit colours keeps the high bytes alone.
+    deep = image.info.get(_BIT_DEPTH) == 16 and image.mode in ("RGB", "RGBA")
+    if deep and not any(most for _, most in _channels(image)[:3]):
+        raise UnusableImage(
+            f"the {what} has 16 bits a channel, and no colour is over 255 of 65535: it would be black; "
+            "save it with 8 bits a channel"
+        )
+
+
+def _channels(image: Image.Image) -> list[tuple[float, float]]:
+    """The least and the greatest value of each channel."""
+    return [channel.getextrema() for channel in image.split()]  # type: ignore[misc]
 
 
 def _orientation(image: Image.Image) -> int:
@@ -163,9 +195,15 @@ def _resizable(image: Image.Image) -> Image.Image:
     if image.mode in ("L", "RGB"):
         return image
     if image.mode in _SIXTEEN_BIT_MODES:
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return eight_bit(image)
     transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     return image.convert("RGBA" if transparent else "RGB")
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """A loaded image with 16-bit grey, in 8 bits: the high ones, or the low ones if that is all it has."""
+    values = np.asarray(image)
+    return Image.fromarray((values if values.max() < 256 else values >> 8).astype(np.uint8))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

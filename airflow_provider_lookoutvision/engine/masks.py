@@ -2,11 +2,12 @@
 
 Each class has its colour. White, black and everything less than half opaque is background, unless white or
 black is the colour of a class. Any other colour is an error that names it. A mask may be smaller than its
-image, like the white one of 16 x 16 pixels that some tools attach to normal images: it is resized to the
-image.
+image, and is then resized to it: in the same proportions, or in any if it is all background, like the white
+one of 16 x 16 pixels that some tools attach to normal images.
 """
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,31 +47,63 @@ class AnomalyClass:
         return int(digits, 16)
 
 
-def decode(content: bytes, classes: Sequence[AnomalyClass], width: int, height: int) -> ClassMask:
+def decode(
+    content: bytes, classes: Sequence[AnomalyClass], width: int, height: int, *, turned: bool = False
+) -> ClassMask:
     """The class index of each pixel, `height x width`: 0 for the background, 1 for the first class, and so
     on.
 
     :param content: a PNG file
     :param width: of the image that the mask belongs to, in pixels
     :param height: of the image
-    :raises UnusableImage: the mask is not a complete PNG, has an unknown colour, or is larger than its image
+    :param turned: whether the EXIF orientation of the image exchanges what is stored as its width and height
+    :raises UnusableImage: the mask is not a complete PNG, has an unknown colour, is larger than its image, or
+        has other proportions
     """
-    image = images.open_image(content, min_side=_MIN_SIDE)
-    if image.format != "PNG":
-        raise UnusableImage("the mask is not a PNG, whatever its name says; save it as one")
+    image = _open(content)
+    size = f"the mask has {image.width} x {image.height} pixels"
+    image_size = images.describe_size(width, height, turned=turned)
     if image.width > width or image.height > height:
-        raise UnusableImage(
-            f"the mask has {image.width} x {image.height} pixels, more than its image with {width} x {height}"
-        )
+        raise UnusableImage(f"{size}, more than its image with {image_size}")
     images.load_pixels(image, "mask")
+    if image.mode.startswith("I"):
+        image = images.eight_bit(image)
     indices = np.empty((image.height, image.width), np.uint8)
     # In bands of rows, because the colours of the whole mask would take many times its memory.
     for top in range(0, image.height, _BAND_ROWS):
         band = image.crop((0, top, image.width, min(top + _BAND_ROWS, image.height)))
         indices[top : top + _BAND_ROWS] = _indices(np.asarray(band.convert("RGBA")), classes)
     if image.size != (width, height):
+        # Rounded to whole pixels on each side.
+        if indices.any() and abs(image.width * height - image.height * width) > max(width, height):
+            raise UnusableImage(f"{size}, other proportions than its image with {image_size}")
         indices = np.asarray(Image.fromarray(indices).resize((width, height), Image.Resampling.NEAREST))
     return indices
+
+
+def erase(content: bytes, colors: Iterable[str]) -> bytes:
+    """The same mask, transparent where it has one of these colours, "#RRGGBB": what is declared background.
+
+    :raises UnusableImage: the mask is not a complete PNG
+    """
+    image = _open(content)
+    images.load_pixels(image, "mask")
+    if image.mode.startswith("I"):
+        image = images.eight_bit(image)
+    rgba = np.array(image.convert("RGBA"))
+    for color in colors:
+        red, green, blue = AnomalyClass("background", color).rgb().to_bytes(3, "big")
+        rgba[(rgba[..., :3] == (red, green, blue)).all(axis=-1), 3] = 0
+    stream = io.BytesIO()
+    Image.fromarray(rgba).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def _open(content: bytes) -> Image.Image:
+    image = images.open_image(content, min_side=_MIN_SIDE)
+    if image.format != "PNG":
+        raise UnusableImage("the mask is not a PNG, whatever its name says; save it as one")
+    return image
 
 
 def _indices(rgba: NDArray[np.uint8], classes: Sequence[AnomalyClass]) -> ClassMask:

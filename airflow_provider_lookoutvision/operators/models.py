@@ -38,7 +38,7 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
         starts.
     :param output_s3_prefix: where the evaluation goes, ``s3://bucket/prefix``. The prefix is put before the
         files' names as it is: a folder ends with ``/``.
-    :param description: 1 to 500 letters, digits, ``.``, ``-`` and ``_``.
+    :param description: a line of text, 1 to 500 characters.
     :param kms_key_id: the key for what the service keeps of the training.
     :param tags: the model's tags, as a dict, or as the API's list of ``Key`` and ``Value``.
     :param min_f1: the lowest acceptable F1 score, 0 to 1; below it the task fails, and keeps the model.

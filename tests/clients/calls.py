@@ -118,7 +118,7 @@ def calls_about_models(client, project):
         Tags=[{"Key": "stage", "Value": ""}, {"Key": "line:1/a", "Value": "a b"}],
     )
     yield outcome(client.create_model, ProjectName=project, OutputConfig=output)
-    yield outcome(client.create_model, ProjectName=project, OutputConfig=output, Description="two words")
+    yield outcome(client.create_model, ProjectName=project, OutputConfig=output, Description="two\nlines")
     yield outcome(client.describe_model, **model)
     described = client.describe_model(ProjectName=project, ModelVersion="latest")["ModelDescription"]
     yield plain(described)

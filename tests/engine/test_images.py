@@ -33,6 +33,7 @@ def grey(value: int) -> tuple[int, int, int]:
         (png(Image.new("L", (64, 64), 77)), grey(77)),
         (png(Image.new("1", (64, 64), 1)), grey(255)),
         (png(Image.new("I;16", (64, 64), 0x8080)), grey(0x80)),
+        (png(Image.new("I;16", (64, 64), 200)), grey(200)),
         (png(Image.new("RGB", (64, 64), (9, 80, 200))), (9, 80, 200)),
         (png(Image.new("RGB", (64, 64), (51, 102, 204)).convert("P")), (51, 102, 204)),
         (png(Image.new("RGBA", (64, 64), (9, 80, 200, 255))), (9, 80, 200)),
@@ -45,6 +46,7 @@ def grey(value: int) -> tuple[int, int, int]:
         "grey",
         "1-bit",
         "16-bit",
+        "8-bit values in 16-bit grey",
         "rgb",
         "palette",
         "rgba",
@@ -177,8 +179,23 @@ def test_a_progressive_cmyk_jpeg_of_adobe_is_read() -> None:
 
 @pytest.mark.parametrize("colour", [0, 4, 2, 6], ids=["grey", "grey+alpha", "rgb", "rgba"])
 def test_an_interlaced_png_of_sixteen_bits_is_read(colour: int) -> None:
-    width, height, samples = 100, 80, {0: 1, 4: 2, 2: 3, 6: 4}[colour]
-    pixel = b"\x30\x00" * (samples - (colour in (4, 6))) + b"\xff\xff" * (colour in (4, 6))
+    width, height = 100, 80
+    content = interlaced(0x3000, colour, width, height)
+    decoded = images.decode(content, 64, 64)
+    assert (decoded.width, decoded.height) == (width, height)
+    np.testing.assert_allclose(decoded.pixels, 0x30, atol=1)
+
+
+@pytest.mark.parametrize("colour", [4, 2, 6], ids=["grey+alpha", "rgb", "rgba"])
+def test_eight_bits_in_a_png_of_sixteen_are_refused_where_they_would_be_black(colour: int) -> None:
+    with pytest.raises(UnusableImage, match="16 bits a channel, and no colour is over 255"):
+        images.decode(interlaced(200, colour, 100, 80))
+
+
+def interlaced(value: int, colour: int, width: int, height: int) -> bytes:
+    """An interlaced PNG of 16 bits a channel, all of one value, opaque."""
+    samples = {0: 1, 4: 2, 2: 3, 6: 4}[colour]
+    pixel = value.to_bytes(2, "big") * (samples - (colour in (4, 6))) + b"\xff\xff" * (colour in (4, 6))
     raw = b""
     for left, top, across, down in (
         (0, 0, 8, 8),
@@ -191,7 +208,7 @@ def test_an_interlaced_png_of_sixteen_bits_is_read(colour: int) -> None:
     ):
         raw += (b"\0" + pixel * -(-(width - left) // across)) * -(-(height - top) // down)
     header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 1)
-    content = b"".join(
+    return b"".join(
         [
             b"\x89PNG\r\n\x1a\n",
             chunk(b"IHDR", header),
@@ -199,9 +216,6 @@ def test_an_interlaced_png_of_sixteen_bits_is_read(colour: int) -> None:
             chunk(b"IEND", b""),
         ]
     )
-    decoded = images.decode(content, 64, 64)
-    assert (decoded.width, decoded.height) == (width, height)
-    np.testing.assert_allclose(decoded.pixels, 0x30, atol=1)
 
 
 def test_an_animation_is_its_first_frame() -> None:

@@ -73,6 +73,33 @@ def test_a_small_white_mask_is_stretched() -> None:
     np.testing.assert_array_equal(masks.decode(content, [CRACK], 64, 48), np.zeros((48, 64)))
 
 
+def test_a_mask_of_other_proportions_is_refused_unless_it_is_all_background() -> None:
+    content = png(Image.new("RGB", (32, 32), GREEN))
+    with pytest.raises(UnusableImage, match="32 x 32 pixels, other proportions than its image with 64 x 48"):
+        masks.decode(content, [CRACK], 64, 48)
+    assert masks.decode(png(draw_mask().resize((21, 16), 0)), [CRACK, DENT], 64, 48).any()  # rounded
+    with pytest.raises(
+        UnusableImage, match=r"48 x 64 pixels \(upright: its EXIF orientation turns the 64 x 48"
+    ):
+        masks.decode(png(draw_mask()), [CRACK, DENT], 48, 64, turned=True)
+
+
+def test_a_declared_background_is_erased() -> None:
+    content = png(draw_mask(ground=(7, 8, 9, 255)))
+    with pytest.raises(UnusableImage, match="#070809"):
+        masks.decode(content, [CRACK, DENT], 64, 48)
+    erased = masks.erase(content, ["#070809"])
+    np.testing.assert_array_equal(masks.decode(erased, [CRACK, DENT], 64, 48), expected())
+
+
+def test_a_grey_mask_of_sixteen_bits() -> None:
+    truth = np.zeros((48, 64), np.uint16)
+    truth[5:15, 10:20] = 0xFFFF
+    content = png(Image.fromarray(truth))
+    found = masks.decode(content, [AnomalyClass("hole", "#FFFFFF")], 64, 48)
+    np.testing.assert_array_equal(found, truth == 0xFFFF)
+
+
 def test_a_mask_larger_than_its_image_is_refused() -> None:
     with pytest.raises(UnusableImage, match="64 x 48 pixels, more than its image with 32 x 48"):
         masks.decode(png(draw_mask()), [CRACK, DENT], 32, 48)

@@ -91,7 +91,8 @@ CONSTRAINTS: dict[str, tuple[int | None, int | None, str | None]] = {
     "ImageSourceType": (None, None, "direct"),
     "InferenceUnits": (1, None, None),
     "KmsKeyId": (1, 2048, "^[A-Za-z0-9][A-Za-z0-9:_/+=,@.-]{0,2048}$"),
-    "ModelDescriptionMessage": (1, 500, r"[0-9A-Za-z\.\-_]*"),
+    # AWS's has no spaces, and AWS's own samples do.
+    "ModelDescriptionMessage": (1, 500, r"[\p{L}\p{M}\p{N}\p{P}\p{S}\p{Zs}]*"),
     "ModelPackagingJobDescription": (1, 256, TEXT_PATTERN),
     "ModelPackagingJobName": (1, 64, "[a-zA-Z0-9-]+"),
     "ModelPackagingMethod": (1, 32, "^[a-zA-Z0-9]+"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from functools import cache
 from typing import Any
 
@@ -32,3 +34,24 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def turned(image: Image.Image) -> bytes:
+    """A JPEG whose EXIF orientation says that it is to be turned by a quarter."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(image, "JPEG", exif=exif)
+
+
+def png16(values: np.ndarray) -> bytes:
+    """A PNG with 16 bits a channel, which Pillow doesn't write: grey, ``height x width``, or RGB."""
+    height, width = values.shape[:2]
+    rows = values.astype(">u2").reshape(height, -1)
+    colour = 2 if values.ndim == 3 else 0
+    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    pixels = b"".join(b"\0" + row.tobytes() for row in rows)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )

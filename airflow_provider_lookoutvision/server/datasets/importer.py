@@ -20,6 +20,7 @@ from airflow_provider_lookoutvision.server.datasets.operations import (
     UPDATED_MESSAGE,
     DatasetStatus,
 )
+from airflow_provider_lookoutvision.server.datasets.remarks import remarks
 from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, JobHandler
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.storage.buckets import Buckets, Location
@@ -75,7 +76,8 @@ class Importer(JobHandler):
         reader.check()
         with lease.finish() as connection:
             # Duplicates of an image count once: the last line is kept.
-            _write_result(connection, dataset.id, DatasetStatus.CREATE_COMPLETE, CREATED_MESSAGE)
+            message = CREATED_MESSAGE + remarks(connection, dataset)
+            _write_result(connection, dataset.id, DatasetStatus.CREATE_COMPLETE, message)
             self.ended(connection, dataset, None)
 
     def _update(self, job: Job, lease: Lease) -> None:
@@ -89,7 +91,8 @@ class Importer(JobHandler):
         with lease.finish() as connection:
             for batch in batches:
                 _upsert_entries(connection, dataset.id, batch)
-            total = _write_result(connection, dataset.id, DatasetStatus.UPDATE_COMPLETE, UPDATED_MESSAGE)
+            message = UPDATED_MESSAGE + remarks(connection, dataset)
+            total = _write_result(connection, dataset.id, DatasetStatus.UPDATE_COMPLETE, message)
             if total > max_images:
                 raise InvalidInput(
                     f"the dataset would have {total} images; a {dataset.type} dataset has at most "

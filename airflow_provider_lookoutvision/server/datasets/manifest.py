@@ -2,8 +2,9 @@
 
 A manifest has one JSON object a line. Its ``source-ref`` names an image. A key of any name that has a
 companion ``<key>-metadata`` of type ``groundtruth/image-classification`` is a label: the companion's
-``class-name`` counts, the value of the label itself is ignored. A key ending in ``-ref`` with a companion of
-type ``groundtruth/semantic-segmentation`` is a mask, with a map of colours. All else is kept as it came.
+``class-name`` counts, the value of the label itself is ignored; one without it, or with a name that is
+neither normal nor anomaly, is no label. A key ending in ``-ref`` with a companion of type
+``groundtruth/semantic-segmentation`` is a mask, with a map of colours. All else is kept as it came.
 
 Reading is lenient, as real manifests need it: dates in any form, colour maps without a background, class
 names in capitals, confidences or ``human-annotated`` left out, references relative to the manifest's own
@@ -102,7 +103,7 @@ def read(line: bytes, folder: Folder | None = None) -> Entry:
         raise InvalidLine("it has no source-ref")
     source_ref, bucket = _reference(document, "source-ref", folder)
     label = _normalise_label(document)
-    _normalise_masks(document, folder, bucket)
+    _normalise_masks(document, folder)
     text = _dump(document)
     if len(text) > MAX_LINE_LENGTH:
         raise InvalidLine(f"it has {len(text)} characters; an entry has at most {MAX_LINE_LENGTH}")
@@ -111,10 +112,11 @@ def read(line: bytes, folder: Folder | None = None) -> Entry:
 
 @dataclass(frozen=True)
 class Mask:
-    """An entry's mask: where it is, and the colour of each class except the background."""
+    """An entry's mask: where it is, the colour of each class, and those that are declared background."""
 
     source_ref: str
     colors: dict[str, str]
+    background: tuple[str, ...] = ()
 
 
 def mask_of(line: str) -> Mask | None:
@@ -124,8 +126,14 @@ def mask_of(line: str) -> Mask | None:
         entries = metadata["internal-color-map"].values()
         colors = {entry["class-name"]: entry["hex-color"].upper() for entry in entries}
         painted = {name: color for name, color in colors.items() if name.lower() != BACKGROUND}
-        return Mask(document[key], painted)
+        background = tuple(color for name, color in colors.items() if name.lower() == BACKGROUND)
+        return Mask(document[key], painted, background)
     return None
+
+
+def class_names(line: str) -> list[str | None]:
+    """The class names of an entry's labels as they came; None for a label without one."""
+    return [_class_name(metadata) for _, metadata in companions(json.loads(line), CLASSIFICATION)]
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -180,9 +188,9 @@ def _reference(document: dict[str, Any], key: str, folder: Folder | None) -> tup
         uri = f"s3://{folder.bucket}/{folder.prefix}{value.removeprefix('./')}"
     match = _S3_URI.fullmatch(uri)
     if not match:
-        raise InvalidLine(f"its {_name(key)} is {_shown(value)}, not s3://bucket/key")
+        raise InvalidLine(f"its {_name(key)} is {shown(value)}, not s3://bucket/key")
     if not is_key(match[2]):
-        raise InvalidLine(f"its {_name(key)} {_shown(value)} has a part that is no name")
+        raise InvalidLine(f"its {_name(key)} {shown(value)} has a part that is no name")
     if len(match[2].encode(errors="surrogatepass")) > MAX_KEY_BYTES:
         raise InvalidLine(f"the key in its {_name(key)} has more than {MAX_KEY_BYTES} bytes")
     document[key] = uri
@@ -202,10 +210,7 @@ def companions(document: dict[str, Any], kind: str) -> Iterator[tuple[str, dict[
 def _normalise_label(document: dict[str, Any]) -> str | None:
     found: dict[str, str] = {}
     for key, metadata in companions(document, CLASSIFICATION):
-        name = metadata.get("class-name")
-        if not isinstance(name, str):
-            raise InvalidLine(f"its {_name(key)}-metadata has no class-name")
-        label = name.strip().lower()
+        label = (_class_name(metadata) or "").strip().lower()
         if label in {"normal", "anomaly"}:
             metadata["class-name"] = label
             document[key] = int(label == "anomaly")
@@ -217,16 +222,19 @@ def _normalise_label(document: dict[str, Any]) -> str | None:
     return next(iter(found.values()), None)
 
 
-def _normalise_masks(document: dict[str, Any], folder: Folder | None, bucket: str) -> None:
+def _class_name(metadata: dict[str, Any]) -> str | None:
+    name = metadata.get("class-name")
+    return name if isinstance(name, str) else None
+
+
+def _normalise_masks(document: dict[str, Any], folder: Folder | None) -> None:
     masks = dict(companions(document, SEGMENTATION))
     for key, metadata in masks.items():
         if not key.endswith("-ref"):
             raise InvalidLine(f"its mask {_name(key)} must have a name that ends in -ref")
         if key not in document:
             raise InvalidLine(f"it has {_name(key)}-metadata, but no {_name(key)}")
-        _, mask_bucket = _reference(document, key, folder)
-        if mask_bucket != bucket:
-            raise InvalidLine(f"its mask is in the bucket {mask_bucket}, its image in {bucket}")
+        _reference(document, key, folder)
         _check_colors(f"{_name(key)}-metadata", metadata.get("internal-color-map"))
     for key in document:
         if key.endswith("-mask-ref") and key not in masks:
@@ -237,25 +245,32 @@ def _check_colors(where: str, color_map: Any) -> None:
     if not isinstance(color_map, dict) or not color_map:
         raise InvalidLine(f"its {where} has no internal-color-map")
     names: list[str] = []
+    colors: dict[bool, set[str]] = {True: set(), False: set()}
     for index, entry in color_map.items():
         name = entry.get("class-name") if isinstance(entry, dict) else None
         color = entry.get("hex-color") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not name:
-            raise InvalidLine(f"its {where} has no class-name for colour {_shown(index)}")
+            raise InvalidLine(f"its {where} has no class-name for colour {shown(index)}")
+        if color is None:
+            raise InvalidLine(f"its {where} has no hex-color for {shown(name)}, as #23A436")
         if not isinstance(color, str) or not _HEX_COLOR.fullmatch(color):
-            raise InvalidLine(f"its {where} has {_shown(color)} for {_shown(name)}, not a colour as #23A436")
+            raise InvalidLine(f"its {where} has {shown(color)} for {shown(name)}, not a colour as #23A436")
         if name in names:
-            raise InvalidLine(f"its {where} has the class {_shown(name)} twice")
+            raise InvalidLine(f"its {where} has the class {shown(name)} twice")
         names.append(name)
+        colors[name.lower() == BACKGROUND].add(color.upper())
+    if ambiguous := colors[True] & colors[False]:
+        raise InvalidLine(f"its {where} has {min(ambiguous)} for the background and for a class")
     if sum(name.lower() != BACKGROUND for name in names) > MAX_MASK_CLASSES:
         raise InvalidLine(f"its {where} has more than {MAX_MASK_CLASSES} classes")
 
 
 def _name(key: str) -> str:
     # Any text may be a key, and not every text may be in a message.
-    return key if key.isprintable() and len(key) <= _MAX_SHOWN else _shown(key)
+    return key if key.isprintable() and len(key) <= _MAX_SHOWN else shown(key)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value of a manifest for a message: quoted, on one line, and not too long."""
     text = str(value)
     return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")

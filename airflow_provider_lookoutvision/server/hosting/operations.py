@@ -24,7 +24,9 @@ from airflow_provider_lookoutvision.server.tags import DEFAULT_THRESHOLD
 STARTING_MESSAGE = "The model is being started."
 HOSTED_MESSAGE = "The model is running"
 STOPPING_MESSAGE = "The model is being stopped."
-CONTENT_TYPES = frozenset({"image/jpeg", "image/png"})
+CONTENT_TYPES = ("image/jpeg", "image/png")
+# What programs call them too; the content decides anyway.
+_OTHER_NAMES = ("image/jpg", "image/pjpeg", "image/x-png")
 
 
 def start_model(
@@ -83,9 +85,9 @@ def detect_anomalies(
     call: Call, *, project_name: str, model_version: str, body: bytes, content_type: str
 ) -> Inference:
     """Check that the model is hosted; the fleet then detects the anomalies."""
-    if content_type.partition(";")[0].strip().lower() not in CONTENT_TYPES:
+    if content_type.partition(";")[0].strip().lower() not in (*CONTENT_TYPES, *_OTHER_NAMES):
         raise ValidationException(
-            f"The content-type must be one of the following. {', '.join(sorted(CONTENT_TYPES))}"
+            f"The content-type must be one of the following. {', '.join(CONTENT_TYPES)}"
         )
     if not body:
         raise ValidationException("Body is empty; it must be a JPEG or PNG image")

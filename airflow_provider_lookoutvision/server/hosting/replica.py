@@ -82,7 +82,7 @@ def _write_answers(pending: queue.Queue[Future[Answer] | None], output: BinaryIO
 
 
 def _detect(detector: Detector, image: bytes, options: Options) -> Answer:
-    from airflow_provider_lookoutvision.engine import UnusableImage
+    from airflow_provider_lookoutvision.engine import UnusableImage, images
 
     try:
         detection = detector.detect(image, options.threshold)
@@ -91,11 +91,12 @@ def _detect(detector: Detector, image: bytes, options: Options) -> Answer:
     except Exception as error:
         return Answer({"error": f"{type(error).__name__}: {error}"})
     if detection.image_size != detector.image_size:
-        width, height = detection.image_size
+        size = images.describe_size(*detection.image_size, turned=images.is_turned(image))
         return Answer(
             {
-                "invalid": f"the image has {width} x {height} pixels, and the model was trained on images of "
-                "{} x {}".format(*detector.image_size)
+                "invalid": f"the image has {size}, and the model was trained on images of {{}} x {{}}".format(
+                    *detector.image_size
+                )
             }
         )
     result: dict[str, Any] = {

@@ -22,6 +22,8 @@ import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.access import arn
+from airflow_provider_lookoutvision.server.datasets.manifest import Mask
+from airflow_provider_lookoutvision.server.datasets.remarks import in_both_datasets
 from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess
 from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, ServiceFault
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
@@ -49,6 +51,8 @@ _TRAINING_PROCESS = "airflow_provider_lookoutvision.server.models.training_proce
 _TASK, _OUTCOME, _MODEL = "task.json", "outcome.json", "model"
 _PROGRESS_SECONDS = 1.0
 _MAX_PROCESSES = 2
+# What the engine takes for background, unless it is a class's colour.
+_BACKGROUND_COLORS = frozenset({"#FFFFFF", "#000000"})
 
 
 class _ProcessDied(Exception):
@@ -94,13 +98,14 @@ class Trainer(WorkingFolderHandler):
                 evaluation.result(evaluated, metrics, len(chosen.train), len(chosen.test)),
             )
             artifact = _archive(folder / _MODEL)
+        warning = f" {in_both_datasets(chosen.in_both, len(chosen.in_both))}" if chosen.in_both else ""
         with lease.finish() as connection:
             connection.execute(model_artifacts.insert().values(model_id=model.id, content=artifact))
             update_training(
                 connection,
                 model.id,
                 status=ModelStatus.TRAINED,
-                status_message=TRAINED_MESSAGE if calibrated else UNCALIBRATED_MESSAGE,
+                status_message=(TRAINED_MESSAGE if calibrated else UNCALIBRATED_MESSAGE) + warning,
                 evaluated_at=ended,
                 f1=metrics.f1,
                 recall=metrics.recall,
@@ -208,6 +213,7 @@ def _task(chosen: TrainingSet, job: Job) -> dict[str, Any]:
                 "source_ref": example.source_ref,
                 "label": example.label,
                 "mask_ref": example.mask.source_ref if example.mask else None,
+                "mask_background": _unusual_background(example.mask, chosen.classes),
             }
             for example in some
         ]
@@ -219,6 +225,12 @@ def _task(chosen: TrainingSet, job: Job) -> dict[str, Any]:
         "refit": chosen.is_split,
         "patterns": list(job.allowed_buckets),
     }
+
+
+def _unusual_background(mask: Mask | None, classes: Mapping[str, str]) -> list[str]:
+    """The colours that are background in this mask and wouldn't be taken for it."""
+    usual = _BACKGROUND_COLORS - set(classes.values())
+    return [color for color in (mask.background if mask else ()) if color not in usual]
 
 
 def _archive(folder: Path) -> bytes:

@@ -11,13 +11,14 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from airflow_provider_lookoutvision import engine
 from airflow_provider_lookoutvision.engine.dataset import check_dataset
+from airflow_provider_lookoutvision.engine.masks import erase
 from airflow_provider_lookoutvision.server import settings
 from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput
 from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location, store
@@ -34,7 +35,8 @@ Progress = Callable[[float, str], None]
 class Task:
     """The task of a training process.
 
-    :param train: examples as dicts: ``source_ref``, ``label`` and ``mask_ref``, which may be None.
+    :param train: examples as dicts: ``source_ref``, ``label``, ``mask_ref``, which may be None, and
+        ``mask_background``, the colours of the mask that are background though the engine doesn't know it.
     :param classes: of defects, each name with its colour; empty without masks.
     :param refit: whether the model is trained again on all images after the evaluation.
     :param patterns: of the buckets that may be used.
@@ -148,7 +150,12 @@ class _Training:
 
         def copy_both(number: int) -> tuple[Path | None, Path | None]:
             example = examples[number]
-            return copy(number, "image", example["source_ref"]), copy(number, "mask", example["mask_ref"])
+            image = copy(number, "image", example["source_ref"])
+            mask = copy(number, "mask", example["mask_ref"])
+            if mask and mask.exists() and example["mask_background"]:
+                with suppress(engine.UnusableImage):  # which is reported when all are checked
+                    mask.write_bytes(erase(mask.read_bytes(), example["mask_background"]))
+            return image, mask
 
         images, masks = [], []
         with ThreadPoolExecutor(_COPIERS) as copiers:

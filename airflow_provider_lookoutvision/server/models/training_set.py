@@ -48,12 +48,14 @@ class TrainingSet:
 
     :param classes: of defects, each name with its colour in the masks; empty for a classification model.
     :param is_split: whether ``test`` was held out from a single dataset.
+    :param in_both: the references of images that are in the training and in the test dataset.
     """
 
     train: Sequence[Example]
     test: Sequence[Example]
     classes: dict[str, str]
     is_split: bool
+    in_both: Sequence[str] = ()
 
 
 def training_set(
@@ -84,7 +86,9 @@ def training_set(
     if problems:
         raise InvalidInput("; ".join(problems))
     if test is not None:
-        return TrainingSet(train, test, classes, is_split=False)
+        tested = {example.source_ref for example in test}
+        in_both = [example.source_ref for example in train if example.source_ref in tested]
+        return TrainingSet(train, test, classes, is_split=False, in_both=in_both)
     return TrainingSet(*split(train), classes, is_split=True)
 
 

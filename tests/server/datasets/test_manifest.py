@@ -74,6 +74,9 @@ def test_another_class_name_is_no_label(name: str) -> None:
         line(label=None),
         line(label=None) | {"anomaly-label": 1},
         without(line(), "anomaly-label-metadata.type"),
+        without(line(), "anomaly-label-metadata.class-name"),
+        changed(line(), "anomaly-label-metadata.class-name", 1),
+        changed(line(), "anomaly-label-metadata.class-name", None),
         changed(line(), "anomaly-label-metadata", "normal"),
         changed(line(), "anomaly-label-metadata.type", "groundtruth/object-detection"),
         line(label=None) | {"source-ref-metadata": {"creation-date": "2022-08-22"}},
@@ -178,6 +181,12 @@ def test_a_mask_with_a_date_as_javascript_writes_it_and_little_else() -> None:
         "type": SEGMENTATION,
     }
     assert read(encoded(document)).line == compact(document)
+
+
+def test_a_mask_in_another_bucket() -> None:
+    document = changed(masked(), "anomaly-mask-ref", "s3://masks/1.png")
+    entry = read(encoded(document))
+    assert (entry.bucket, entry.line) == ("images", compact(document))
 
 
 def test_a_mask_without_a_label() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn_parts import COLOR, SIDE, drawn, encoded
+from drawn_parts import COLOR, SIDE, drawn, encoded, png16, turned
 from model_fixtures import ModelProject, TrainingService
 from PIL import Image
 from sdk_errors import error_response
@@ -109,6 +109,8 @@ def test_what_counts_is_the_content_not_the_header(hosted: ModelProject) -> None
     for image, kind in (
         (BAD, "image/png"),
         (BAD, "IMAGE/JPEG; charset=binary"),
+        (BAD, "image/jpg"),
+        (BAD, "image/pjpeg"),
         (bytearray(BAD), "image/jpeg"),
         (io.BytesIO(BAD), "image/jpeg"),
     ):
@@ -116,7 +118,7 @@ def test_what_counts_is_the_content_not_the_header(hosted: ModelProject) -> None
     assert hosted.detect(PNG, content_type="image/jpeg")["IsAnomalous"] is True
 
 
-@pytest.mark.parametrize("kind", ["binary/octet-stream", "image/gif", "image/jpg", "image", "text/plain"])
+@pytest.mark.parametrize("kind", ["binary/octet-stream", "image/gif", "image/jp", "image", "text/plain"])
 def test_other_content_types(kind: str, hosted: ModelProject) -> None:
     error = error_response(hosted.detect, image=BAD, content_type=kind)
     assert error["Error"]["Code"] == "ValidationException"
@@ -158,6 +160,11 @@ BOMB = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(50_000_000), 9))
             drawn(1, side=65)[0],
             "the image has 65 x 65 pixels, and the model was trained on images of 64 x 64",
         ),
+        (
+            turned(Image.new("RGB", (64, 80))),
+            "the image has 80 x 64 pixels (upright: its EXIF orientation turns the 64 x 80 that are stored)",
+        ),
+        (png16(np.full((SIDE, SIDE, 3), 200)), "has 16 bits a channel, and no colour is over 255 of 65535"),
     ],
 )
 def test_images_that_can_not_be_used(

@@ -31,14 +31,16 @@ def test_the_description_of_a_training(
     untrainable_project: ModelProject, training_service: TrainingService
 ) -> None:
     with training_service.paused_worker():
-        made = untrainable_project.create(Description="line-7.2_b", KmsKeyId="alias/k", Tags=[])
+        made = untrainable_project.create(
+            Description="Line 7.2, größer als 3 µm (new!)", KmsKeyId="alias/k", Tags=[]
+        )
         described = untrainable_project.describe("1")
         [listed] = untrainable_project.client.list_models(**untrainable_project.of)["Models"]
     assert isinstance(made.pop("CreationTimestamp"), datetime)
     assert made == {
         "ModelVersion": "1",
         "ModelArn": arn(untrainable_project, 1),
-        "Description": "line-7.2_b",
+        "Description": "Line 7.2, größer als 3 µm (new!)",
         "Status": "TRAINING",
         "StatusMessage": "The model is being trained.",
     }

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
-from drawn_parts import drawn, encoded
+from drawn_parts import COLOR, drawn, encoded, png16, turned
 from held_worker import queued_jobs, worker_of
 from manifest_lines import line, manifest, masked
 from model_fixtures import ModelProject, TrainingService
@@ -76,7 +77,17 @@ def test_every_bad_image_and_mask_among_many_is_named(sqlite_project: ModelProje
         ),
         "masks/scratched-1.jpg": (encoded(unknown, "JPEG"), "the mask is not a PNG"),
         "masks/scratched-2.jpg": (encoded(Image.new("RGB", (65, 64)), "PNG"), "the mask has 65 x 64 pixels"),
+        "masks/scratched-3.jpg": (
+            encoded(Image.new("RGB", (64, 32), COLOR), "PNG"),
+            "the mask has 64 x 32 pixels, other proportions than its image with 64 x 64 pixels",
+        ),
+        "normal-7.jpg": (
+            png16(np.full((64, 64, 3), 200)),
+            "has 16 bits a channel, and no colour is over 255",
+        ),
     }
+    # Not at fault: 8-bit values in 16-bit grey.
+    sqlite_project.write("normal-8.jpg", png16(np.full((64, 64), 200)))
     for key, (content, _) in bad.items():
         sqlite_project.write(key, content)
     message = failure(sqlite_project)
@@ -90,9 +101,49 @@ def test_every_bad_image_and_mask_among_many_is_named(sqlite_project: ModelProje
 def test_images_of_another_size_are_named(sqlite_project: ModelProject) -> None:
     sqlite_project.small_datasets()
     sqlite_project.put_image("normal-107.jpg", 107, side=72)
+    sqlite_project.write("normal-108.jpg", turned(Image.new("RGB", (64, 72))))
     assert failure(sqlite_project) == (
         "Invalid input: all images must have the same size: "
-        f"s3://{sqlite_project.bucket}/normal-107.jpg: it has 72 x 72 pixels, most have 64 x 64"
+        f"s3://{sqlite_project.bucket}/normal-107.jpg: it has 72 x 72 pixels, most have 64 x 64; "
+        f"s3://{sqlite_project.bucket}/normal-108.jpg: it has 72 x 64 pixels (upright: its EXIF orientation "
+        "turns the 64 x 72 that are stored), most have 64 x 64"
+    )
+
+
+def test_masks_in_another_bucket_on_a_background_that_they_declare(sqlite_project: ModelProject) -> None:
+    lines = sqlite_project.lines(normal=20, scratched=20, masks=True)
+    elsewhere = sqlite_project.folder.with_name(f"masks-of-{sqlite_project.bucket}")
+    elsewhere.mkdir()
+    for each in (each for each in lines if "anomaly-mask-ref" in each):
+        key = each["anomaly-mask-ref"].rpartition("/")[2]
+        mask = np.array(Image.open(sqlite_project.folder / "masks" / key).convert("RGB"))
+        mask[(mask == 255).all(axis=2)] = (0x10, 0x20, 0x30)
+        (elsewhere / key).write_bytes(encoded(Image.fromarray(mask), "PNG"))
+        each["anomaly-mask-ref"] = f"s3://{elsewhere.name}/{key}"
+        each["anomaly-mask-ref-metadata"]["internal-color-map"]["0"]["hex-color"] = "#102030"
+    # Only what is no image is at fault, and only the mask that isn't where its line says.
+    sqlite_project.write("normal-3.jpg", b"GIF89a and so on")
+    sqlite_project.dataset(lines)
+    message = failure(sqlite_project, ClientToken="t")
+    faulty = f"s3://{sqlite_project.bucket}/normal-3.jpg"
+    assert message == (
+        f"Invalid input: images cannot be used: {faulty}: the file is neither a JPEG nor a PNG, whatever its "
+        "name says; convert it to one"
+    )
+    (elsewhere / "scratched-0.jpg").unlink()
+    message = failure(sqlite_project, ClientToken="t")
+    assert message.startswith(f"Invalid input: s3://{elsewhere.name}/scratched-0.jpg does not exist")
+
+
+def test_images_in_both_datasets_are_named_when_the_model_is_trained(sqlite_project: ModelProject) -> None:
+    shared = sqlite_project.lines(normal=10)
+    sqlite_project.dataset(shared)
+    sqlite_project.dataset([*shared, *sqlite_project.lines(scratched=10)], "test")
+    described = sqlite_project.train()
+    assert described["Status"] == "TRAINED", described
+    assert (
+        "10 images are in both the training and the test dataset, so that the metrics are too good: "
+        f"s3://{sqlite_project.bucket}/normal-0.jpg, " in described["StatusMessage"]
     )
 
 
