@@ -27,8 +27,9 @@ def register_service_model(session: Session) -> Session:
     """Make a session know the service, and return the session.
 
     Only the places change where the session looks for service models: it looks here first, and then where it
-    looked before. All other services, boto3's resources and existing clients stay as they are. A second call
-    for a session changes nothing. Threads may call this at the same time.
+    looked before; and ``get_available_regions`` lists the seven regions that the service had. All other
+    services, boto3's resources and existing clients stay as they are. A second call for a session changes
+    nothing. Threads may call this at the same time.
 
     For the same API version our model wins over one in the session's own ``AWS_DATA_PATH``, in
     ``~/.aws/models`` or in an old botocore: botocore looks for each file separately, and would otherwise mix
@@ -46,6 +47,8 @@ def register_service_model(session: Session) -> Session:
         if not isinstance(loader, SharedLoader):
             loader = SharedLoader([MODEL_PATH, *loader.search_paths])
             core.register_component("data_loader", loader)
+            # Made anew when it is needed, since it keeps the regions of when it was made.
+            core._register_endpoint_resolver()
         if hasattr(wrapper, "_loader"):
             wrapper._loader = loader
     return session

@@ -5,6 +5,9 @@ data: about 9 MB and 70 ms for each session, and a triggerer has thousands of se
 reads a file once for all sessions with the same search paths. One object for all sessions wouldn't do: boto3
 and others append to the search paths of a session's loader, and that must neither change other sessions nor
 be answered from an older listing.
+
+botocore's list of endpoints names the regions of each service, before 1.40.61 of this one too. Where it
+doesn't, the seven regions that the service had are added to what a session sees.
 """
 
 from __future__ import annotations
@@ -15,10 +18,34 @@ from typing import Any
 
 from botocore.loaders import Loader
 
+REGIONS = (
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "eu-central-1",
+    "eu-west-1",
+    "us-east-1",
+    "us-east-2",
+    "us-west-2",
+)
+_ENDPOINTS, _SERVICE = "endpoints", "lookoutvision"
+
 
 @lru_cache(maxsize=16)
 def _reader(search_paths: tuple[str, ...]) -> Loader:
     return Loader(extra_search_paths=list(search_paths), include_default_search_paths=False)
+
+
+@lru_cache(maxsize=16)
+def _endpoints(search_paths: tuple[str, ...]) -> tuple[Any, str]:
+    data, path = _reader(search_paths).load_data_with_path(_ENDPOINTS)
+    ours: dict[str, Any] = {"endpoints": {region: {} for region in REGIONS}}
+    partitions = [
+        {**partition, "services": {_SERVICE: ours, **partition["services"]}}
+        if partition["partition"] == "aws"
+        else partition
+        for partition in data["partitions"]
+    ]
+    return {**data, "partitions": partitions}, path
 
 
 class SharedLoader(Loader):  # type: ignore[misc]  # botocore is untyped
@@ -48,4 +75,6 @@ class SharedLoader(Loader):  # type: ignore[misc]  # botocore is untyped
         return self._shared.load_service_model(service_name, type_name, api_version)
 
     def load_data_with_path(self, name: str) -> tuple[Any, str]:  # noqa: D102
+        if name == _ENDPOINTS:
+            return _endpoints(tuple(dict.fromkeys(self.search_paths)))
         return self._shared.load_data_with_path(name)  # type: ignore[no-any-return]

@@ -109,6 +109,27 @@ def test_registering_twice_is_registering_once(any_session: Any) -> None:
     assert len(operations_of(any_session)) == 22
 
 
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used before"])
+def test_the_regions_that_the_service_had(any_session: Any, used: bool) -> None:
+
+    def regions(service: str, partition: str = "aws") -> list[str]:
+        found = core(any_session).get_available_regions(service, partition)
+        return sorted(asyncio.run(found) if asyncio.iscoroutine(found) else found)
+
+    before = regions("s3")
+    if used:
+        regions(SERVICE_NAME)
+    register_service_model(any_session)
+    assert regions(SERVICE_NAME) == [
+        *("ap-northeast-1", "ap-northeast-2", "eu-central-1", "eu-west-1"),
+        *("us-east-1", "us-east-2", "us-west-2"),
+    ]
+    assert regions("s3") == before
+    assert regions(SERVICE_NAME, "aws-cn") == []
+    # Others of the process see what they saw.
+    assert boto3.Session().get_available_regions("lookoutvision") == []
+
+
 def test_teach_is_the_short_name() -> None:
     assert teach is register_service_model
 
