@@ -76,7 +76,7 @@ class Importer(JobHandler):
         reader.check()
         with lease.finish() as connection:
             # Duplicates of an image count once: the last line is kept.
-            message = CREATED_MESSAGE + remarks(connection, dataset)
+            message = CREATED_MESSAGE + remarks(connection, dataset, reader.folders)
             _write_result(connection, dataset.id, DatasetStatus.CREATE_COMPLETE, message)
             self.ended(connection, dataset, None)
 
@@ -91,7 +91,7 @@ class Importer(JobHandler):
         with lease.finish() as connection:
             for batch in batches:
                 _upsert_entries(connection, dataset.id, batch)
-            message = UPDATED_MESSAGE + remarks(connection, dataset)
+            message = UPDATED_MESSAGE + remarks(connection, dataset, reader.folders)
             total = _write_result(connection, dataset.id, DatasetStatus.UPDATE_COMPLETE, message)
             if total > max_images:
                 raise InvalidInput(
@@ -130,6 +130,7 @@ class _LineReader:
         self, source: str, folder: manifest.Folder | None, max_images: int, bucket: str | None = None
     ) -> None:
         self.problems: list[str] = []
+        self.folders: list[str] = []
         self._source, self._folder, self._max_images, self._bucket = source, folder, max_images, bucket
         self._invalid_lines = 0
         self._images: set[int] = set()
@@ -163,6 +164,11 @@ class _LineReader:
             try:
                 entry = manifest.read(line, self._folder)
                 self._check_bucket(entry)
+            except manifest.FolderReference as folder:
+                self.folders.append(folder.source_ref)
+                if len(self.folders) > self._max_images:
+                    raise InvalidInput(f"{self._source} names more than {self._max_images} folders") from None
+                continue
             except manifest.InvalidLine as problem:
                 self._invalid_lines += 1
                 if len(self.problems) < SHOWN_ERRORS:

@@ -40,6 +40,14 @@ class InvalidLine(ValueError):
     """A line that can't be an entry; the message is the reason, for the user."""
 
 
+class FolderReference(InvalidLine):
+    """A line whose image is a folder: tools list the empty objects that the S3 console makes for folders."""
+
+    def __init__(self, source_ref: str) -> None:
+        super().__init__(f"its source-ref {shown(source_ref)} is a folder, not an image")
+        self.source_ref = source_ref
+
+
 @dataclass(frozen=True)
 class Entry:
     """One image of a dataset.
@@ -96,12 +104,15 @@ def read(line: bytes, folder: Folder | None = None) -> Entry:
     """Read one line.
 
     :param folder: where relative references start; without it they are refused.
+    :raises FolderReference: when its image is a folder.
     :raises InvalidLine: with the reason.
     """
     document = _parse(line)
     if "source-ref" not in document:
         raise InvalidLine("it has no source-ref")
     source_ref, bucket = _reference(document, "source-ref", folder)
+    if source_ref.endswith("/"):
+        raise FolderReference(source_ref)
     label = _normalise_label(document)
     _normalise_masks(document, folder)
     text = _dump(document)
@@ -234,7 +245,9 @@ def _normalise_masks(document: dict[str, Any], folder: Folder | None) -> None:
             raise InvalidLine(f"its mask {_name(key)} must have a name that ends in -ref")
         if key not in document:
             raise InvalidLine(f"it has {_name(key)}-metadata, but no {_name(key)}")
-        _reference(document, key, folder)
+        mask_ref, _ = _reference(document, key, folder)
+        if mask_ref.endswith("/"):
+            raise InvalidLine(f"its mask {_name(key)} {shown(mask_ref)} is a folder")
         _check_colors(f"{_name(key)}-metadata", metadata.get("internal-color-map"))
     for key in document:
         if key.endswith("-mask-ref") and key not in masks:

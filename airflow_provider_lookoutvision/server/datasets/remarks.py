@@ -1,7 +1,7 @@
 """What the StatusMessage of a dataset says beside its success, so that nobody finds out after a training.
 
-Entries whose labels say nothing to the service are counted and their classes named, and images that are in
-the other dataset of the project too.
+Lines that were left out are counted, entries whose labels say nothing to the service and their classes, and
+images that are in the other dataset of the project too.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ _SHOWN_IMAGES = 3
 _BATCH = 1000
 
 
-def remarks(connection: sa.Connection, dataset: sa.Row[Any]) -> str:
-    """Sentences to follow the message of success, each after a space; often none."""
-    found = [*_unused_labels(connection, dataset.id), *_in_both(connection, dataset)]
+def remarks(connection: sa.Connection, dataset: sa.Row[Any], folders: Sequence[str]) -> str:
+    """Sentences to follow the message of success, each after a space; often none.
+
+    :param folders: what the lines that were left out name.
+    """
+    found = [*_left_out(folders), *_unused_labels(connection, dataset.id), *_in_both(connection, dataset)]
     return "".join(f" {sentence}" for sentence in found)
 
 
@@ -37,6 +40,14 @@ def in_both_datasets(source_refs: Sequence[str], count: int) -> str:
         f"{_images(count, 'is', 'are')} in both the training and the test dataset, so that the metrics are "
         f"too good: {named}"
     )
+
+
+def _left_out(folders: Sequence[str]) -> list[str]:
+    if not folders:
+        return []
+    lines = "1 line was" if len(folders) == 1 else f"{len(folders)} lines were"
+    named = ", ".join(folders[:_SHOWN_IMAGES]) + (", ..." if len(folders) > _SHOWN_IMAGES else "")
+    return [f"{lines} left out, for a folder is no image: {named}."]
 
 
 def _unused_labels(connection: sa.Connection, dataset_id: int) -> list[str]:

@@ -48,6 +48,27 @@ def test_many_classes_are_named_in_part(project: DatasetProject) -> None:
     assert len(found) < 2000
 
 
+def test_folders_among_the_images_are_left_out_and_counted(project: DatasetProject) -> None:
+    # The S3 console makes an empty object of each folder, and AWS's scripts list it as an image.
+    folders = [line(key, bucket=project.bucket) for key in ("train/normal/", "train/anomaly/")]
+    images = [line(f"train/normal/{n}.png", bucket=project.bucket) for n in range(3)]
+    described = project.created(manifest(folders[0], *images[:2], folders[1]))
+    assert (described["Status"], statistics(described)) == ("CREATE_COMPLETE", (2, 2, 2, 0))
+    bucket = f"s3://{project.bucket}"
+    assert described["StatusMessage"] == (
+        f"{CREATED} 2 lines were left out, for a folder is no image: {bucket}/train/normal/, "
+        f"{bucket}/train/anomaly/."
+    )
+    described = project.update(manifest(folders[0], images[2]))
+    assert (described["Status"], statistics(described)) == ("UPDATE_COMPLETE", (3, 3, 3, 0))
+    assert described["StatusMessage"] == (
+        f"{UPDATED} 1 line was left out, for a folder is no image: {bucket}/train/normal/."
+    )
+    described = project.update(manifest(*folders))
+    assert described["Status"] == "UPDATE_FAILED_ROLLBACK_COMPLETE"
+    assert "the update is empty" in described["StatusMessage"]
+
+
 def test_a_label_without_a_class_costs_its_label_alone(project: DatasetProject) -> None:
     faulty = without(line("1.png", bucket=project.bucket), "anomaly-label-metadata.class-name")
     described = project.created(manifest(faulty, line("2.png", bucket=project.bucket)))

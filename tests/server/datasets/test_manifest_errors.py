@@ -73,6 +73,14 @@ LONG = "k" * 8000
         ({"source-ref": "C:\\1.png"}, "not s3://bucket/key"),
         ({"source-ref": "s3://images"}, "its source-ref is 's3://images', not s3://bucket/key"),
         ({"source-ref": "s3://images/"}, "its source-ref is 's3://images/', not s3://bucket/key"),
+        (
+            {"source-ref": "s3://images/train/"},
+            "its source-ref 's3://images/train/' is a folder, not an image",
+        ),
+        (
+            changed(masked(), "anomaly-mask-ref", "s3://images/masks/"),
+            "its mask anomaly-mask-ref 's3://images/masks/' is a folder",
+        ),
         ({"source-ref": "s3:///1.png"}, "its source-ref is 's3:///1.png', not s3://bucket/key"),
         ({"source-ref": "s3://ab/1.png"}, "its source-ref is 's3://ab/1.png', not s3://bucket/key"),
         ({"source-ref": "s3://im ages/1.png"}, "not s3://bucket/key"),
