@@ -32,7 +32,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from airflow_provider_lookoutvision.model import anomaly_maps
-from airflow_provider_lookoutvision.server import logs
+from airflow_provider_lookoutvision.server import logs, metrics
 from airflow_provider_lookoutvision.server.calls import access, idempotency
 from airflow_provider_lookoutvision.server.calls.call import Inference
 from airflow_provider_lookoutvision.server.console.site import Console, is_browser_at_root, is_for_console
@@ -49,6 +49,7 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
 from airflow_provider_lookoutvision.server.protocol.request_bodies import SMALL, RequestBodies
 from airflow_provider_lookoutvision.server.protocol.request_ids import RequestIds, new_request_id
 from airflow_provider_lookoutvision.server.s3.service import S3, is_for_s3
+from airflow_provider_lookoutvision.server.scraping import Metrics
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage import scratch
 from airflow_provider_lookoutvision.server.storage.database import Database
@@ -70,7 +71,7 @@ def create_app(
     service = Service(settings, database, cipher, wake_worker)
     return RequestIds(
         Router(
-            [Route("/healthz", service.healthz)],
+            [Route("/healthz", service.healthz), Route("/metrics", service.metrics.answer)],
             default=service,
             redirect_slashes=False,
             lifespan=service.lifespan,
@@ -104,6 +105,7 @@ class Service:
         self._protocol = self._dispatcher.protocol
         self._request_bodies = RequestBodies(LARGE_BODIES)
         self._s3 = S3(settings, database, cipher)
+        self.metrics = Metrics(settings, database, cipher)
         self._console = Console(settings, database, cipher, self._dispatcher) if settings.console else None
 
     @asynccontextmanager
@@ -152,6 +154,8 @@ class Service:
             )
             response = self._refuse(fault, entry)
         response.headers["x-amzn-requestid"] = entry.request_id
+        seconds = time.perf_counter() - entry.started
+        metrics.count_request(entry.operation, response.status_code, entry.error, seconds)
         log.info(
             "request",
             extra={
@@ -163,7 +167,7 @@ class Service:
                 "region": entry.region,
                 "status": response.status_code,
                 "error": entry.error,
-                "duration_ms": round((time.perf_counter() - entry.started) * 1000, 2),
+                "duration_ms": round(seconds * 1000, 2),
             },
         )
         await response(scope, receive, send)

@@ -24,7 +24,7 @@ from airflow_provider_lookoutvision.server.settings import Settings, SettingsErr
 
 _LISTENER_SETTINGS = {
     *("host", "port", "tls_certificate", "tls_key", "allow_plaintext", "regions", "worker"),
-    *("max_connections", "max_connections_per_address"),
+    *("max_connections", "max_connections_per_address", "metrics_address"),
     *("console", "console_frame_ancestors"),
     *("max_connections", "max_connections_per_address"),
 }

@@ -18,6 +18,7 @@ from airflow_provider_lookoutvision.server.app import create_app
 from airflow_provider_lookoutvision.server.calls import access
 from airflow_provider_lookoutvision.server.protocol.connections import Connections
 from airflow_provider_lookoutvision.server.protocol.http import BoundedHttpProtocol, Handshake
+from airflow_provider_lookoutvision.server.scraping import Metrics
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 from airflow_provider_lookoutvision.server.signals import exit_on_stop_signal, on_stop_signal
 from airflow_provider_lookoutvision.server.storage import data_directory, encryption
@@ -83,9 +84,10 @@ def _serve(settings: Settings, database: Database, cipher: Cipher, listener: soc
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"the TLS files can't be used: {error}") from None
     try:
-        if settings.worker:
-            worker.start()
-        _Server(config, _connection_limits(settings)).run(sockets=[listener])
+        with Metrics(settings, database, cipher).serving():
+            if settings.worker:
+                worker.start()
+            _Server(config, _connection_limits(settings)).run(sockets=[listener])
     finally:
         if settings.worker:
             worker.stop()

@@ -87,6 +87,9 @@ class Settings:
         250, "of these, from one address; raise it for a proxy through which all clients come", int
     )
     shutdown_seconds: int = _setting(30, "how long a stopping server waits for requests under way", int)
+    metrics_address: str = _setting(
+        "", "host:port where /metrics is served without a key; only to keys, at the API's address, when empty"
+    )
     log_level: str = _setting("info", "debug, info, warning or error")
 
     def __post_init__(self) -> None:

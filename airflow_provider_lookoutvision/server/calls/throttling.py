@@ -11,6 +11,7 @@ import math
 import threading
 import time
 
+from airflow_provider_lookoutvision.server import metrics
 from airflow_provider_lookoutvision.server.calls.access import Caller
 from airflow_provider_lookoutvision.server.protocol.errors import ThrottlingException
 
@@ -42,6 +43,7 @@ class Throttle:
             if level >= 1:
                 self._buckets[bucket] = (level - 1, now)
                 return
+        metrics.THROTTLES.labels("requests_per_second").inc()
         raise ThrottlingException(
             f"More than {self._rate:g} {operation} requests a second",
             quota_code="requests_per_second",

@@ -12,11 +12,13 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
 import sqlalchemy as sa
 
+from airflow_provider_lookoutvision.server import metrics
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.call import Inference
 from airflow_provider_lookoutvision.server.hosting.frames import Options
@@ -25,7 +27,12 @@ from airflow_provider_lookoutvision.server.hosting.pool import Load, Pool, PoolC
 from airflow_provider_lookoutvision.server.jobs.handler import SERVICE_FAULT
 from airflow_provider_lookoutvision.server.models.operations import resource_id
 from airflow_provider_lookoutvision.server.models.status import IN_SERVICE, TRAINED_MESSAGE, ModelStatus
-from airflow_provider_lookoutvision.server.protocol.errors import InternalServerException
+from airflow_provider_lookoutvision.server.protocol.errors import (
+    InternalServerException,
+    ServiceError,
+    ThrottlingException,
+    ValidationException,
+)
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.schema import model_artifacts, models, projects
@@ -55,6 +62,8 @@ class Fleet:
         self._reconciliations = 0
         self._wakeup = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        for name, value in (("ready", "units"), ("busy", "busy"), ("waiting", "waiting")):
+            metrics.INFERENCE.labels(name).set_function(partial(self._total, value))
 
     async def run(self) -> None:
         """Host models until cancelled, then end all replicas; the states stay HOSTED for the next process."""
@@ -86,7 +95,15 @@ class Fleet:
         if deployment not in self._pools:  # this process has just started, or another one started the model
             await self._wait_for_pool(deployment, inference.resource_id)
         options = Options(inference.threshold, inference.anomaly_map)
-        answer = await self._pools[deployment].detect(inference.image, options)
+        try:
+            answer = await self._pools[deployment].detect(inference.image, options)
+        except ThrottlingException:
+            metrics.THROTTLES.labels("queue_per_unit").inc()
+            raise
+        except ServiceError as error:
+            metrics.IMAGES.labels("invalid" if isinstance(error, ValidationException) else "failed").inc()
+            raise
+        metrics.IMAGES.labels("answered").inc()
         pictures = {"AnomalyMask": answer.mask, "AnomalyMap": answer.anomaly_map}
         added = {name: picture for name, picture in pictures.items() if picture}
         return {"DetectAnomalyResult": {**answer.members, **added}}
@@ -95,6 +112,9 @@ class Fleet:
         """What the replicas of a model have to do in this process, if it has any; from any thread."""
         pools = list(self._pools.items())
         return next((pool.load for deployment, pool in pools if deployment.model_id == model_id), None)
+
+    def _total(self, name: str) -> float:
+        return float(sum(getattr(pool.load, name) for pool in list(self._pools.values())))
 
     async def _wait_for_pool(self, deployment: _Deployment, name: str) -> None:
         before = self._reconciliations

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_lookoutvision.server import logs
+from airflow_provider_lookoutvision.server import logs, metrics
 from airflow_provider_lookoutvision.server.hosting import frames
 from airflow_provider_lookoutvision.server.hosting.frames import DEPTH, Answer, Options
 from airflow_provider_lookoutvision.server.protocol.errors import (
@@ -339,6 +339,7 @@ class Pool:
             self.failed_starts += 1
         if not (replica and replica.retired):
             requests = [request.request_id for request in unanswered if request.request_id]
+            metrics.UNIT_ENDS.inc()
             log.error(
                 "an inference unit ended",
                 extra={

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_lookoutvision.server.logs import request_id
+
+log = logging.getLogger("lookoutvision")
 
 HEADER = b"x-amzn-requestid"
 _HEADERS = frozenset({HEADER, b"x-amz-request-id"})  # the API's, and S3's
@@ -34,11 +38,21 @@ class RequestIds:
         identity = new_request_id()
         request_id.set(identity)  # of this request's own task: there is nothing to put back
 
+        begun = False
+
         async def send_with_id(message: Message) -> None:
+            nonlocal begun
+            begun = True
             if message["type"] == "http.response.start" and not any(
                 name.lower() in _HEADERS for name, _ in message["headers"]
             ):
                 message = {**message, "headers": [*message["headers"], (HEADER, identity.encode())]}
             await send(message)
 
-        await self._application(scope, receive, send_with_id)
+        try:
+            await self._application(scope, receive, send_with_id)
+        except Exception:
+            log.exception("internal error")
+            if begun:
+                raise  # the connection must break: half an answer is out
+            await Response(f"See the log under {identity}\n", 500)(scope, receive, send_with_id)

@@ -27,7 +27,7 @@ import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from airflow_provider_lookoutvision.server import logs
+from airflow_provider_lookoutvision.server import logs, metrics
 from airflow_provider_lookoutvision.server.calls import access
 from airflow_provider_lookoutvision.server.protocol import sigv4
 from airflow_provider_lookoutvision.server.protocol.errors import ServiceError
@@ -111,18 +111,21 @@ class S3:
             entry.status, entry.error = 400, "ClientDisconnect"
         finally:
             self._under_way -= 1
+            seconds = time.perf_counter() - entry.started
+            operation = f"s3:{entry.operation}" if entry.operation else "s3"
+            metrics.count_request(operation, entry.status, entry.error, seconds)
             log.info(
                 "request",
                 extra={
                     "request_id": entry.request_id,
-                    "operation": f"s3:{entry.operation}" if entry.operation else "s3",
+                    "operation": operation,
                     "bucket": entry.bucket,
                     "access_key_id": entry.access_key_id,
                     "account_id": entry.account_id,
                     "region": entry.region,
                     "status": entry.status,
                     "error": entry.error,
-                    "duration_ms": round((time.perf_counter() - entry.started) * 1000, 2),
+                    "duration_ms": round(seconds * 1000, 2),
                 },
             )
 
