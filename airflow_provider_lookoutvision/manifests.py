@@ -9,18 +9,20 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
 
 LABELS = ("normal", "anomaly")
 _OWN_LABELS = dict(zip(LABELS, LABELS, strict=True))
-_COLUMNS = ["image", "label", "mask", "class"]
 IMAGE_NAMES = (".jpg", ".jpeg", ".png")
+OTHER_IMAGE_NAMES = (".bmp", ".gif", ".heic", ".tif", ".tiff", ".webp")
 WHITE = "#FFFFFF"
 _LABEL, _MASK = "anomaly-label", "anomaly-mask-ref"
+_COLUMNS = ("image", "label", "mask", "class")
+_DELIMITERS = (",", ";", "\t")
 _SHOWN = 5
 _MASKS_ARE = "the mask of anomaly/<name>.jpg is masks/<class>/<name>.png"
 
@@ -40,6 +42,20 @@ class LabelledImage:
     mask_class: str | None = None
 
 
+def is_image(name: str) -> bool:
+    """Whether an object is an image by its name; ``._a.png`` is what macOS keeps of a file ``a.png``."""
+    return name.lower().endswith(IMAGE_NAMES) and not name.rpartition("/")[2].startswith("._")
+
+
+def unused(objects: Iterable[str]) -> list[str]:
+    """The names below ``normal/`` and ``anomaly/`` that look like images, and are of no kind that is used."""
+    return [
+        name
+        for name in sorted(objects)
+        if name.partition("/")[0] in LABELS and name.lower().endswith(OTHER_IMAGE_NAMES)
+    ]
+
+
 def from_folders(root: str, objects: Mapping[str, datetime]) -> list[LabelledImage]:
     """The images below ``normal/`` and ``anomaly/``, with the masks below ``masks/<class>/``.
 
@@ -49,26 +65,13 @@ def from_folders(root: str, objects: Mapping[str, datetime]) -> list[LabelledIma
     :param objects: when each object below it was last changed, by its key after ``root``.
     :raises InvalidLayout: when there are no images, or masks and images don't match one to one.
     """
-    masks: dict[str, tuple[str, str]] = {}
+    masks = _masks_by_stem(root, objects)
     masked: dict[str, str] = {}
-    for name in sorted(objects):
-        folder, _, rest = name.partition("/")
-        if folder == "masks" and rest.lower().endswith(".png"):
-            mask_class, _, mask = rest.partition("/")
-            if not mask:
-                raise InvalidLayout(f"{root}: {name} is in no class's folder: {_MASKS_ARE}")
-            stem = mask[: -len(".png")]
-            if stem in masks:
-                raise InvalidLayout(
-                    f"{root}: anomaly/{stem} has masks of {masks[stem][0]!r} and {mask_class!r}; a manifest "
-                    "has one mask for an image: paint both classes into one"
-                )
-            masks[stem] = mask_class, name
     images = []
     for label in LABELS:
         for name in sorted(objects):
             folder, _, rest = name.partition("/")
-            if folder != label or not rest.lower().endswith(IMAGE_NAMES):
+            if folder != label or not is_image(rest):
                 continue
             stem = rest.rpartition(".")[0]
             mask_class, mask = masks.get(stem, ("", "")) if label == "anomaly" else ("", "")
@@ -88,57 +91,131 @@ def from_folders(root: str, objects: Mapping[str, datetime]) -> list[LabelledIma
     return images
 
 
+def _masks_by_stem(root: str, objects: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """The class and the name of each mask, by the name of its image without a suffix."""
+    masks: dict[str, tuple[str, str]] = {}
+    for name in sorted(objects):
+        folder, _, rest = name.partition("/")
+        if folder != "masks" or not (is_image(rest) or rest.lower().endswith(OTHER_IMAGE_NAMES)):
+            continue
+        _check_mask_name(f"{root}: {name}", rest)
+        mask_class, _, mask = rest.partition("/")
+        if not mask:
+            raise InvalidLayout(f"{root}: {name} is in no class's folder: {_MASKS_ARE}")
+        stem = mask[: -len(".png")]
+        if stem in masks:
+            raise InvalidLayout(
+                f"{root}: anomaly/{stem} has masks of {masks[stem][0]!r} and {mask_class!r}; a manifest "
+                "has one mask for an image: paint both classes into one"
+            )
+        masks[stem] = mask_class, name
+    return masks
+
+
+def _check_mask_name(where: str, name: str) -> None:
+    if not name.lower().endswith(".png"):
+        raise InvalidLayout(
+            f"{where} is a mask, and no PNG: save it as PNG, since JPEG changes the colours of its pixels"
+        )
+
+
 def from_table(
     lines: Iterable[str],
     root: str,
     created: datetime,
     *,
     labels: Mapping[str, str] = _OWN_LABELS,
-    delimiter: str = ",",
+    delimiter: str | None = None,
 ) -> list[LabelledImage]:
     """The images that a CSV file lists: columns ``image`` and ``label``, perhaps ``mask`` and ``class``.
 
-    The first line names the columns. A table whose first line has a label in its second column has no such
-    line: its columns are the four, in this order.
+    The first line names the columns. Without such a line, as AWS's scripts took it, they are in that order.
 
-    :param root: where names without ``s3://`` are: ``s3://bucket/prefix/``.
+    :param root: where names without ``s3://`` are: ``s3://bucket/prefix/``; or empty, to leave them as they
+        are.
     :param created: when the table was last changed.
     :param labels: what is written for ``normal`` and ``anomaly``, in lower case.
+    :param delimiter: between columns; by default a comma, semicolon or tab.
     :raises InvalidLayout: naming the line.
     """
-    table = csv.reader(lines, delimiter=delimiter)
-    first = next(filter(None, table), [])
-    names = first
-    rows: Iterable[list[str]] = table
-    if not {"image", "label"} <= set(first):
-        if len(first) < 2 or first[1].strip().lower() not in labels:
-            raise InvalidLayout(
-                f"the table's first line is {first}; it needs the columns image and label, or, without a "
-                "line of columns, an image and its label"
-            )
-        names, rows = _COLUMNS, chain([first], table)
     images: dict[str, LabelledImage] = {}
-    for cells in filter(None, rows):
-        row = dict(zip(names, map(str.strip, cells), strict=False))
-        name, mask, mask_class = row.get("image"), row.get("mask"), row.get("class")
-        label = labels.get(row.get("label", "").lower())
+    for number, row in _rows(list(lines), labels, (delimiter,) if delimiter else _DELIMITERS):
+        where = f"line {number} of the table"
+        name, written, mask, mask_class = (row.get(column, "").strip() for column in _COLUMNS)
+        label = labels.get(written.lower())
         if label is None or not name:
             raise InvalidLayout(
-                f"line {table.line_num} of the table has the image {name or ''!r} and the label "
-                f"{row.get('label', '')!r}; labels are {', '.join(labels)}"
+                f"{where} has the image {name!r} and the label {written!r}; labels are {', '.join(labels)}"
             )
         if bool(mask) != bool(mask_class):
-            raise InvalidLayout(
-                f"line {table.line_num} of the table has a mask without a class, or the reverse"
-            )
-        source_ref = name if name.startswith("s3://") else root + name
-        mask_ref = (mask if mask.startswith("s3://") else root + mask) if mask else None
+            raise InvalidLayout(f"{where} has a mask without a class, or the reverse")
+        source_ref = _reference(where, root, name)
+        mask_ref = _reference(where, root, mask) if mask else None
+        if mask_ref:
+            _check_mask_name(f"{where}: {mask}", mask)
         if source_ref in images:
-            raise InvalidLayout(f"line {table.line_num} of the table repeats {source_ref}")
+            raise InvalidLayout(f"{where} repeats {source_ref}")
         images[source_ref] = LabelledImage(source_ref, label, created, mask_ref, mask_class or None)
     if not images:
         raise InvalidLayout("the table lists no images")
+    if root:
+        _check_buckets(images.values())
     return list(images.values())
+
+
+def _rows(
+    lines: Sequence[str], labels: Mapping[str, str], delimiters: Iterable[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a table with their line numbers, each by the names of its columns."""
+    for delimiter in delimiters:
+        reader = csv.reader(lines, delimiter=delimiter)
+        first = [field.strip() for field in next(filter(None, reader), [])]
+        names = [field.lower() for field in first]
+        if set(_COLUMNS[:2]) <= set(names):
+            break
+        if len(first) > 1 and names[1] in labels:
+            names = list(_COLUMNS)
+            reader = csv.reader(lines, delimiter=delimiter)
+            break
+    else:
+        raise InvalidLayout(
+            f"the table's first line is {_some(lines[:1]).strip()!r}; it needs the columns image and label: "
+            "name them there, or begin with an image and its label, separated by a comma, semicolon or tab"
+        )
+    for fields in reader:
+        if any(field.strip() for field in fields):
+            yield reader.line_num, dict(zip(names, fields, strict=False))
+
+
+def _reference(where: str, root: str, name: str) -> str:
+    """The URI of a name in a table."""
+    if not root:
+        return name
+    if name.startswith("s3://"):
+        bucket, _, key = name.removeprefix("s3://").partition("/")
+        if bucket and key:
+            return name
+    parts = name.split("/")
+    if ":" in parts[0] or "\\" in name or parts[0] == "":
+        raise InvalidLayout(
+            f"{where} has {name!r}; it must be s3://bucket/key, or a name below {root}: upload it there"
+        )
+    if {".", ".."}.isdisjoint(parts):
+        return root + name
+    bucket, _, folder = root.removeprefix("s3://").partition("/")
+    key = posixpath.normpath(folder + name)
+    if key.startswith(".."):
+        raise InvalidLayout(f"{where} has {name!r}, which is above the bucket of {root}")
+    return f"s3://{bucket}/{key}"
+
+
+def _check_buckets(images: Iterable[LabelledImage]) -> None:
+    references = (ref for image in images for ref in (image.source_ref, image.mask_ref) if ref)
+    buckets = sorted({reference.split("/")[2] for reference in references})
+    if len(buckets) > 1:
+        raise InvalidLayout(
+            f"the table's images and masks are in the buckets {_some(buckets)}; a dataset's are in one"
+        )
 
 
 def split(

@@ -116,6 +116,7 @@ class AsyncOperationMixin(PollingMixin):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Go on when the trigger has fired."""
+        self.check_parameters()
         state = validate_execute_complete_event(event)
         with fail_fast_on_client_errors():
             return self.result(context, **state)

@@ -6,9 +6,7 @@ run.
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,12 +15,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator
 
 from airflow_provider_lookoutvision.idempotency import client_token
+from airflow_provider_lookoutvision.operators.parameters import CHECKS, TEXT, conform_input, rendered_as_text
 from airflow_provider_lookoutvision.waiters.transient import error_response, is_busy, is_foreign, is_retryable
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
+    from airflow_provider_lookoutvision.operators.parameters import Check
 
 _USED_BEFORE = (
     "An earlier try of this task, or an earlier run with this run_id, used the token. To have another token, "
@@ -48,6 +49,7 @@ class LookoutVisionBaseOperator(BaseOperator):
         "json",
     )
     ui_color = "#c2e6dd"
+    parameter_checks: ClassVar[Mapping[str, Check]] = CHECKS
 
     def __init__(
         self,
@@ -76,6 +78,32 @@ class LookoutVisionBaseOperator(BaseOperator):
             config=self.botocore_config,
         )
 
+    def check_parameters(self) -> None:
+        """Make each parameter what the API takes: the first thing that a task does, and before it writes.
+
+        :raises AirflowFailException: naming the parameter that can't be used.
+        """
+        for name in self.template_fields:
+            if check := self.parameter_checks.get(name):
+                setattr(self, name, check(name, getattr(self, name)))
+
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Iterable[str],
+        context: Context,
+        jinja_env: jinja2.Environment,
+        seen_oids: set[int],
+    ) -> None:
+        # Where Airflow renders a task's parameters, mapped or not: nothing public knows their names.
+        fields = tuple(template_fields)
+        templates = {name: getattr(parent, name, None) for name in fields}
+        super()._do_render_template_fields(parent, fields, context, jinja_env, seen_oids)
+        for name, template in templates.items():
+            if name in TEXT or (name == "tags" and isinstance(template, dict)):
+                rendered = getattr(parent, name, None)
+                setattr(parent, name, rendered_as_text(template, rendered, context, jinja_env))
+
     def derived_token(self, context: Context, *purpose: str) -> str:
         """Return this task instance's own client token; see :func:`.client_token`."""
         return client_token(context, *purpose, namespace=self.hook.client_token_namespace)
@@ -91,12 +119,9 @@ class LookoutVisionBaseOperator(BaseOperator):
         from botocore import xform_name
         from botocore.exceptions import ClientError
 
-        client = self.hook.conn
-        rules = client.meta.service_model.operation_model(operation).input_shape.members
-        for name, value in parameters.items():
-            _check(name, value, rules[name].metadata)
+        members = conform_input(operation, parameters)
         try:
-            answer = getattr(client, xform_name(operation))(**parameters)
+            answer = getattr(self.hook.conn, xform_name(operation))(**members)
         except ClientError as error:
             self._log_request(operation, error.response)
             raise
@@ -152,14 +177,3 @@ def to_json(value: Any) -> Any:
             return [to_json(member) for member in value]
         case _:
             return value
-
-
-def _check(name: str, value: Any, rule: Mapping[str, Any]) -> None:
-    # botocore checks types and minimum lengths only. To find out the rest would cost a call.
-    if not isinstance(value, str):
-        return
-    shortest, longest, pattern = rule.get("min", 0), rule.get("max", math.inf), rule.get("pattern", "(?s:.*)")
-    if not shortest <= len(value) <= longest or not re.fullmatch(pattern, value):
-        raise AirflowFailException(
-            f"{name} {value!r} breaks the API's rule: {shortest} to {longest} characters that match {pattern}"
-        )

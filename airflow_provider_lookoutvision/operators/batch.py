@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from airflow_provider_lookoutvision.manifests import IMAGE_NAMES
+from airflow_provider_lookoutvision.manifests import is_image
 from airflow_provider_lookoutvision.operators.adaptive_concurrency import AdaptiveConcurrency, TaskStopped
 
 PART_RESULTS = 500
@@ -58,7 +58,7 @@ class Result:
 def list_images(client: Any, bucket: str, prefix: str) -> Iterator[Image]:
     """List the images below a prefix in S3's order, which is that of the keys' UTF-8 bytes."""
     for listed in _objects(client, bucket, prefix):
-        if listed["Key"].lower().endswith(IMAGE_NAMES):
+        if is_image(listed["Key"]):
             yield Image(listed["Key"], listed["ETag"])
 
 

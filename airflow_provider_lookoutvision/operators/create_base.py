@@ -15,13 +15,12 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lookoutvision.idempotency import previous_tokens
 from airflow_provider_lookoutvision.operators.client_token import ClientTokenMixin
+from airflow_provider_lookoutvision.operators.parameters import CHECKS
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 IfExists = Literal["fail", "skip", "use"]
-
-IF_EXISTS = ("fail", "skip", "use")  # "use" is an alias of "skip"
 
 
 class LookoutVisionCreateBaseOperator(ClientTokenMixin):
@@ -42,7 +41,7 @@ class LookoutVisionCreateBaseOperator(ClientTokenMixin):
         super().__init__(**{"multiple_outputs": True, **kwargs})
         self.if_exists = if_exists
         if isinstance(if_exists, str) and "{" not in if_exists:  # nothing to render
-            self.check_if_exists()
+            CHECKS["if_exists"]("if_exists", if_exists)
 
     @property
     @abstractmethod
@@ -57,20 +56,12 @@ class LookoutVisionCreateBaseOperator(ClientTokenMixin):
     def describe(self) -> dict[str, Any]:
         """Return the metadata of the existing resource."""
 
-    def check_if_exists(self) -> None:
-        """Refuse what isn't a value of ``if_exists``."""
-        if self.if_exists not in IF_EXISTS:
-            raise AirflowFailException(
-                f"if_exists is {self.if_exists!r}; it must be fail or skip (or use, an alias of skip)"
-            )
-
     def create_or_find(self, context: Context) -> dict[str, Any]:
         """Create the resource, or find the one that this task instance created before.
 
         :raises AirflowFailException: when this task instance did not create it, and ``if_exists`` is
             ``fail``; or when an earlier try created another one.
         """
-        self.check_if_exists()
         token = self.token(context, *self.purpose)
         self.log.info("Creating %s %s with client token %s", self.noun, self.resource_id, token)
         try:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -18,6 +17,7 @@ from airflow_provider_lookoutvision.operators.base import (
 from airflow_provider_lookoutvision.operators.client_token import ClientTokenMixin
 from airflow_provider_lookoutvision.operators.create_base import LookoutVisionCreateBaseOperator
 from airflow_provider_lookoutvision.operators.dataset_lock import retry_while_dataset_is_busy
+from airflow_provider_lookoutvision.operators.parameters import changes
 from airflow_provider_lookoutvision.operators.s3 import fail_fast_on_s3_errors, parse_s3_uri, s3_hook
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class LookoutVisionCreateDatasetOperator(AsyncOperationMixin, LookoutVisionCreat
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the dataset, or find the one that this task instance created before, and wait for it."""
+        self.check_parameters()
         with fail_fast_on_client_errors():
             metadata = self.create_or_find(context)
         result: dict[str, Any] = to_json(metadata)
@@ -117,7 +118,7 @@ class LookoutVisionCreateDatasetOperator(AsyncOperationMixin, LookoutVisionCreat
     def create(self, token: str) -> dict[str, Any]:
         """Call CreateDataset."""
         parameters: dict[str, Any] = self.waiter_args()
-        if self.manifest_s3_uri:
+        if self.manifest_s3_uri is not None:
             bucket, key = parse_s3_uri("manifest_s3_uri", self.manifest_s3_uri)
             version = {"VersionId": self.manifest_version_id} if self.manifest_version_id else {}
             location = {"Bucket": bucket, "Key": key, **version}
@@ -144,7 +145,7 @@ class LookoutVisionUpdateDatasetEntriesOperator(AsyncOperationMixin, LookoutVisi
 
     :param project_name: the project.
     :param dataset_type: ``train`` or ``test``.
-    :param changes: the entries: JSON Lines in one string, or a list of objects.
+    :param changes: the entries: JSON Lines in one string, a list of objects or of lines, or one object.
     :param changes_s3_uri: instead, an S3 object of JSON Lines, ``s3://bucket/key``.
     :param s3_conn_id: the connection for that; by default ``aws_conn_id``.
     :raises AirflowFailException: when the entries are invalid; the dataset is as before.
@@ -165,7 +166,7 @@ class LookoutVisionUpdateDatasetEntriesOperator(AsyncOperationMixin, LookoutVisi
         *,
         project_name: str,
         dataset_type: DatasetType,
-        changes: str | Sequence[Mapping[str, Any]] | None = None,
+        changes: str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]] | None = None,
         changes_s3_uri: str | None = None,
         s3_conn_id: str | None = None,
         waiter_delay: float = 5,
@@ -181,6 +182,7 @@ class LookoutVisionUpdateDatasetEntriesOperator(AsyncOperationMixin, LookoutVisi
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the first part, and wait."""
+        self.check_parameters()
         return self._send(context, 0)
 
     def waiter_args(self) -> dict[str, Any]:
@@ -224,23 +226,21 @@ class LookoutVisionUpdateDatasetEntriesOperator(AsyncOperationMixin, LookoutVisi
     def _parts(self) -> list[bytes]:
         if (self.changes is None) == (self.changes_s3_uri is None):
             raise AirflowFailException("Set either changes or changes_s3_uri")
-        if self.changes_s3_uri is not None:
-            text = self._read_s3(self.changes_s3_uri)
-        elif isinstance(self.changes, str):
-            text = self.changes.encode()
-        else:
-            text = "\n".join(json.dumps(entry, ensure_ascii=False) for entry in self.changes or ()).encode()
-        parts = list(split_lines(text, LARGEST_CHANGES))
+        lines = self.changes if self.changes_s3_uri is None else self._read_s3(self.changes_s3_uri)
+        parts = list(split_lines(str(lines).encode(), LARGEST_CHANGES))
         if not parts:
-            raise AirflowFailException("There are no entries: changes is empty")
+            raise AirflowFailException(f"There are no entries: {self.changes_s3_uri or 'changes'} is empty")
         return parts
 
-    def _read_s3(self, uri: str) -> bytes:
+    def _read_s3(self, uri: str) -> str | None:
         bucket, key = parse_s3_uri("changes_s3_uri", uri)
         with fail_fast_on_s3_errors(uri):
             answer = s3_hook(self, self.s3_conn_id).conn.get_object(Bucket=bucket, Key=key)
             content: bytes = answer["Body"].read()
-        return content
+        try:
+            return changes(uri, content.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise AirflowFailException(f"{uri} is not UTF-8: {error}") from error
 
 
 class LookoutVisionDeleteDatasetOperator(ClientTokenMixin):
@@ -262,6 +262,7 @@ class LookoutVisionDeleteDatasetOperator(ClientTokenMixin):
 
     def execute(self, context: Context) -> None:
         """Delete the dataset, unless it is gone."""
+        self.check_parameters()
         with fail_fast_on_client_errors():
             delete_dataset(self, self.project_name, self.dataset_type, self.token(context))
 

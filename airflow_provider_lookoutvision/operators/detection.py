@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-ON_INVALID_IMAGE = ("fail", "record")
-
 # The names of an object's metadata.
 _TOKEN = "client-token"  # noqa: S105
 _DIGEST = "listing-digest"
@@ -136,10 +134,11 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Process the one image, or all images without a saved result."""
+        self.check_parameters()
         self._check()
         self._concurrency = AdaptiveConcurrency(self.max_workers)
         with fail_fast_on_client_errors(), fail_fast_on_s3_errors():
-            model = ModelVersion(self, self.project_name, str(self.model_version))
+            model = ModelVersion(self, self.project_name, self.model_version)
             self._model = description = model.describe()
             version = description["ModelVersion"]
             names = {"ProjectName": self.project_name, "ModelVersion": version}
@@ -197,11 +196,6 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         return hook.get_client_type(hook.region_name, hook.config.merge(many))
 
     def _check(self) -> None:
-        if self.on_invalid_image not in ON_INVALID_IMAGE:
-            known = ", ".join(ON_INVALID_IMAGE)
-            raise AirflowFailException(
-                f"on_invalid_image is {self.on_invalid_image!r}; it must be one of {known}"
-            )
         if self.max_workers < 1:
             raise AirflowFailException(f"max_workers is {self.max_workers}; it must be at least 1")
         given = tuple(

@@ -89,16 +89,14 @@ class LookoutVisionStartModelOperator(CancelOnKillMixin, _HostingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the model, unless it is hosted, and wait for it."""
+        self.check_parameters()
         with fail_fast_on_client_errors():
             model = self._start(self.resolve_version(), self._units(), self.token(context))
             return self.wait_for(context, model)
 
     def _units(self) -> dict[str, int]:
         units = {"MinInferenceUnits": self.min_inference_units, "MaxInferenceUnits": self.max_inference_units}
-        try:
-            return {name: int(count) for name, count in units.items() if count is not None}
-        except (TypeError, ValueError) as error:
-            raise AirflowFailException(f"Inference units must be whole numbers: {error}") from error
+        return {name: count for name, count in units.items() if count is not None}
 
     def _start(self, model: ModelVersion, units: Mapping[str, int], token: str) -> ModelVersion:
         exceptions = self.hook.conn.exceptions
@@ -163,6 +161,7 @@ class LookoutVisionStopModelOperator(_HostingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Stop the model, unless it isn't hosted, and wait for it."""
+        self.check_parameters()
         # The output of a start that never ran: a teardown also runs when only another setup has.
         if self.model_version in (None, "None", ""):
             self.log.info("There is nothing to stop: no version was started")

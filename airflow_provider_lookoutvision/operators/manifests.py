@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lookoutvision import manifests
 from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
+from airflow_provider_lookoutvision.operators.parameters import CHECKS, Check, s3_folder
 from airflow_provider_lookoutvision.operators.s3 import (
     fail_fast_on_s3_errors,
     parse_s3_folder,
@@ -60,6 +61,8 @@ class LookoutVisionBuildManifestOperator(LookoutVisionBaseOperator):
         "s3_conn_id",
     )
 
+    parameter_checks: ClassVar[Mapping[str, Check]] = {**CHECKS, "images_s3_prefix": s3_folder}
+
     _result: Mapping[str, Any] | None = None
 
     def __init__(
@@ -78,27 +81,27 @@ class LookoutVisionBuildManifestOperator(LookoutVisionBaseOperator):
         self.images_s3_prefix = images_s3_prefix
         self.table_s3_uri = table_s3_uri
         self.manifests_s3_prefix = manifests_s3_prefix
-        self.test_size = test_size
-        self.seed = seed
+        self.test_size: Any = test_size
+        self.seed: Any = seed
         self.mask_colors = mask_colors
         self.s3_conn_id = s3_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """List the images, split them, and write the manifests."""
+        self.check_parameters()
         source = self._source()
-        test_size, seed, given_colors = self._checked()
         bucket, prefix = parse_s3_folder("manifests_s3_prefix", self.manifests_s3_prefix)
         client = s3_hook(self, self.s3_conn_id).conn
         try:
             with fail_fast_on_s3_errors(source):
                 images = self._read_folders(client) if self.table_s3_uri is None else self._read_table(client)
-            colors = manifests.mask_colors(images, given_colors)
-            train, test = manifests.split(images, test_size, seed)
+            colors = manifests.mask_colors(images, self.mask_colors or {})
+            train, test = manifests.split(images, self.test_size, self.seed)
         except manifests.InvalidLayout as error:
             raise AirflowFailException(str(error)) from error
         result: dict[str, Any] = {}
         for name, members in (("train", train), ("test", test)):
-            if name == "train" or test_size:
+            if name == "train" or self.test_size:
                 body = manifests.manifest(members, colors).encode()
                 uri = f"s3://{bucket}/{prefix}{name}.manifest"
                 with fail_fast_on_s3_errors(uri):
@@ -133,37 +136,24 @@ class LookoutVisionBuildManifestOperator(LookoutVisionBaseOperator):
             raise AirflowFailException("Set either images_s3_prefix or table_s3_uri")
         return given[0]
 
-    def _checked(self) -> tuple[float, int, Mapping[str, str]]:
-        """The test size, the seed and the colours, which templates may have rendered to something else."""
-        try:
-            test_size = float(self.test_size)
-        except (TypeError, ValueError):
-            test_size = -1
-        if not 0 <= test_size < 1:
-            raise AirflowFailException(
-                f"test_size is {self.test_size!r}; it must be a number from 0 to less than 1"
-            )
-        try:
-            seed = int(self.seed)
-        except (TypeError, ValueError) as error:
-            raise AirflowFailException(f"seed is {self.seed!r}; it must be a whole number") from error
-        given = self.mask_colors or {}
-        if not isinstance(given, Mapping):
-            raise AirflowFailException(f"mask_colors is {given!r}; it must be a dict of classes and colours")
-        return test_size, seed, given
-
     def _read_folders(self, client: Any) -> list[manifests.LabelledImage]:
-        bucket, prefix = parse_s3_folder("images_s3_prefix", str(self.images_s3_prefix))
+        bucket, prefix = parse_s3_folder("images_s3_prefix", self.images_s3_prefix or "")
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         found = {
             each["Key"].removeprefix(prefix): each["LastModified"]
             for page in pages
             for each in page.get("Contents", ())
         }
+        if unused := manifests.unused(found):
+            self.log.warning(
+                "%d images are left out, since they are neither JPEG nor PNG, the first %s",
+                len(unused),
+                unused[0],
+            )
         return manifests.from_folders(f"s3://{bucket}/{prefix}", found)
 
     def _read_table(self, client: Any) -> list[manifests.LabelledImage]:
-        uri = str(self.table_s3_uri)
+        uri = self.table_s3_uri or ""
         bucket, key = parse_s3_uri("table_s3_uri", uri)
         answer = client.get_object(Bucket=bucket, Key=key)
         if answer["ContentLength"] > LARGEST_TABLE:

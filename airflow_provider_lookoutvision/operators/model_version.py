@@ -97,8 +97,7 @@ class ModelVersionMixin(LookoutVisionBaseOperator):
 
     def resolve_version(self) -> ModelVersion:
         """Return the version by its number; ``latest`` is looked up."""
-        # A DAG that renders templates to native objects turns it into a number.
-        model = ModelVersion(self, self.project_name, str(self.model_version))
+        model = ModelVersion(self, self.project_name, self.model_version)
         if model.version != LATEST:
             return model
         return ModelVersion(self, self.project_name, model.describe()["ModelVersion"])

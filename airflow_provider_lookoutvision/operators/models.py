@@ -98,7 +98,7 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the training, or find the one that this task instance started before, and wait for it."""
-        self._lowest_f1()  # so that an invalid one fails the task now, not after the training
+        self.check_parameters()
         with fail_fast_on_client_errors():
             metadata: dict[str, Any] = to_json(self._find_or_start(context, self.token(context)))
         self._made = metadata
@@ -119,10 +119,9 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
         metrics = description.get("Performance", {})
         shown = ", ".join(f"{name} {metrics.get(name, 0):.4f}" for name in _METRICS)
         self.log.info("Model %s: %s", model.name, shown)
-        lowest = self._lowest_f1()
-        if lowest is not None and metrics.get("F1Score", 0) < lowest:
+        if self.min_f1 is not None and metrics.get("F1Score", 0) < self.min_f1:
             raise AirflowFailException(
-                f"Model {model.name} is not good enough: {shown}; min_f1 is {lowest}. The model is kept"
+                f"Model {model.name} is not good enough: {shown}; min_f1 is {self.min_f1}. The model is kept"
             )
         emit_asset_event(context, description["ModelArn"], {"ModelVersion": model.version, **metrics})
         return description
@@ -140,17 +139,6 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
                 *(lineage.s3_dataset(f"s3://{each['Bucket']}/{each['Key']}") for each in evaluation),
             ],
         )
-
-    def _lowest_f1(self) -> float | None:
-        if self.min_f1 is None:
-            return None
-        try:
-            lowest = float(self.min_f1)
-        except (TypeError, ValueError):
-            lowest = -1
-        if not 0 <= lowest <= 1:
-            raise AirflowFailException(f"min_f1 is {self.min_f1!r}; it must be a number from 0 to 1")
-        return lowest
 
     def _find_or_start(self, context: Context, token: str) -> dict[str, Any]:
         self.log.info("Training a model of project %s with client token %s", self.project_name, token)
@@ -181,7 +169,7 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
         optional = {
             "Description": self.description,
             "KmsKeyId": self.kms_key_id,
-            "Tags": _tag_list(self.tags),
+            "Tags": self.tags,
         }
         try:
             answer = retry_while_dataset_is_busy(
@@ -233,6 +221,7 @@ class LookoutVisionDeleteModelOperator(AsyncOperationMixin, ClientTokenMixin, Mo
 
     def execute(self, context: Context) -> None:
         """Delete the model, unless it is gone."""
+        self.check_parameters()
         model = self._model_version()
         with fail_fast_on_client_errors():
             try:
@@ -254,15 +243,4 @@ class LookoutVisionDeleteModelOperator(AsyncOperationMixin, ClientTokenMixin, Mo
 
     def _model_version(self) -> ModelVersion:
         # Not "latest": the API doesn't delete by that name, so that no retry deletes a second version.
-        return ModelVersion(self, self.project_name, str(self.model_version))
-
-
-def _tag_list(tags: Mapping[str, str] | Sequence[Mapping[str, str]] | None) -> list[dict[str, str]]:
-    if isinstance(tags, str):
-        raise AirflowFailException(
-            f"tags is {tags!r}; it must be a dict or a list: set render_template_as_native_obj on the DAG"
-        )
-    if isinstance(tags, Mapping):
-        tags = [{"Key": key, "Value": value} for key, value in tags.items()]
-    # A DAG that renders templates to native objects turns "7" into a number.
-    return [{name: str(text) for name, text in tag.items()} for tag in tags or ()]
+        return ModelVersion(self, self.project_name, self.model_version)

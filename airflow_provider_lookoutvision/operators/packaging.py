@@ -68,12 +68,13 @@ class LookoutVisionStartModelPackagingJobOperator(AsyncOperationMixin, ClientTok
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the job, or find the one that this task instance started before, and wait for it."""
+        self.check_parameters()
         optional = {"JobName": self.job_name, "Description": self.description}
         with fail_fast_on_client_errors():
             answer = self.call(
                 "StartModelPackagingJob",
                 ProjectName=self.project_name,
-                ModelVersion=str(self.model_version),
+                ModelVersion=self.model_version,
                 Configuration=self.configuration,
                 ClientToken=self.token(context),
                 **{name: value for name, value in optional.items() if value},
@@ -100,7 +101,7 @@ class LookoutVisionStartModelPackagingJobOperator(AsyncOperationMixin, ClientTok
         from airflow_provider_lookoutvision import lineage
 
         # The job has the number of a version that was named "latest".
-        version = (self._made or {}).get("ModelVersion", str(self.model_version))
+        version = (self._made or {}).get("ModelVersion", self.model_version)
         answer = lineage.call_if_available(
             self, "DescribeModel", ProjectName=self.project_name, ModelVersion=version
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_lookoutvision.assets import emit_asset_event
 from airflow_provider_lookoutvision.operators.async_operation import PollingMixin
@@ -58,6 +58,7 @@ class LookoutVisionCreateProjectOperator(LookoutVisionCreateBaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the project, or find the one that this task instance created before."""
+        self.check_parameters()
         with fail_fast_on_client_errors():
             project = self.create_or_find(context)
         self.log.info("Project %s: %s", self.project_name, project["ProjectArn"])
@@ -106,10 +107,10 @@ class LookoutVisionDeleteProjectOperator(PollingMixin, ClientTokenMixin):
 
     def execute(self, context: Context) -> None:
         """Delete the project, unless it is gone."""
-        cascade = self._cascades()
+        self.check_parameters()
         with fail_fast_on_client_errors():
             try:
-                if cascade:
+                if self.cascade:
                     self._delete_models(context)
                     self._delete_datasets(context)
                 self.call("DeleteProject", ProjectName=self.project_name, ClientToken=self.token(context))
@@ -117,13 +118,6 @@ class LookoutVisionDeleteProjectOperator(PollingMixin, ClientTokenMixin):
                 self.log.info("Project %s is already gone", self.project_name)
             else:
                 self.log.info("Project %s is deleted", self.project_name)
-
-    def _cascades(self) -> bool:
-        # A template renders to a string, and "False" would be true.
-        text = str(self.cascade).strip().lower()
-        if text not in ("true", "false"):
-            raise AirflowFailException(f"cascade is {self.cascade!r}; it must be true or false")
-        return text == "true"
 
     def _delete_models(self, context: Context) -> None:
         models = [

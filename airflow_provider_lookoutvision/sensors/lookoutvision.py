@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
     AirflowSensorTimeout,
     BaseSensorOperator,
     PokeReturnValue,
@@ -30,6 +29,7 @@ from airflow_provider_lookoutvision.operators.base import (
     fail_fast_on_client_errors,
     to_json,
 )
+from airflow_provider_lookoutvision.operators.parameters import conform_input
 from airflow_provider_lookoutvision.waiters.waiter import WaiterRun, WaiterSpec
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once; then defer, if the sensor is deferrable."""
+        self.check_parameters()
         response = self._check(self._waiter_run)
         if response is None and self.deferrable:
             self._defer_until(time.time() + self.timeout)
@@ -77,6 +78,7 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
         """Go on when the trigger has fired."""
         if event and event["status"] == "timeout":
             raise AirflowSensorTimeout(event["message"])
+        self.check_parameters()
         end_time = validate_execute_complete_event(event)["end_time"]
         response = self._check(WaiterRun(self.waiter_spec, self.log, end_time))
         if response is None:
@@ -89,6 +91,7 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
         return WaiterRun(self.waiter_spec, self.log)
 
     def _check(self, run: WaiterRun) -> Mapping[str, Any] | None:
+        conform_input(run.spec.operation, run.spec.waiter_args)
         with fail_fast_on_client_errors(), waiter_failures_as_airflow_exceptions():
             return run.check(self.hook)
 
@@ -178,14 +181,9 @@ class LookoutVisionModelSensor(LookoutVisionBaseSensor):
     @property
     def waiter_spec(self) -> WaiterSpec:
         """The model and the state to wait for."""
-        state = str(self.state).lower()
-        if state not in _MODEL_WAITERS:
-            raise AirflowFailException(
-                f"state is {self.state!r}; it must be one of {', '.join(_MODEL_WAITERS)}"
-            )
         return self._spec(
-            _MODEL_WAITERS[state],
-            _BEFORE_START if state == "hosted" else (),
+            _MODEL_WAITERS[self.state],
+            _BEFORE_START if self.state == "hosted" else (),
             ProjectName=self.project_name,
             ModelVersion=str(self.model_version),
         )

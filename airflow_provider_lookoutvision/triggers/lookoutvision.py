@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_lookoutvision.operators.parameters import text
 from airflow_provider_lookoutvision.waiters.waiter import WaiterFailed, WaiterSpec, cancel
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         botocore_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        waiter_args = {name: text(name, value) for name, value in waiter_args.items()}
         self._spec = WaiterSpec(waiter_name, waiter_args, waiter_delay, waiter_max_attempts, tolerated_states)
         self._fields: dict[str, Any] = {
             "waiter_name": waiter_name,

@@ -60,6 +60,11 @@ class WaiterSpec:
     tolerated_states: Sequence[str] = ()
 
     @property
+    def operation(self) -> str:
+        """The operation that the waiter polls."""
+        return str(_config(self.waiter_name).operation)
+
+    @property
     def end_time(self) -> float:
         """When a wait that begins now ends at the latest, in seconds since the epoch."""
         return time.time() + self.delay * self.max_attempts
@@ -134,7 +139,7 @@ class WaiterRun:
     """
 
     def __init__(self, spec: WaiterSpec, log: Any, end_time: float | None = None) -> None:
-        self._spec, self._log = spec, log
+        self.spec, self._log = spec, log
         self._longest = (spec.end_time if end_time is None else end_time) - time.time()
         self._began = self._logged_at = time.monotonic()
         self._name = f"{spec.waiter_name} of {'/'.join(map(str, spec.waiter_args.values()))}"
@@ -145,7 +150,7 @@ class WaiterRun:
         self, hook: LookoutVisionHook, is_killed: Callable[[], bool] = lambda: False
     ) -> Mapping[str, Any] | None:
         """Poll once, from this thread: the response if the state has come, None if it may still come."""
-        response = poll(hook, _method(self._spec.waiter_name), self._spec.waiter_args)
+        response = poll(hook, _method(self.spec.waiter_name), self.spec.waiter_args)
         try:
             return response if self.evaluate(response) else None
         except WaiterFailed as failure:
@@ -159,7 +164,7 @@ class WaiterRun:
         :raises WaiterFailed: when it can't come any more.
         """
         self.attempts += 1
-        outcome, status, message = _outcome(self._spec, response)
+        outcome, status, message = _outcome(self.spec, response)
         if outcome == "success":
             waited = f", after {_time(self._seconds)}" if self.attempts > 1 else ""
             self._log.info("%s: %s%s", self._name, status, waited)
@@ -172,7 +177,7 @@ class WaiterRun:
         if not self.last_status:
             self._log.info(
                 "Waiting for %s: %s; polling every %g s, for %s at most",
-                *(self._name, shown, self._spec.delay, _time(self._longest)),
+                *(self._name, shown, self.spec.delay, _time(self._longest)),
             )
         elif status != self.last_status or time.monotonic() - self._logged_at >= _LOG_EVERY_SECONDS:
             self._log.info("Waiting for %s: %s, for %s so far", self._name, shown, _time(self._seconds))

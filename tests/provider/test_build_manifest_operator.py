@@ -105,6 +105,11 @@ def test_the_operator_reads_a_table(bucket: Any, build: Any) -> None:
             {"manifests_s3_prefix": "s3://nowhere-at-all/out/"},
             "^s3://nowhere-at-all/out/train.manifest: .*NoSuchBucket",
         ),
+        ({"manifests_s3_prefix": "s3://{bucket}/line 1/"}, "the manifest below manifests_s3_prefix 'line 1/"),
+        (
+            {"manifests_s3_prefix": "s3://{bucket}/ds=2026-11-30/"},
+            "'ds=2026-11-30/train.manifest' breaks the",
+        ),
         (
             {"table_s3_uri": "s3://{bucket}/latin-1.csv"},
             "latin-1.csv is not UTF-8 in line 3: .*Save it as UTF-8",
@@ -120,8 +125,10 @@ def test_the_operator_says_what_is_wrong(bucket: Any, build: Any, arguments: Any
     bucket.put_object(Key="endless.csv", Body=b'image,label\n"' + b"a" * 200_000)
     source = {} if "table_s3_uri" in arguments else {"images_s3_prefix": "s3://{bucket}/"}
     given = {**source, "manifests_s3_prefix": "s3://{bucket}/out/", **arguments}
+    before = {each.key for each in bucket.objects.all()}
     with pytest.raises(AirflowFailException, match=match):
         build(**{name: in_bucket(value, bucket.name) for name, value in given.items()})
+    assert {each.key for each in bucket.objects.all()} == before
 
 
 def in_bucket(value: Any, bucket: str) -> Any:

@@ -48,7 +48,7 @@ STATS = {"Total": 30, "Labeled": 30, "Normal": 20, "Anomaly": 10}
 @pytest.fixture(scope="module")
 def run_in_the_task(deployment: Deployment, manifest: str) -> Run:
     return deployment.airflow.run(
-        "create_dataset", conn_id=deployment.conn_id, project_name="in-task", manifest_s3_uri=manifest
+        "create_dataset", conn_id=deployment.conn_id, project_name="2026_10", manifest_s3_uri=manifest
     )
 
 
@@ -57,6 +57,7 @@ def test_waits_and_returns_the_description(run_in_the_task: Run) -> None:
 
     description = run_in_the_task.xcom("create")
     assert description["Status"] == "CREATE_COMPLETE"
+    assert description["ProjectName"] == "2026_10", "the DAG renders native objects: a number, 202610"
     assert description["ImageStats"] == STATS
     assert description["CreationTimestamp"].endswith("+00:00")
     assert run_in_the_task.xcom("create", "ImageStats") == STATS
@@ -67,7 +68,7 @@ def run_deferred(deployment: Deployment, manifest: str) -> Run:
     return deployment.airflow.run(
         "create_dataset",
         conn_id=deployment.conn_id,
-        project_name="deferred",
+        project_name=2026,
         manifest_s3_uri=manifest,
         deferrable=True,
     )
@@ -77,6 +78,7 @@ def test_waits_in_a_triggerer(run_deferred: Run) -> None:
     assert run_deferred.wait() == "success"
 
     assert run_deferred.xcom("create_deferred")["ImageStats"] == STATS
+    assert run_deferred.xcom("create_deferred")["ProjectName"] == "2026"
     assert run_deferred.task("create_deferred").try_number == 1
     assert "Pausing task as DEFERRED" in run_deferred.log("create_deferred", 1)
 

@@ -101,7 +101,7 @@ def test_there_is_nothing_to_stop_in_what_is_gone(conn_id: str) -> None:
     [
         ({"min_inference_units": 6}, "at most 5 inference units"),
         ({"min_inference_units": 2, "max_inference_units": 1}, "less than MinInferenceUnits"),
-        ({"min_inference_units": "two"}, "Inference units must be whole numbers"),
+        ({"min_inference_units": "two"}, "min_inference_units is 'two'; it must be a whole number"),
         ({"model_version": "99"}, "has no model '99'"),
         ({"project_name": "none", "model_version": "latest"}, "ResourceNotFoundException"),
     ],

@@ -46,6 +46,8 @@ def test_folders_say_the_labels_and_the_masks() -> None:
         ),
         (["anomaly/a.png", "masks/x/a.png", "masks/y/a.png"], "masks of 'x' and 'y'"),
         (["normal/a.png", "masks/x/a.png"], "no image in anomaly/: masks/x/a.png"),
+        (["anomaly/a.png", "masks/x/a.jpg"], "masks/x/a.jpg is a mask, and no PNG: save it as PNG"),
+        (["anomaly/a.png", "masks/x/a.tif"], "masks/x/a.tif is a mask, and no PNG"),
     ],
 )
 def test_folders_of_which_no_manifest_can_be_made(objects: list[str], match: str) -> None:
@@ -56,13 +58,22 @@ def test_folders_of_which_no_manifest_can_be_made(objects: list[str], match: str
 @pytest.mark.parametrize(
     ("table", "match"),
     [
-        ("picture,label\na,normal", "needs the columns image and label"),
+        ("picture,label\na,normal", "first line is 'picture,label'; it needs the columns image and label"),
+        ("a.png,good\nb.png,normal", "first line is 'a.png,good'; it needs the columns image and label"),
         ("", "needs the columns image and label"),
         ("image,label", "lists no images"),
         ("image,label\na.png,good", "line 2 of the table has the image 'a.png' and the label 'good'"),
         ("image,label\na.png,normal\na.png,anomaly", "line 3 of the table repeats"),
         ("image,label,mask,class\na.png,anomaly,m.png,", "line 2 of the table has a mask without a class"),
         ("image,label\n,normal", "line 2"),
+        ("image,label\nhttps://images/a.png,normal", "line 2 .* 'https://images/a.png'; it must be s3://"),
+        ("image,label\n/data/a.png,normal", "line 2 of the table has '/data/a.png'; .* upload it there"),
+        ("image,label\nC:\\a.png,normal", "line 2 of the table has"),
+        ("image,label\nfile:a.png,normal", "line 2 of the table has"),
+        ("image,label\ns3://images,normal", "line 2 of the table has 's3://images'; it must be s3://bucket"),
+        ("image,label\n../../a.png,normal", "is above the bucket"),
+        ("image,label\na.png,normal\ns3://other/b.png,normal", "in the buckets images, other; .* in one"),
+        ("image,label,mask,class\na.png,anomaly,m.jpg,dent", "line 2 of the table: m.jpg is .* no PNG"),
     ],
 )
 def test_tables_of_which_no_manifest_can_be_made(table: str, match: str) -> None:
@@ -75,6 +86,29 @@ def test_a_table_may_name_places_and_masks() -> None:
     normal, anomaly = manifests.from_table(table.splitlines(), ROOT, WHEN)
     assert (normal.source_ref, normal.label) == (f"{ROOT}a.png", "normal")
     assert (anomaly.source_ref, anomaly.mask_ref) == ("s3://images/x.png", f"{ROOT}m/x.png")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("header", ["Image,Label ,MASK,class\n", "\ufeffimage,label,mask,class\n", ""])
+def test_a_table_is_read_as_people_save_it(header: str, separator: str) -> None:
+    lines = f"{header}a.png, Normal,,\n,,,\n\n./b.png,anomaly,../m/b.png,dent\n".replace(",", separator)
+    normal, anomaly = manifests.from_table(lines.lstrip("\ufeff").splitlines(keepends=True), ROOT, WHEN)
+    assert (normal.source_ref, normal.label) == (f"{ROOT}a.png", "normal")
+    assert (anomaly.source_ref, anomaly.label) == (f"{ROOT}b.png", "anomaly")
+    assert (anomaly.mask_ref, anomaly.mask_class) == ("s3://images/m/b.png", "dent")
+
+
+def test_a_table_of_two_columns_needs_no_line_of_names() -> None:
+    (image,) = manifests.from_table(["s3://images/x, y.png;anomaly"], ROOT, WHEN)
+    assert (image.source_ref, image.label) == ("s3://images/x, y.png", "anomaly")
+
+
+def test_what_macos_and_other_tools_leave_in_folders() -> None:
+    objects = names("normal/a.png", "normal/._a.png", "anomaly/b.png", "anomaly/._b.png", "normal/c.bmp")
+    objects |= names("masks/dent/b.png", "masks/dent/._b.png", "masks/dent/.DS_Store", "masks/dent/notes.txt")
+    found = manifests.from_folders(ROOT, objects)
+    assert [image.source_ref for image in found] == [f"{ROOT}normal/a.png", f"{ROOT}anomaly/b.png"]
+    assert manifests.unused(objects) == ["normal/c.bmp"]
 
 
 def test_the_split_has_its_test_size_of_each_and_keeps_to_its_seed() -> None:

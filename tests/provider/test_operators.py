@@ -71,7 +71,10 @@ REQUIRED: dict[str, dict[str, Any]] = {
     },
     "LookoutVisionCreateDatasetOperator": {"dataset_type": "train"},
     "LookoutVisionImportDatasetsOperator": {"source": "s3://images/", "images_s3_prefix": "s3://images/"},
-    "LookoutVisionUpdateDatasetEntriesOperator": {"dataset_type": "train", "changes": "{}"},
+    "LookoutVisionUpdateDatasetEntriesOperator": {
+        "dataset_type": "train",
+        "changes": '{"source-ref": "s3://images/1.png"}',
+    },
     "LookoutVisionDeleteDatasetOperator": {"dataset_type": "train"},
     "LookoutVisionCreateModelOperator": {"output_s3_prefix": "s3://models/"},
     "LookoutVisionStartModelOperator": {"model_version": "1"},
@@ -202,7 +205,7 @@ def test_parameters_are_given_by_name(operator: Any) -> None:
 
 
 def test_a_wrong_if_exists_is_found_when_the_dag_is_parsed() -> None:
-    with pytest.raises(AirflowFailException, match=r"'take'.*fail or skip"):
+    with pytest.raises(AirflowFailException, match=r"'take'.*one of fail, skip"):
         create("c", "p", if_exists="take")
     create("c", "p", if_exists="skip")
     create("c", "p", if_exists="use")
@@ -212,7 +215,7 @@ def test_a_wrong_if_exists_is_found_when_the_dag_is_parsed() -> None:
 def test_a_wrong_if_exists_is_found_after_rendering_too(conn_id: str, client: Any) -> None:
     task = create(conn_id, "rendered", if_exists="{{ params.if_exists }}")
     task.if_exists = "take"  # type: ignore[assignment]  # as rendering does
-    with pytest.raises(AirflowFailException, match=r"'take'.*fail or skip"):
+    with pytest.raises(AirflowFailException, match=r"'take'.*one of fail, skip"):
         task.execute(context("rendered"))
     assert "rendered" not in names(client)
 

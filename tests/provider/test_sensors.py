@@ -128,16 +128,19 @@ def test_fails_when_it_can_not_come(conn_id: str, sensor: Any, match: str) -> No
 @pytest.mark.parametrize(
     ("sensor", "match"),
     [
-        (lambda conn_id: model_sensor(conn_id, project_name=""), "Parameter validation failed"),
-        (lambda conn_id: model_sensor(conn_id, project_name="no name"), "ValidationException"),
-        (lambda conn_id: model_sensor(conn_id, model_version="newest"), "ValidationException"),
+        (lambda conn_id: model_sensor(conn_id, project_name=""), "breaks the API's rule"),
+        (
+            lambda conn_id: model_sensor(conn_id, project_name="no name"),
+            "ProjectName 'no name' breaks the API's rule",
+        ),
+        (lambda conn_id: model_sensor(conn_id, model_version="newest"), "ModelVersion 'newest' breaks"),
         (lambda conn_id: model_sensor(conn_id, model_version=9), "ResourceNotFoundException"),
-        (lambda conn_id: dataset_sensor(conn_id, "validation"), "ValidationException"),
+        (lambda conn_id: dataset_sensor(conn_id, "validation"), "must be one of train, test"),
         (
             lambda conn_id: LookoutVisionModelPackagingJobSensor(
                 task_id="wait", aws_conn_id=conn_id, project_name="p", job_name="no name"
             ),
-            "ValidationException",
+            "JobName 'no name' breaks",
         ),
     ],
 )

@@ -49,8 +49,9 @@ def read_table(source: Source, name: str, options: Options) -> Reading:
 def _check_labels(text: str, delimiter: str, labels: dict[str, str], where: str) -> None:
     """Refuse labels that mean nothing here, all at once."""
     rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if len(row) > 1]
-    column = rows[0].index("label") if rows and "label" in rows[0] else 1
-    named = rows[1:] if column < len(rows[0]) and rows[0][column] == "label" else rows
+    names = [cell.strip().lower() for cell in rows[0]] if rows else []
+    column = names.index("label") if "label" in names else 1
+    named = rows[1:] if "label" in names else rows
     unknown = Counter(
         row[column].strip()
         for row in named
