@@ -39,6 +39,12 @@ def client_token(context: Context, *purpose: str, namespace: str = "") -> str:
     return _token(context["ti"], _clear_generation(context["ti"]), _nonce(context), purpose, namespace)
 
 
+def is_retry(context: Context) -> bool:
+    """Whether an earlier try of the task instance had the same token; after a clear none has."""
+    ti = context["ti"]
+    return int(ti.try_number) - max(0, _clear_generation(ti)) > 1
+
+
 def previous_tokens(context: Context, *purpose: str, namespace: str = "") -> Iterator[str]:
     """Yield the tokens that this task instance may have had before it was cleared.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,12 +14,15 @@ from airflow_provider_lookoutvision.operators.base import (
     LookoutVisionBaseOperator,
     fail_fast_on_client_errors,
 )
-from airflow_provider_lookoutvision.waiters.waiter import WaiterFailed, WaiterSpec, cancel
+from airflow_provider_lookoutvision.waiters.waiter import WaiterFailed, WaiterRun, WaiterSpec, cancel
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_lookoutvision.triggers.lookoutvision import LookoutVisionWaiterTrigger
+
+
+DEFER_AFTER_SECONDS = 10.0
 
 
 class PollingMixin(LookoutVisionBaseOperator):
@@ -61,23 +65,24 @@ class AsyncOperationMixin(PollingMixin):
 
     :param wait_for_completion: whether to wait until the work has ended.
     :param deferrable: wait in the triggerer, without a worker's slot.
+    :param defer_after: for so many seconds a deferrable task waits itself, since a deferral takes longer than
+        short work does; 0 polls once.
     """
 
     waiter_name: ClassVar[str]
-    # A trigger that fires at once can overtake the report of its task's deferral, and that fails the task. So
-    # what may be there already is polled for before.
-    polls_before_deferring: ClassVar[bool] = False
 
     def __init__(
         self,
         *,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        defer_after: float = DEFER_AFTER_SECONDS,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
+        self.defer_after = defer_after
 
     @abstractmethod
     def waiter_args(self) -> dict[str, Any]:
@@ -103,11 +108,20 @@ class AsyncOperationMixin(PollingMixin):
         if not self.deferrable:
             self.wait_in_task(spec.waiter_name, spec.waiter_args)
         else:
+            start_time, end_time = time.time(), spec.end_time
             with waiter_failures_as_airflow_exceptions():
-                done = self.polls_before_deferring and spec.check(self.hook, self.log, self._is_killed)
+                run = WaiterRun(spec, self.log, end_time)
+                done = run.wait_briefly(self.defer_after, self.hook, self._is_killed)
             if not done:
                 self.defer(
-                    trigger=waiter_trigger(self, spec, return_value=state, cancellation=self.cancellation()),
+                    trigger=waiter_trigger(
+                        self,
+                        spec,
+                        return_value=state,
+                        cancellation=self.cancellation(),
+                        start_time=start_time,
+                        end_time=end_time,
+                    ),
                     method_name="execute_complete",
                     timeout=self.execution_timeout,  # Airflow 3 doesn't apply it to a deferred task
                 )

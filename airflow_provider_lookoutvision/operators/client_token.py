@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lookoutvision.idempotency import is_retry
 from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-_CLOCK_SKEW = timedelta(minutes=1)  # between Airflow's machines and the service's
+# Between Airflow's machines and the service's: for a warning, and for what is said of a retry.
+_CLOCK_SKEW = timedelta(minutes=1)
+_RETRY_CLOCK_SKEW = timedelta(seconds=1)
 
 
 class ClientTokenMixin(LookoutVisionBaseOperator):
@@ -31,17 +34,24 @@ class ClientTokenMixin(LookoutVisionBaseOperator):
 
         :param purpose: distinguishes the call from others of the same task instance.
         """
-        return self.derived_token(context, *purpose) if self.client_token is None else self.client_token
+        if self.client_token is not None:
+            return self.client_token
+        if is_retry(context):
+            self.log.info("This is a retry, with the first try's client token: what that began goes on")
+        return self.derived_token(context, *purpose)
 
-    def warn_of_earlier_run(self, context: Context, metadata: Mapping[str, Any]) -> None:
-        """Log a warning where the first try of a run is answered with what is older than the run.
+    def log_age(self, context: Context, metadata: Mapping[str, Any]) -> None:
+        """Log where the service answers with what was there before: an earlier try's, or a deleted run's.
 
         Before Airflow 3.3 a run that is deleted and created again under its ID has the tokens that it had.
 
         :param metadata: what the service answered, with ``CreationTimestamp``.
         """
-        start = getattr(context.get("dag_run"), "start_date", None)
         created = metadata["CreationTimestamp"]
+        this_try = getattr(context["ti"], "start_date", None)
+        if is_retry(context) and this_try and created < this_try - _RETRY_CLOCK_SKEW:
+            self.log.info("An earlier try created it at %s: this try goes on with it", created.isoformat())
+        start = getattr(context.get("dag_run"), "start_date", None)
         first_try = self.client_token is None and context["ti"].try_number <= 1
         if first_try and start and created < start - _CLOCK_SKEW:
             self.log.warning(

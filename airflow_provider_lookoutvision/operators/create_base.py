@@ -66,7 +66,7 @@ class LookoutVisionCreateBaseOperator(ClientTokenMixin):
         self.log.info("Creating %s %s with client token %s", self.noun, self.resource_id, token)
         try:
             created = self.create(token)
-            self.warn_of_earlier_run(context, created)
+            self.log_age(context, created)
             return created
         except self.hook.conn.exceptions.ConflictException as conflict:
             response = conflict.response

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_lookoutvision.idempotency import is_retry
 from airflow_provider_lookoutvision.manifests import split_lines
 from airflow_provider_lookoutvision.operators.async_operation import AsyncOperationMixin
 from airflow_provider_lookoutvision.operators.base import (
@@ -209,7 +210,8 @@ class LookoutVisionUpdateDatasetEntriesOperator(AsyncOperationMixin, LookoutVisi
 
     def _send(self, context: Context, part: int) -> dict[str, Any]:
         parts = self._parts()
-        self.log.info("Sending part %d of %d: %d bytes", part + 1, len(parts), len(parts[part]))
+        again = ", again if an earlier try has sent it: it counts once" if is_retry(context) else ""
+        self.log.info("Sending part %d of %d: %d bytes%s", part + 1, len(parts), len(parts[part]), again)
         with fail_fast_on_client_errors():
             answer = retry_while_dataset_is_busy(
                 self,

@@ -23,8 +23,6 @@ class _HostingOperator(AsyncOperationMixin, ClientTokenMixin, ModelVersionMixin)
 
     template_fields: Sequence[str] = (*ClientTokenMixin.template_fields, "project_name", "model_version")
 
-    polls_before_deferring: ClassVar[bool] = True
-
     _model: ModelVersion
 
     def __init__(self, *, waiter_delay: float = 10, waiter_max_attempts: int = 360, **kwargs: Any) -> None:

@@ -62,7 +62,6 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
         "min_f1",
     )
     waiter_name: ClassVar[str] = "ModelTrained"
-    polls_before_deferring: ClassVar[bool] = True
 
     _model: ModelVersion
     _made: Mapping[str, Any] | None = None
@@ -145,7 +144,7 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
         exceptions = self.hook.conn.exceptions
         try:
             created = self._create(token)
-            self.warn_of_earlier_run(context, created)
+            self.log_age(context, created)
             return created
         except exceptions.ConflictException as conflict:
             if conflict.response.get("ResourceType") != "MODEL":
@@ -206,7 +205,6 @@ class LookoutVisionDeleteModelOperator(AsyncOperationMixin, ClientTokenMixin, Mo
 
     template_fields: Sequence[str] = (*ClientTokenMixin.template_fields, "project_name", "model_version")
     waiter_name: ClassVar[str] = "ModelDeleted"
-    polls_before_deferring: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_lookoutvision.operators.async_operation import (
+    DEFER_AFTER_SECONDS,
     validate_execute_complete_event,
     waiter_failures_as_airflow_exceptions,
     waiter_trigger,
@@ -48,6 +49,8 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
 
     :param deferrable: wait in the triggerer, without a worker's slot; ``poke_interval`` and ``timeout`` hold
         there too.
+    :param defer_after: for so many seconds a deferrable sensor waits itself, since a deferral takes longer
+        than a short wait; 0 polls once.
     """
 
     description: ClassVar[str]
@@ -56,10 +59,12 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
         self,
         *,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        defer_after: float = DEFER_AFTER_SECONDS,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.deferrable = deferrable
+        self.defer_after = defer_after
 
     @property
     @abstractmethod
@@ -67,11 +72,12 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
         """What it waits for."""
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Poll once; then defer, if the sensor is deferrable."""
+        """Poll once, or for ``defer_after`` if the sensor is deferrable; then defer."""
         self.check_parameters()
+        end_time = time.time() + self.timeout
         response = self._check(self._waiter_run)
         if response is None and self.deferrable:
-            self._defer_until(time.time() + self.timeout)
+            self._defer_until(end_time)
         return PokeReturnValue(is_done=response is not None, xcom_value=self._result(response))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
@@ -93,14 +99,20 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
     def _check(self, run: WaiterRun) -> Mapping[str, Any] | None:
         conform_input(run.spec.operation, run.spec.waiter_args)
         with fail_fast_on_client_errors(), waiter_failures_as_airflow_exceptions():
-            return run.check(self.hook)
+            if not self.deferrable:
+                return run.check(self.hook)
+            return run.wait_briefly(min(self.defer_after, self.timeout), self.hook)
 
     def _defer_until(self, end_time: float) -> NoReturn:
         # The trigger ends in time, and reports the last status. Airflow's own timeout is for a trigger that
         # no triggerer runs.
         left = timedelta(seconds=max(0.0, end_time - time.time()))
         trigger = waiter_trigger(
-            self, self.waiter_spec, end_time=end_time, return_value={"end_time": end_time}
+            self,
+            self.waiter_spec,
+            start_time=end_time - self.timeout,
+            end_time=end_time,
+            return_value={"end_time": end_time},
         )
         self.defer(
             trigger=trigger,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -45,8 +46,9 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         next method.)
     :param cancellation: the operation to call when a user acts on the deferred task, and its input. Airflow
         reports that from 3.3 on.
-    :param end_time: when to give up, in seconds since the epoch; by default that of a wait that begins now. A
-        restarted triggerer makes the trigger again, and the wait ends at the same time as before.
+    :param start_time: when the wait began, in seconds since the epoch; by default when the trigger was made.
+        A restarted triggerer makes the trigger again, with the same times: it goes on with the same wait.
+    :param end_time: when to give up, in seconds since the epoch; by default that of a wait that begins now.
     :param aws_conn_id: the Airflow connection, of type ``aws``.
     :param region_name: the AWS region; by default the connection's.
     :param verify: whether, or with which bundle, TLS certificates are verified.
@@ -63,6 +65,7 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         tolerated_states: Sequence[str] = (),
         return_value: dict[str, Any] | None = None,
         cancellation: tuple[str, dict[str, Any]] | None = None,
+        start_time: float | None = None,
         end_time: float | None = None,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
@@ -80,6 +83,7 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
             "tolerated_states": list(tolerated_states),
             "return_value": return_value or {},
             "cancellation": cancellation and list(cancellation),
+            "start_time": time.time() if start_time is None else start_time,
             "end_time": self._spec.end_time if end_time is None else end_time,
             "aws_conn_id": aws_conn_id,
             "region_name": region_name,
@@ -96,7 +100,8 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
         connection = json.dumps(self._connection)
         try:
             await asyncio.sleep(_FIRST_SECONDS)
-            await self._spec.run_async(self._hook, log, connection, self._fields["end_time"])
+            times = self._fields["start_time"], self._fields["end_time"]
+            await self._spec.run_async(self._hook, log, connection, *times)
         except WaiterFailed as failure:
             yield _failure(str(failure), failure.status, retryable=failure.retryable)
         except AirflowFailException as error:

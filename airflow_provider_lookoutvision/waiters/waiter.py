@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 INVALID_INPUT = "Invalid input: "
 
 _LOG_EVERY_SECONDS = 300.0
+_BRIEF_DELAY_SECONDS = 1.0
 # For the last request of a wait whose time is up: a late response is better than none.
 _LAST_REQUEST_SECONDS = 10.0
 
@@ -69,16 +70,6 @@ class WaiterSpec:
         """When a wait that begins now ends at the latest, in seconds since the epoch."""
         return time.time() + self.delay * self.max_attempts
 
-    def check(
-        self, hook: LookoutVisionHook, log: Any, is_killed: Callable[[], bool] = lambda: False
-    ) -> Mapping[str, Any] | None:
-        """Poll once, from this thread: the response if the state has come, None if it may still come.
-
-        :param is_killed: as for ``run``.
-        :raises WaiterFailed: when it can't come any more.
-        """
-        return WaiterRun(self, log).check(hook, is_killed)
-
     def run(self, hook: LookoutVisionHook, log: Any, is_killed: Callable[[], bool] = lambda: False) -> None:
         """Wait in this thread.
 
@@ -89,17 +80,14 @@ class WaiterSpec:
         while not run.check(hook, is_killed):
             if run.attempts >= self.max_attempts:
                 raise run.timeout_error()
-            next_at = time.monotonic() + self.delay
-            while not is_killed() and (left := next_at - time.monotonic()) > 0:
-                time.sleep(min(left, 1.0))
-            if is_killed():
-                raise run.killed_error()
+            run.pause(self.delay, is_killed)
 
     async def run_async(
         self,
         make_hook: Callable[[], LookoutVisionHook],
         log: Any,
         connection: Hashable,
+        start_time: float | None = None,
         end_time: float | None = None,
     ) -> None:
         """Wait in an event loop, with aiobotocore where it is installed, else with boto3 in threads.
@@ -108,12 +96,13 @@ class WaiterSpec:
 
         :param make_hook: makes a hook for the connection.
         :param connection: equal for the waits that share.
+        :param start_time: when the wait began, in seconds since the epoch; by default now.
         :param end_time: when to give up, in seconds since the epoch; by default that of a wait that begins
             now.
         :raises WaiterFailed: as ``run`` does.
         """
         end_time = self.end_time if end_time is None else end_time
-        run = WaiterRun(self, log, end_time)
+        run = WaiterRun(self, log, end_time, start_time)
         log.info("%s: polling with %s", self.waiter_name, "aiobotocore" if has_aiobotocore() else "threads")
         async with shared_polling_client(make_hook, connection) as client:
             while True:
@@ -133,17 +122,22 @@ class WaiterRun:
     """A wait that has begun: evaluates one response after another, and logs what it sees.
 
     It logs the first status, each change, and a line every five minutes: what is waited for, its status, and
-    for how long already.
+    for how long already. A service that is away, throttles or is at fault is a warning.
 
     :param end_time: when it is to end, in seconds since the epoch; by default that of a wait that begins now.
+    :param start_time: when it began, perhaps in another process, in seconds since the epoch; by default now.
     """
 
-    def __init__(self, spec: WaiterSpec, log: Any, end_time: float | None = None) -> None:
+    def __init__(
+        self, spec: WaiterSpec, log: Any, end_time: float | None = None, start_time: float | None = None
+    ) -> None:
         self.spec, self._log = spec, log
         self._longest = (spec.end_time if end_time is None else end_time) - time.time()
-        self._began = self._logged_at = time.monotonic()
+        self._logged_at = time.monotonic()
+        self._began = self._logged_at - (0.0 if start_time is None else max(0.0, time.time() - start_time))
         self._name = f"{spec.waiter_name} of {'/'.join(map(str, spec.waiter_args.values()))}"
         self.last_status = ""
+        self._is_outage = False
         self.attempts = 0
 
     def check(
@@ -158,6 +152,33 @@ class WaiterRun:
                 raise self.killed_error() from failure
             raise
 
+    def wait_briefly(
+        self, seconds: float, hook: LookoutVisionHook, is_killed: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, Any] | None:
+        """Wait for so long in this thread: the response if the state has come, None if it may still come.
+
+        It polls at once, and then every second. When the service is away, it leaves the rest of the wait to
+        where others wait for it too.
+        """
+        until = time.monotonic() + seconds
+        while not (response := self.check(hook, is_killed)):
+            left = until - time.monotonic()
+            if left <= 0 or self._is_outage:
+                return None
+            self.pause(min(self.spec.delay, _BRIEF_DELAY_SECONDS, left), is_killed)
+        return response
+
+    def pause(self, seconds: float, is_killed: Callable[[], bool]) -> None:
+        """Sleep between two polls.
+
+        :raises WaiterFailed: when the task is killed.
+        """
+        until = time.monotonic() + seconds
+        while not is_killed() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 1.0))
+        if is_killed():
+            raise self.killed_error()
+
     def evaluate(self, response: Mapping[str, Any]) -> bool:
         """Whether the state has come.
 
@@ -166,7 +187,7 @@ class WaiterRun:
         self.attempts += 1
         outcome, status, message = _outcome(self.spec, response)
         if outcome == "success":
-            waited = f", after {_time(self._seconds)}" if self.attempts > 1 else ""
+            waited = f", after {_time(self._seconds)}" if self.attempts > 1 or self._seconds >= 1 else ""
             self._log.info("%s: %s%s", self._name, status, waited)
             return True
         if outcome == "failure":
@@ -174,13 +195,17 @@ class WaiterRun:
             reason = f"{status}: {message}" if message else status
             raise WaiterFailed(f"{self._name}: {reason}", "error", retryable=retryable)
         shown = f"{status} ({message})" if message else status
+        self._is_outage = is_transient(response)
+        log = self._log.warning if self._is_outage else self._log.info
+        # A new process may take a wait over.
+        so_far = f", for {_time(self._seconds)} so far" if self.last_status or self._seconds >= 1 else ""
         if not self.last_status:
-            self._log.info(
-                "Waiting for %s: %s; polling every %g s, for %s at most",
-                *(self._name, shown, self.spec.delay, _time(self._longest)),
+            log(
+                "Waiting for %s: %s%s; polling every %g s, for %s at most",
+                *(self._name, shown, so_far, self.spec.delay, _time(self._longest)),
             )
         elif status != self.last_status or time.monotonic() - self._logged_at >= _LOG_EVERY_SECONDS:
-            self._log.info("Waiting for %s: %s, for %s so far", self._name, shown, _time(self._seconds))
+            log("Waiting for %s: %s%s", self._name, shown, so_far)
         else:
             return False
         self.last_status, self._logged_at = status, time.monotonic()
@@ -192,13 +217,12 @@ class WaiterRun:
 
     def killed_error(self) -> WaiterFailed:
         """The task was killed before the state came."""
-        return WaiterFailed(
-            self._ended("is not waited for any more: the task is killed"), "error", retryable=True
-        )
+        how = "is not waited for any more: the task is killed"
+        return WaiterFailed(self._ended(how), "error", retryable=True)
 
     def _ended(self, how: str) -> str:
-        polled = f"polled {self.attempts} times in {_time(self._seconds)}"
-        return f"{self._name} {how}; {polled}, last status {self.last_status or 'unknown'}"
+        polled = f"polled {self.attempts} times, last status {self.last_status or 'unknown'}"
+        return f"{self._name} {how}, after {_time(self._seconds)}; {polled}"
 
     @property
     def _seconds(self) -> float:
@@ -229,7 +253,9 @@ def _outcome(spec: WaiterSpec, response: Mapping[str, Any]) -> tuple[str, str, s
         return "retry", status, message
     for acceptor in _config(spec.waiter_name).acceptors:
         if acceptor.matcher_func(response):
-            return acceptor.state, status, message
+            # Of what is waited for to be deleted, this error is the end.
+            gone = acceptor.state == "success" and error_code(response) == "ResourceNotFoundException"
+            return acceptor.state, "gone" if gone else status, message
     return ("failure" if error else "retry"), status, message
 
 

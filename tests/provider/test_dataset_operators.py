@@ -78,7 +78,7 @@ def test_much_is_sent_in_parts_and_repeated_without_effect(
     client.create_dataset(ProjectName=project, DatasetType="train")
     task = LookoutVisionUpdateDatasetEntriesOperator(
         task_id="task", aws_conn_id=conn_id, project_name=project, dataset_type="train", changes=entries(30),
-        waiter_delay=0.1, waiter_max_attempts=600, deferrable=deferrable,
+        waiter_delay=0.1, waiter_max_attempts=600, deferrable=deferrable, defer_after=0,
     )  # fmt: skip
     for _ in range(2):
         description = run(task, context(project))

@@ -132,7 +132,9 @@ def test_from_images_to_verdicts(conn_id: str, backends: Backends, monkeypatch: 
 
     def train() -> LookoutVisionCreateModelOperator:
         location = f"s3://{RESULTS}/evaluation/"
-        return LookoutVisionCreateModelOperator(**named, **SOON, output_s3_prefix=location, deferrable=True)
+        return LookoutVisionCreateModelOperator(
+            **named, **SOON, output_s3_prefix=location, deferrable=True, defer_after=0
+        )
 
     resumed = train()
     description = finish(train(), resumed)

@@ -49,6 +49,7 @@ SENSORS = [
 STATIC = {
     "cancel_on_kill",
     "create_bucket",
+    "defer_after",
     "deferrable",
     "fail_if_empty",
     "max_anomalous_s3_uris",

@@ -72,7 +72,7 @@ def test_goes_on_waiting_for_what_may_still_come(conn_id: str) -> None:
     assert not model_sensor(conn_id).poke({})
     before = time.time()
     with pytest.raises(TaskDeferred) as deferred:
-        model_sensor(conn_id, deferrable=True, poke_interval=7, timeout=70).execute({})
+        model_sensor(conn_id, deferrable=True, defer_after=0, poke_interval=7, timeout=70).execute({})
     passed = time.time() - before
     _, fields = deferred.value.trigger.serialize()
     assert fields["waiter_name"] == "ModelTrained"
@@ -87,12 +87,12 @@ def test_its_time_does_not_begin_anew(conn_id: str) -> None:
     before = time.time()
     end_time = before + 3600
     with pytest.raises(TaskDeferred) as deferred:
-        model_sensor(conn_id, deferrable=True, timeout=7200).execute_complete(
+        model_sensor(conn_id, deferrable=True, defer_after=0, timeout=7200).execute_complete(
             {}, {"status": "success", "return_value": {"end_time": end_time}}
         )
     after = time.time()
     fields = deferred.value.trigger.serialize()[1]
-    assert fields["end_time"] == end_time
+    assert (fields["start_time"], fields["end_time"]) == (end_time - 7200, end_time)
     assert fields["return_value"] == {"end_time": end_time}
     left = deferred.value.timeout.total_seconds() - 5 * 60
     assert end_time - after <= left <= end_time - before
@@ -102,7 +102,7 @@ def test_what_is_in_training_may_still_be_hosted(conn_id: str, monkeypatch: pyte
     monkeypatch.setattr(waiter, "_LAST_REQUEST_SECONDS", 120)
     assert not model_sensor(conn_id, state="hosted").poke({})
     with pytest.raises(TaskDeferred) as deferred:
-        model_sensor(conn_id, state="hosted", deferrable=True, timeout=0).execute({})
+        model_sensor(conn_id, state="hosted", deferrable=True, defer_after=0, timeout=0).execute({})
 
     async def events() -> list[Any]:
         return [event.payload async for event in deferred.value.trigger.run()]

@@ -70,12 +70,14 @@ def test_a_trigger_that_is_made_again_ends_at_the_same_time(conn_id: str) -> Non
     after = time.time()
     path, fields = made.serialize()
     assert before + 3600 <= fields["end_time"] <= after + 3600
+    assert before <= fields["start_time"] <= after
     assert LookoutVisionWaiterTrigger(**fields).serialize() == (path, fields)
     # Both are stored in Airflow's database, and outlive an upgrade of this package.
     assert path == "airflow_provider_lookoutvision.triggers.lookoutvision.LookoutVisionWaiterTrigger"
     assert set(fields) == {
         "waiter_name", "waiter_args", "waiter_delay", "waiter_max_attempts", "tolerated_states",
-        "return_value", "cancellation", "end_time", "aws_conn_id", "region_name", "verify", "botocore_config",
+        "return_value", "cancellation", "start_time", "end_time", "aws_conn_id",
+        "region_name", "verify", "botocore_config",
     }  # fmt: skip
 
 
@@ -102,7 +104,7 @@ def test_the_event_returns_what_the_operator_needs(conn_id: str) -> None:
             DATASET,
             "timeout",
             True,
-            "DatasetUpdated of p/train timed out; polled 1 times in ",
+            "DatasetUpdated of p/train timed out, after 0:00:0",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -82,12 +83,57 @@ def test_a_state_that_is_there_already_has_no_waiting_time(caplog: pytest.LogCap
     assert caplog.messages == ["ModelHosted of p/1: HOSTED"]
 
 
+def test_an_outage_is_a_warning_and_a_deletion_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    run = WaiterRun(WaiterSpec("ModelDeleted", MODEL, delay=2, max_attempts=300), LOG)
+    run.evaluate(described("DELETING"))
+    run.evaluate({"Error": {"Code": "ConnectionFailed", "Message": "Could not connect"}})
+    run.evaluate({"Error": {"Code": "502", "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": 502}})
+    run.evaluate(described("DELETING"))
+    assert run.evaluate({"Error": {"Code": "ResourceNotFoundException", "Message": "There is no model"}})
+    levels = ["INFO", "WARNING", "WARNING", "INFO", "INFO"]
+    assert [record.levelname for record in caplog.records] == levels
+    assert caplog.messages[-1] == "ModelDeleted of p/1: gone, after 0:00:00"
+
+
+def test_a_wait_that_is_taken_over_is_as_old_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    now = time.time()
+    spec = WaiterSpec("ModelTrained", MODEL, delay=30, max_attempts=6000)
+    run = WaiterRun(spec, LOG, start_time=now - 7200, end_time=now + 3600)
+    run.evaluate(described("TRAINING"))
+    assert re.fullmatch(
+        r"(?s).*ModelTrained of p/1: TRAINING, for 2:00:\d\d so far; polling every 30 s, for .+ at most",
+        caplog.messages[0],
+    )
+    assert re.search(
+        "timed out, after 2:00:.*; polled 1 times, last status TRAINING", str(run.timeout_error())
+    )
+    run.evaluate(described("TRAINED"))
+    assert caplog.messages[-1].startswith("ModelTrained of p/1: TRAINED, after 2:00:")
+
+
+def test_a_brief_wait_ends_with_the_state_or_its_time_or_an_outage(
+    hook: LookoutVisionHook, connect: Any
+) -> None:
+    created = WaiterSpec("DatasetCreated", DATASET, delay=0.05, max_attempts=3)
+    assert WaiterRun(created, LOG).wait_briefly(0, hook)
+    trained = WaiterRun(WaiterSpec("ModelTrained", MODEL, delay=0.05, max_attempts=3), LOG)
+    assert trained.wait_briefly(1, hook) is None
+    assert trained.attempts > 2, "it polls more often than every second if that is the wait's own delay"
+    once = {"retries": {"total_max_attempts": 1}}
+    nobody = LookoutVisionHook(connect(endpoint_url="http://localhost:9", config_kwargs=once))
+    away = WaiterRun(created, LOG)
+    assert away.wait_briefly(3600, nobody) is None
+    assert away.attempts == 1
+
+
 # -- what ends it ----------------------------------------------------------------------------------------
 
 
 def test_it_ends_after_its_attempts_with_the_last_status(hook: LookoutVisionHook) -> None:
     spec = WaiterSpec("DatasetUpdated", DATASET, delay=0.05, max_attempts=3)
-    last = r"timed out; polled 3 times in \d:\d\d:\d\d, last status CREATE_COMPLETE"
+    last = r"timed out, after \d:\d\d:\d\d; polled 3 times, last status CREATE_COMPLETE"
     with pytest.raises(WaiterFailed, match=last) as raised:
         spec.run(hook, LOG)
     assert (raised.value.status, raised.value.retryable) == ("timeout", True)
@@ -136,7 +182,7 @@ def test_a_killed_task_stops_waiting(hook: LookoutVisionHook, caplog: pytest.Log
     killer = threading.Thread(target=kill_when_it_waits, daemon=True)
     killer.start()
     try:
-        ended = "not waited for any more: the task is killed; polled 1 times"
+        ended = r"not waited for any more: the task is killed, after \d:\d\d:\d\d; polled 1 times"
         with pytest.raises(WaiterFailed, match=ended) as raised:
             WaiterSpec("ModelTrained", MODEL, delay=1000, max_attempts=10).run(hook, LOG, killed.is_set)
         assert raised.value.retryable
@@ -147,11 +193,15 @@ def test_a_killed_task_stops_waiting(hook: LookoutVisionHook, caplog: pytest.Log
 
 def test_a_killed_task_that_has_cancelled_its_work_may_retry(hook: LookoutVisionHook) -> None:
     cancelled = WaiterSpec("ModelTrained", {**MODEL, "ModelVersion": "99"}, delay=1000, max_attempts=10)
-    for wait in (cancelled.check, cancelled.run):
+
+    def run_briefly(hook: LookoutVisionHook, log: Any, *is_killed: Any) -> None:
+        WaiterRun(cancelled, log).wait_briefly(0, hook, *is_killed)
+
+    for wait in (run_briefly, cancelled.run):
         with pytest.raises(WaiterFailed, match="ResourceNotFoundException") as raised:
             wait(hook, LOG)
         assert not raised.value.retryable
-        with pytest.raises(WaiterFailed, match="the task is killed; polled 1 times") as raised:
+        with pytest.raises(WaiterFailed, match=r"the task is killed, after .*; polled 1 times") as raised:
             wait(hook, LOG, lambda: True)
         assert raised.value.retryable
 
@@ -172,7 +222,7 @@ def test_it_outlasts_a_restart_of_the_service(connect: Any) -> None:
                 service.start()
 
         WaiterSpec("DatasetCreated", DATASET, delay=0.2, max_attempts=3000).run(
-            hook, SimpleNamespace(info=log)
+            hook, SimpleNamespace(info=log, warning=log)
         )
     assert "Could not connect" in lines[0]
     assert lines[-1].startswith("DatasetCreated of p/train: CREATE_COMPLETE, after ")

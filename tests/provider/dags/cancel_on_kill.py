@@ -55,6 +55,7 @@ with DAG(
             waiter_delay=1,
             cancel_on_kill=cancel_on_kill,
             deferrable=deferrable,
+            defer_after=0,
             pre_execute=end_the_first_try if task_id == "train_and_retry" else None,
         )
     LookoutVisionStartModelOperator(

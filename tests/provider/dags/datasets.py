@@ -55,6 +55,7 @@ with dag_of("create_dataset"):
             waiter_delay=0.5,
             waiter_max_attempts=120,
             deferrable=deferrable,
+            defer_after=0,
         )
 
 with dag_of("update_and_delete_dataset"):
@@ -68,6 +69,7 @@ with dag_of("update_and_delete_dataset"):
         changes="{{ params.changes }}",
         waiter_delay=0.5,
         deferrable=True,
+        defer_after=600,
     )
     update_from_s3 = LookoutVisionUpdateDatasetEntriesOperator(
         task_id="update_from_s3",

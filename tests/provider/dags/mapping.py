@@ -38,10 +38,13 @@ triggers._FIRST_SECONDS = 0.0
 
 PROJECTS = ["left", "right"]
 KINDS = ["train", "test"]
-WAITS = [{"project_name": "left", "deferrable": False}, {"project_name": "right", "deferrable": True}]
+WAITS = [
+    {"project_name": "left", "deferrable": False, "defer_after": 0},
+    {"project_name": "right", "deferrable": True, "defer_after": 0},
+]
 POKES = [
-    {"project_name": "left", "deferrable": False, "mode": "reschedule"},
-    {"project_name": "right", "deferrable": True},
+    {"project_name": "left", "deferrable": False, "defer_after": 0, "mode": "reschedule"},
+    {"project_name": "right", "deferrable": True, "defer_after": 0, "mode": "poke"},
 ]
 ADDED = {
     "source-ref": "s3://plates/{{ task.project_name }}/train/normal/0.png",

@@ -49,7 +49,7 @@ with dag_of("train_host_and_fail"):
         post_execute=kill_the_first_try,
     )
     start = LookoutVisionStartModelOperator(
-        task_id="start", model_version="latest", waiter_delay=0.5, deferrable=True
+        task_id="start", model_version="latest", waiter_delay=0.5, deferrable=True, defer_after=0
     ).as_setup()
 
     @task(retries=0)
@@ -69,6 +69,7 @@ with dag_of("train_deferred_and_delete"):
         waiter_delay=0.5,
         min_f1="{{ 0.5 }}",
         deferrable=True,
+        defer_after=0,
     )
     create >> LookoutVisionDeleteModelOperator(
         task_id="delete", model_version=create.output["ModelVersion"], deferrable=True, waiter_delay=0.5
