@@ -62,9 +62,10 @@ def refuse_aws(client: Any, aws_conn_id: str | None) -> None:
         raise LookoutVisionEndpointError(
             f"No endpoint is configured for Lookout for Vision, and {url} is gone: AWS ended "
             "the service on 2025-10-31. Run `lookoutvision serve`, and name its URL in one of these: "
-            f"the extra of the connection {aws_conn_id!r}, as "
-            '{"service_config": {"lookoutvision": {"endpoint_url": "http://127.0.0.1:8320"}}}, or as '
-            '"endpoint_url" for all services; the variable AWS_ENDPOINT_URL_LOOKOUTVISION, or '
+            f"the Endpoint of the connection {aws_conn_id!r}, if that is of the type lookoutvision; the "
+            'extra of one of the type aws, as {"service_config": {"lookoutvision": {"endpoint_url": '
+            '"http://127.0.0.1:8320"}}}, '
+            'or as "endpoint_url" for all services; the variable AWS_ENDPOINT_URL_LOOKOUTVISION, or '
             "AWS_ENDPOINT_URL for all services; endpoint_url in the AWS configuration file. The "
             "connection's always counts, the others unless AWS_IGNORE_CONFIGURED_ENDPOINT_URLS is set."
             f"{_hint(aws_conn_id)}"

@@ -1,4 +1,4 @@
-"""The hook: boto3's Lookout for Vision client, as an Amazon connection configures it.
+"""The hook: boto3's Lookout for Vision client, as a connection configures it.
 
 The client is the API: ``hook.conn`` has the model's operations, and ``hook.get_waiter`` its waiters. The hook
 adds what today's boto3 lacks: the API model, and an error instead of a request to the AWS service, which has
@@ -12,12 +12,18 @@ import math
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.common.compat.sdk import AirflowFailException
 from botocore.config import Config
 
+from airflow_provider_lookoutvision.hooks.connection import (
+    LookoutVisionConnectionMixin,
+    form_behaviour,
+    form_widgets,
+    s3_failure,
+)
 from airflow_provider_lookoutvision.hooks.endpoint import check_answers, configuration_errors, refuse_aws
 from airflow_provider_lookoutvision.model import register_service_model
+from airflow_provider_lookoutvision.provider_info import CONNECTION_TYPE, CONNECTION_TYPE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator, Mapping
@@ -26,8 +32,8 @@ SERVICE = "lookoutvision"
 THRESHOLD_TAG = "lookoutvision:threshold"
 
 
-class LookoutVisionHook(AwsBaseHook):
-    """Interact with a Lookout for Vision service through the Amazon connection.
+class LookoutVisionHook(LookoutVisionConnectionMixin):
+    """Interact with a Lookout for Vision service, by a connection of the type ``lookoutvision`` or ``aws``.
 
     Everything that the connection type ``aws`` offers works: keys, assumed roles, profiles, web identity,
     region, proxies, ``verify``, ``config_kwargs`` and endpoints. Two extras are this provider's own:
@@ -42,6 +48,9 @@ class LookoutVisionHook(AwsBaseHook):
 
     .. seealso:: :class:`airflow.providers.amazon.aws.hooks.base_aws.AwsBaseHook`
     """
+
+    conn_type = CONNECTION_TYPE_NAME
+    hook_name = CONNECTION_TYPE["hook-name"]
 
     if TYPE_CHECKING:
         conn: Any
@@ -174,12 +183,28 @@ class LookoutVisionHook(AwsBaseHook):
         return self.get_client_type(self.region_name, once, deferrable)
 
     def test_connection(self) -> tuple[bool, str]:
-        """List one project. The inherited test calls STS, which says nothing about this service."""
+        """List one project, and the buckets of the S3 that a connection of the type ``lookoutvision`` has.
+
+        The inherited test calls STS, which says nothing about this service.
+        """
         try:
             self.conn.list_projects(MaxResults=1)
+            failure = s3_failure(self.aws_conn_id)
         except Exception as error:
             return False, f"{type(error).__name__}: {error}"
+        if failure:
+            return False, f"{self.conn.meta.endpoint_url} answers, but {failure}"
         return True, f"{self.conn.meta.endpoint_url} answers in region {self.conn.meta.region_name}."
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the fields of the connection's form."""
+        return form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return which standard fields the connection's form has."""
+        return form_behaviour()
 
     @asynccontextmanager
     async def _checked(self, creating: AbstractAsyncContextManager[Any]) -> AsyncIterator[Any]:

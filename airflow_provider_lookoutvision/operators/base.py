@@ -34,7 +34,8 @@ _USED_BEFORE = (
 class LookoutVisionBaseOperator(BaseOperator):
     """The base of the operators.
 
-    :param aws_conn_id: the Airflow connection, of type ``aws``; ``None`` for boto3's own configuration.
+    :param aws_conn_id: the Airflow connection, of type ``lookoutvision`` or ``aws``; ``None`` for boto3's own
+        configuration.
     :param region_name: the AWS region; by default the connection's.
     :param verify: whether, or with which bundle, TLS certificates are verified; by default as the connection
         says.

@@ -54,11 +54,11 @@ def s3_hook(operator: LookoutVisionBaseOperator, s3_conn_id: str | None) -> S3Ho
     :param s3_conn_id: the connection for S3; by default the operator's, with the operator's region,
         ``verify`` and configuration.
     """
-    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+    from airflow_provider_lookoutvision.hooks.connection import LookoutVisionS3Hook
 
     if s3_conn_id:
-        return S3Hook(aws_conn_id=s3_conn_id)
-    return S3Hook(
+        return LookoutVisionS3Hook(aws_conn_id=s3_conn_id)
+    return LookoutVisionS3Hook(
         aws_conn_id=operator.aws_conn_id,
         region_name=operator.region_name,
         verify=operator.verify,

@@ -49,7 +49,7 @@ class LookoutVisionWaiterTrigger(BaseTrigger):
     :param start_time: when the wait began, in seconds since the epoch; by default when the trigger was made.
         A restarted triggerer makes the trigger again, with the same times: it goes on with the same wait.
     :param end_time: when to give up, in seconds since the epoch; by default that of a wait that begins now.
-    :param aws_conn_id: the Airflow connection, of type ``aws``.
+    :param aws_conn_id: the Airflow connection, of type ``lookoutvision`` or ``aws``.
     :param region_name: the AWS region; by default the connection's.
     :param verify: whether, or with which bundle, TLS certificates are verified.
     :param botocore_config: arguments of ``botocore.config.Config``.

@@ -151,6 +151,13 @@ class AirflowInstance:
         self.request("POST", "/connections", json=body)
         return conn_id
 
+    def connection_forms(self) -> list[dict[str, Any]]:
+        """What the UI makes the forms of connections of."""
+        response = self._client.get(REST.connection_forms)
+        assert response.is_success, response.text
+        forms: list[dict[str, Any]] = response.json()
+        return forms
+
     def run(self, dag_id: str, run_id: str | None = None, **conf: Any) -> Run:
         """Trigger a DAG."""
         self._runs += 1
@@ -209,6 +216,7 @@ def running_airflow(
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "2",
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_ports[0]),

@@ -24,6 +24,7 @@ class Rest(ABC):
     ``components`` are the commands that make an Airflow, by name; ``api`` and ``health`` are places;
     ``plain_xcom`` is the query that asks for an XCom as plain data; ``asset_events`` are the place of these,
     and the names of them and of their URIs in the answer; ``new_run`` are further members of a new run;
+    ``connection_forms`` is where the UI finds what forms of connections have, or empty;
     ``has_task_state_store`` says whether a task instance can keep something as long as its run lives.
     """
 
@@ -33,6 +34,7 @@ class Rest(ABC):
     plain_xcom: str
     asset_events: tuple[str, str, str]
     new_run: dict[str, Any] = {}
+    connection_forms = ""
     has_task_state_store = False
 
     @abstractmethod
@@ -94,6 +96,7 @@ class _Rest3(Rest):
     plain_xcom = "deserialize=true"
     asset_events = ("/assets/events", "asset_events", "uri")
     new_run = {"logical_date": None}
+    connection_forms = "/ui/connections/hook_meta"
     has_task_state_store = True
 
     def environment(self, home: Path, port: int, database_url: str) -> dict[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from importlib import import_module, resources
-from importlib.metadata import distribution
+from importlib.metadata import distribution, metadata
 
 import jsonschema
 from airflow.providers_manager import ProvidersManager
 
 from airflow_provider_lookoutvision import __version__
-from airflow_provider_lookoutvision.provider_info import get_provider_info
+from airflow_provider_lookoutvision.provider_info import CONNECTION_TYPE, HOME_PAGE, HOOK, get_provider_info
 
 NAME = "airflow-provider-lookoutvision"
 
@@ -24,6 +24,27 @@ def test_airflow_discovers_the_provider() -> None:
 def test_keeps_to_airflows_schema() -> None:
     schema = json.loads(resources.files("airflow").joinpath("provider_info.schema.json").read_text())
     jsonschema.validate(get_provider_info(), schema)
+
+
+def test_the_connection_type_is_there_with_its_form() -> None:
+    manager = ProvidersManager()
+    hook = manager.hooks["lookoutvision"]
+    assert hook
+    assert hook.hook_class_name == HOOK
+    assert (hook.hook_name, hook.connection_id_attribute_name) == ("Lookout for Vision", "aws_conn_id")
+    assert hook.connection_testable
+    fields = {f"extra__lookoutvision__{name}" for name in CONNECTION_TYPE["conn-fields"]}
+    assert fields <= manager.connection_form_widgets.keys()
+    behaviour = manager.field_behaviours["lookoutvision"]
+    assert behaviour["hidden_fields"] == ["host", "schema", "port"]
+    assert behaviour["relabeling"]["login"] == "Access key ID"
+    assert not any(manager.connection_form_widgets[name].is_sensitive for name in fields)
+
+
+def test_the_package_leads_to_a_page_of_its_own_and_to_none_that_has_ended() -> None:
+    urls = metadata(NAME).get_all("Project-URL") or []
+    assert f"Homepage, {HOME_PAGE}" in urls
+    assert "amazon" not in json.dumps([urls, get_provider_info()["integrations"]]).replace("Amazon", "")
 
 
 def test_names_what_exists() -> None:
