@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from airflow_and_service import Deployment
 from airflow_instance import running_airflow
+from airflow_rest import REST
 from postgres_server import PostgresServer
 
 from airflow_provider_lookoutvision.testing.service import running_service
@@ -33,7 +34,7 @@ DAGS = {
     "update_and_delete_dataset",
     "example_lookoutvision_dataset",
     "example_lookoutvision_project",
-}
+} | ({"durable"} if REST.has_task_state_store else set())
 
 Connect = Callable[..., str]
 
