@@ -14,11 +14,11 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from airflow_provider_lookoutvision.manifests import is_image
 from example_dags.demo.masks import places
 from example_dags.demo.samples import NoImages, Sample
 
 COLOR = "#D6272C"
-_SUFFIXES = {".jpg", ".jpeg", ".png"}
 _LEAST_MASKS = 20
 _WANTED = (
     "give a folder with normal/ and anomaly/, each with JPEG or PNG files, and, if you have masks, masks/; "
@@ -45,7 +45,7 @@ def read(folder: Path) -> tuple[str, list[Sample]]:
 
 
 def _labelled(folder: Path, label: str) -> list[Sample]:
-    files = [file for file in sorted((folder / label).glob("*")) if file.suffix.lower() in _SUFFIXES]
+    files = [file for file in sorted((folder / label).glob("*")) if is_image(file.name)]
     if not files:
         raise NoImages(f"{folder} has no images in {label}/: {_WANTED}")
     samples = []
