@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
+from airflow_provider_lookoutvision.hooks.connection import LookoutVisionS3Hook
 from airflow_provider_lookoutvision.hooks.endpoint import LookoutVisionConfigurationError
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
 from airflow_provider_lookoutvision.moving.doctor import Check, check_service, to_json
@@ -16,7 +17,6 @@ from airflow_provider_lookoutvision.moving.doctor import Check, check_service, t
 
 def check_connection(conn_id: str, buckets: Sequence[str] = ()) -> Iterator[Check]:
     """Whether the operators can work with a connection."""
-    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
     what = f"connection {conn_id}"
@@ -40,7 +40,7 @@ def check_connection(conn_id: str, buckets: Sequence[str] = ()) -> Iterator[Chec
         yield Check(what, "error", f"no client can be made of it: {error}")
         return
     yield Check(what, "ok", f"leads to {client.meta.endpoint_url}, {client.meta.region_name}")
-    for check in check_service(client, lambda: S3Hook(conn_id).conn, list(buckets)):
+    for check in check_service(client, lambda: LookoutVisionS3Hook(conn_id).conn, list(buckets)):
         yield Check(f"{what}, {check.what}", check.result, check.found)
 
 

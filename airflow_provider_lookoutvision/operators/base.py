@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator
 
 from airflow_provider_lookoutvision.idempotency import client_token
-from airflow_provider_lookoutvision.operators.parameters import CHECKS, TEXT, conform_input, rendered_as_text
+from airflow_provider_lookoutvision.operators.api_rules import conform_input
+from airflow_provider_lookoutvision.operators.parameters import CHECKS, TEXT, rendered_as_text
 from airflow_provider_lookoutvision.waiters.transient import error_response, is_busy, is_foreign, is_retryable
 
 if TYPE_CHECKING:

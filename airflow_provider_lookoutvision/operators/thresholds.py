@@ -60,9 +60,10 @@ class LookoutVisionSetThresholdOperator(ModelVersionMixin):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Set the threshold."""
+        self.check_parameters()
         name, value = self._target()
         with fail_fast_on_client_errors(), fail_fast_on_s3_errors():
-            model = ModelVersion(self, self.project_name, str(self.model_version))
+            model = ModelVersion(self, self.project_name, self.model_version)
             description = model.describe()
             if name == "threshold":
                 chosen: Mapping[str, float] = {"Threshold": value}
@@ -82,14 +83,9 @@ class LookoutVisionSetThresholdOperator(ModelVersionMixin):
         given = [(name, getattr(self, name)) for name in _TARGETS if getattr(self, name) is not None]
         if len(given) != 1:
             raise AirflowFailException(f"Set exactly one of {', '.join(_TARGETS)}; {len(given)} are set")
-        name, text = given[0]
-        try:
-            value = float(text)
-        except (TypeError, ValueError):
-            value = -1.0
-        if not 0 <= value <= 1 or (name == "threshold" and value in (0, 1)):
-            within = "between 0 and 1" if name == "threshold" else "from 0 to 1"
-            raise AirflowFailException(f"{name} is {text!r}; it must be a number {within}")
+        name, value = given[0]
+        if name == "threshold" and value in (0, 1):
+            raise AirflowFailException(f"{name} is {value:g}; it must be a number between 0 and 1")
         return name, value
 
     def _operating_points(self, description: Mapping[str, Any]) -> Sequence[Mapping[str, float]]:

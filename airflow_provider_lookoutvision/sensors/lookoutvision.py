@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_lookoutvision.operators.api_rules import conform_input
 from airflow_provider_lookoutvision.operators.async_operation import (
     DEFER_AFTER_SECONDS,
     validate_execute_complete_event,
@@ -30,7 +31,6 @@ from airflow_provider_lookoutvision.operators.base import (
     fail_fast_on_client_errors,
     to_json,
 )
-from airflow_provider_lookoutvision.operators.parameters import conform_input
 from airflow_provider_lookoutvision.waiters.waiter import WaiterRun, WaiterSpec
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_lookoutvision.operators.parameters import text
+from airflow_provider_lookoutvision.operators.values import text
 from airflow_provider_lookoutvision.waiters.waiter import WaiterFailed, WaiterSpec, cancel
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 from task_context import context
 from test_operators import OF_PROJECTS, OPERATORS, SENSORS, made
 
-from airflow_provider_lookoutvision.operators import parameters
+from airflow_provider_lookoutvision.operators import api_rules, parameters
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionBuildManifestOperator,
     LookoutVisionCreateModelOperator,
@@ -213,16 +213,16 @@ def test_what_is_sent_keeps_to_the_apis_model() -> None:
     with pytest.raises(
         AirflowFailException, match=r"OutputConfig\.S3Location\.Prefix 'my models/' breaks the"
     ):
-        parameters.conform_input("CreateModel", {"OutputConfig": {"S3Location": location}})
+        api_rules.conform_input("CreateModel", {"OutputConfig": {"S3Location": location}})
     with pytest.raises(AirflowFailException, match=r"Tags\[0\].Key '' breaks the API's rule: 1 to 128"):
-        parameters.conform_input("TagResource", {"Tags": [{"Key": "", "Value": "ä"}]})
+        api_rules.conform_input("TagResource", {"Tags": [{"Key": "", "Value": "ä"}]})
     greengrass = {"ComponentName": 7, "TargetDevice": "toaster"}
     with pytest.raises(
         AirflowFailException, match="TargetDevice is 'toaster'; it must be one of jetson_xavier"
     ):
-        parameters.conform_input("StartModelPackagingJob", {"Configuration": {"Greengrass": greengrass}})
+        api_rules.conform_input("StartModelPackagingJob", {"Configuration": {"Greengrass": greengrass}})
     greengrass["TargetDevice"] = "jetson_xavier"
-    sent = parameters.conform_input("StartModelPackagingJob", {"Configuration": {"Greengrass": greengrass}})
+    sent = api_rules.conform_input("StartModelPackagingJob", {"Configuration": {"Greengrass": greengrass}})
     assert sent["Configuration"]["Greengrass"]["ComponentName"] == "7"
 
 
