@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lookoutvision.idempotency import is_retry
-from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
+from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator, to_json
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -50,7 +50,7 @@ class ClientTokenMixin(LookoutVisionBaseOperator):
         created = metadata["CreationTimestamp"]
         this_try = getattr(context["ti"], "start_date", None)
         if is_retry(context) and this_try and created < this_try - _RETRY_CLOCK_SKEW:
-            self.log.info("An earlier try created it at %s: this try goes on with it", created.isoformat())
+            self.log.info("An earlier try created it at %s: this try goes on with it", to_json(created))
         start = getattr(context.get("dag_run"), "start_date", None)
         first_try = self.client_token is None and context["ti"].try_number <= 1
         if first_try and start and created < start - _CLOCK_SKEW:

@@ -134,7 +134,9 @@ class WaiterRun:
         self.spec, self._log = spec, log
         self._longest = (spec.end_time if end_time is None else end_time) - time.time()
         self._logged_at = time.monotonic()
-        self._began = self._logged_at - (0.0 if start_time is None else max(0.0, time.time() - start_time))
+        age = 0.0 if start_time is None else max(0.0, time.time() - start_time)
+        self._began = self._logged_at - age
+        self._is_continued = age >= 1  # a process before this one has waited
         self._name = f"{spec.waiter_name} of {'/'.join(map(str, spec.waiter_args.values()))}"
         self.last_status = ""
         self._is_outage = False
@@ -187,7 +189,7 @@ class WaiterRun:
         self.attempts += 1
         outcome, status, message = _outcome(self.spec, response)
         if outcome == "success":
-            waited = f", after {_time(self._seconds)}" if self.attempts > 1 or self._seconds >= 1 else ""
+            waited = f", after {_time(self._seconds)}" if self.attempts > 1 or self._is_continued else ""
             self._log.info("%s: %s%s", self._name, status, waited)
             return True
         if outcome == "failure":
@@ -197,8 +199,7 @@ class WaiterRun:
         shown = f"{status} ({message})" if message else status
         self._is_outage = is_transient(response)
         log = self._log.warning if self._is_outage else self._log.info
-        # A new process may take a wait over.
-        so_far = f", for {_time(self._seconds)} so far" if self.last_status or self._seconds >= 1 else ""
+        so_far = f", for {_time(self._seconds)} so far" if self.last_status or self._is_continued else ""
         if not self.last_status:
             log(
                 "Waiting for %s: %s%s; polling every %g s, for %s at most",
