@@ -19,7 +19,6 @@ from airflow_provider_lookoutvision.moving.plan import DatasetPlan, Plan, Progre
 from airflow_provider_lookoutvision.moving.reading import colors_of, label_of, references_of
 from airflow_provider_lookoutvision.moving.sources import refusal
 
-IF_EXISTS = ("fail", "skip", "update")
 LARGEST_CHANGES = 10 * 1024 * 1024
 _WAIT = {"Delay": 0.5, "MaxAttempts": 7200}
 
@@ -30,17 +29,6 @@ Say = Callable[[str], None]
 def own_token(*purpose: str) -> str:
     """The client token of a change that has no other identity than itself."""
     return hashlib.sha256("\0".join(("lookoutvision import", *purpose)).encode()).hexdigest()[:64]
-
-
-def check_if_exists(value: str) -> None:
-    """Refuse what isn't one of the three.
-
-    :raises MovingError: with the three.
-    """
-    if value not in IF_EXISTS:
-        raise MovingError(
-            f"if_exists is {value!r}; it must be {', '.join(IF_EXISTS[:-1])} or {IF_EXISTS[-1]}"
-        )
 
 
 def carry_out(

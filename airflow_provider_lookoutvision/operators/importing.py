@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
@@ -11,7 +12,9 @@ from airflow_provider_lookoutvision.operators.base import (
     LookoutVisionBaseOperator,
     fail_fast_on_client_errors,
 )
+from airflow_provider_lookoutvision.operators.parameters import CHECKS, Check, s3_folder
 from airflow_provider_lookoutvision.operators.s3 import s3_hook
+from airflow_provider_lookoutvision.operators.values import choice
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -71,6 +74,13 @@ class LookoutVisionImportDatasetsOperator(LookoutVisionBaseOperator):
         "s3_conn_id",
     )
 
+    parameter_checks: ClassVar[Mapping[str, Check]] = {
+        **CHECKS,
+        "dataset_type": partial(choice, of=("train", "test"), optional=True),
+        "if_exists": partial(choice, of=("fail", "skip", "update")),
+        "images_s3_prefix": s3_folder,
+    }
+
     _result: Mapping[str, Any] | None = None
 
     def __init__(
@@ -102,8 +112,8 @@ class LookoutVisionImportDatasetsOperator(LookoutVisionBaseOperator):
         self.reference_map = reference_map
         self.source_format = source_format
         self.dataset_type = dataset_type
-        self.test_size = test_size
-        self.seed = seed
+        self.test_size: Any = test_size
+        self.seed: Any = seed
         self.labels = labels
         self.mask_colors = mask_colors
         self.mask_class = mask_class
@@ -119,6 +129,7 @@ class LookoutVisionImportDatasetsOperator(LookoutVisionBaseOperator):
         from airflow_provider_lookoutvision.moving import importing
         from airflow_provider_lookoutvision.moving.errors import MovingError, ServiceFault
 
+        self.check_parameters()
         s3 = s3_hook(self, self.s3_conn_id).conn
         try:
             with fail_fast_on_client_errors():
@@ -157,22 +168,21 @@ class LookoutVisionImportDatasetsOperator(LookoutVisionBaseOperator):
         )
 
     def _plan(self, s3: Any) -> Plan:
-        from airflow_provider_lookoutvision.moving import formats, importing, places, plan
+        from airflow_provider_lookoutvision.moving import formats, places, plan
         from airflow_provider_lookoutvision.moving.errors import MovingError
         from airflow_provider_lookoutvision.moving.reading import check_project_name, make_options
 
-        importing.check_if_exists(self.if_exists)
         check_project_name(self.project_name)
         options = make_options(
             dataset=self.dataset_type,
-            labels=self._pairs("labels"),
-            colors=self._pairs("mask_colors"),
+            labels=self.labels or {},
+            colors=self.mask_colors or {},
             mask_class=self.mask_class,
             masks=self.masks,
-            test_size=self._number("test_size", float) if self.test_size else None,
-            seed=self._number("seed", int),
+            test_size=self.test_size or None,
+            seed=self.seed,
         )
-        maps = places.check_maps(self._pairs("reference_map"))
+        maps = places.check_maps(self.reference_map or {})
         source, name = formats.open_source(self.source, lambda: s3)
         kind, reading = formats.read(source, name, options, self.source_format)
         self.log.info("%s: %d images, as %s", self.source, len(reading.entries), kind)
@@ -195,16 +205,3 @@ class LookoutVisionImportDatasetsOperator(LookoutVisionBaseOperator):
                 "where they are, skip_missing leaves them out"
             )
         return made
-
-    def _pairs(self, parameter: str) -> Mapping[str, str]:
-        given = getattr(self, parameter) or {}
-        if not isinstance(given, Mapping):
-            raise AirflowFailException(f"{parameter} is {given!r}; it must be a dict")
-        return given
-
-    def _number(self, parameter: str, kind: type) -> Any:
-        given = getattr(self, parameter)
-        try:
-            return kind(given)
-        except (TypeError, ValueError) as error:
-            raise AirflowFailException(f"{parameter} is {given!r}; it must be a number") from error

@@ -27,8 +27,10 @@ def text(name: str, value: Any) -> str | None:
     raise AirflowFailException(f"{name} is {value!r}, of type {type(value).__name__}; it must be a text")
 
 
-def choice(name: str, value: Any, *, of: tuple[str, ...]) -> str:
-    """One of these words, in upper or lower case."""
+def choice(name: str, value: Any, *, of: tuple[str, ...], optional: bool = False) -> str | None:
+    """One of these words, in upper or lower case; if it is optional, or None."""
+    if optional and value is None:
+        return None
     word = str(text(name, value)).lower()
     if word not in of:
         raise AirflowFailException(f"{name} is {value!r}; it must be one of {', '.join(of)}")

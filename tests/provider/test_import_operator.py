@@ -118,7 +118,7 @@ def test_what_no_retry_helps_fails_at_once(operator: Import, project: str, tmp_p
     for parameters, message in (
         ({"source": str(tmp_path / "nowhere")}, "There is no"),
         ({"labels": {"a": "b"}}, "b is no label"),
-        ({"if_exists": "take"}, "must be fail, skip or update"),
+        ({"if_exists": "take"}, "must be one of fail, skip, update"),
         ({"images_s3_prefix": "s3://there-is-none/"}, "There is no bucket there-is-none"),
         ({"images_s3_prefix": None}, "not in S3 yet"),
     ):
