@@ -53,7 +53,7 @@ with dag_of("create_dataset"):
             manifest_s3_uri="{{ params.manifest_s3_uri }}",
             if_exists="{{ params.if_exists }}",
             waiter_delay=0.5,
-            waiter_max_attempts=120,
+            waiter_max_attempts=1200,
             deferrable=deferrable,
             defer_after=0,
         )
