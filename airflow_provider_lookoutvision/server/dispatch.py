@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from airflow_provider_lookoutvision.server import projects, tags
+from airflow_provider_lookoutvision.server import cluster, projects, tags
 from airflow_provider_lookoutvision.server.calls import access, idempotency
 from airflow_provider_lookoutvision.server.calls.call import Call, Inference, OperationHandler
 from airflow_provider_lookoutvision.server.calls.throttling import Throttle
 from airflow_provider_lookoutvision.server.datasets import operations as datasets
 from airflow_provider_lookoutvision.server.hosting import operations as hosting
 from airflow_provider_lookoutvision.server.hosting.fleet import Fleet
+from airflow_provider_lookoutvision.server.hosting.pool import Pool
 from airflow_provider_lookoutvision.server.models import operations as models
 from airflow_provider_lookoutvision.server.packaging import operations as packaging
 from airflow_provider_lookoutvision.server.protocol import rest_json
@@ -67,7 +68,7 @@ class Dispatcher:
         self._throttle = Throttle(settings.requests_per_second)
         self.protocol = rest_json.load()
         self.keys = access.KeyCache(database, cipher)
-        self.fleet = Fleet(settings, database)
+        self.fleet = Fleet(settings, database, cluster.open_pool(settings) if settings.cluster else Pool)
         self.writers = anyio.CapacityLimiter(settings.threads)
         # Threads of one interpreter get in each other's way, and a read of SQLite waits for nothing: few are
         # faster. They are reads' own, since writers wait for each other.

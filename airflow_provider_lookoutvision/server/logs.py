@@ -59,7 +59,9 @@ class JsonFormatter(logging.Formatter):
         }
         if (identity := request_id.get()) is not None:
             line["request_id"] = identity
-        line.update({k: v for k, v in vars(record).items() if k not in _STANDARD and v is not None})
+        line.update(
+            {k: v for k, v in vars(record).items() if k not in _STANDARD and k[0] != "_" and v is not None}
+        )
         if record.exc_info and record.exc_info[0] is not None:
             kind, _, trace = record.exc_info
             shown, count = self._faults.count((record.msg, kind, _place(trace)))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 import uvicorn
 
-from airflow_provider_lookoutvision.server import logs
+from airflow_provider_lookoutvision.server import cluster, logs
 from airflow_provider_lookoutvision.server.app import create_app
 from airflow_provider_lookoutvision.server.calls import access
 from airflow_provider_lookoutvision.server.protocol.connections import Connections
@@ -60,6 +60,8 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, and finish the requests under way."""
     settings.refuse_open_plaintext()
     logs.configure(settings.log_level)
+    if settings.cluster:
+        cluster.connect(settings)
     with exit_on_stop_signal(), _listen(settings) as listener, opened(settings) as (database, cipher):
         _make_first_key(settings, database, cipher)
         _serve(settings, database, cipher, listener)

@@ -72,6 +72,12 @@ class Settings:
     import_workers: int = _setting(2, "datasets imported at the same time", int)
     training_workers: int = _setting(2, "models trained at the same time", int)
     packaging_workers: int = _setting(1, "models packaged at the same time", int)
+    cluster: str = _setting(
+        "",
+        "Ray cluster that trains and hosts, as auto, host:6379 or ray://host:10001; this machine when empty",
+    )
+    training_cpus: float = _setting(1, "CPUs of the cluster that a training reserves", float)
+    training_gpus: float = _setting(0, "GPUs of the cluster that a training reserves", float)
     worker: bool = _setting(True, "run a worker beside the API; without it, run `lookoutvision worker`", bool)
     console: bool = _setting(True, "serve the console, the page for people, at /console/", bool)
     console_frame_ancestors: tuple[str, ...] = _setting(

@@ -21,7 +21,7 @@ from contextlib import suppress
 
 import sqlalchemy as sa
 
-from airflow_provider_lookoutvision.server import logs
+from airflow_provider_lookoutvision.server import cluster, logs
 from airflow_provider_lookoutvision.server.datasets.importer import Importer
 from airflow_provider_lookoutvision.server.jobs import heartbeat, queue
 from airflow_provider_lookoutvision.server.jobs.handler import JobHandler
@@ -58,7 +58,8 @@ class Worker:
     def run(self) -> None:
         """Run jobs until ``stop``."""
         store, stopping = buckets.store(self._settings), self._is_stopping
-        trainer = Trainer(self._database, store, self._settings, stopping)
+        trainer_class = cluster.trainer() if self._settings.cluster else Trainer
+        trainer = trainer_class(self._database, store, self._settings, stopping)
         importer = Importer(self._database, store, self._settings, stopping, import_ended)
         packager = Packager(self._database, store, self._settings, stopping)
         for handler in (trainer, packager):
@@ -170,6 +171,8 @@ def _stacks(names: Sequence[str]) -> dict[str, str]:
 def work(settings: Settings, database: Database) -> None:
     """Run a worker in this process until SIGTERM, SIGINT, or the end of its standard input."""
     logs.configure(settings.log_level)
+    if settings.cluster:
+        cluster.connect(settings)
     owner = os.environ.get(_OWNER_VARIABLE) or _new_owner()
     worker = Worker(settings, database, owner)
 

@@ -15,7 +15,9 @@ T = TypeVar("T")
 def until(poll: Callable[[], T], condition: Callable[[T], bool]) -> T:
     """Poll until the result meets the condition, and return it."""
     deadline = time.monotonic() + _SECONDS
+    pause = 0.02
     while not condition(result := poll()):
         assert time.monotonic() < deadline, f"still {result}"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.1, 0.1)
     return result

@@ -2,7 +2,8 @@
 
 The fleet reads the states of models every second, and at once when it is woken. It opens and closes pools,
 and turns STARTING_HOSTING into HOSTED or HOSTING_FAILED and STOPPING_HOSTING into TRAINED. So a service that
-was killed hosts its models again, and several services on one database each have replicas of their own.
+was killed hosts its models again. Several services on one database each have replicas of their own, unless
+they share those of a cluster.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import anyio.to_thread
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ import sqlalchemy as sa
 from airflow_provider_lookoutvision.server import metrics
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.call import Inference
-from airflow_provider_lookoutvision.server.hosting.frames import Options
+from airflow_provider_lookoutvision.server.hosting.frames import Answer, Options
 from airflow_provider_lookoutvision.server.hosting.operations import HOSTED_MESSAGE
 from airflow_provider_lookoutvision.server.hosting.pool import Load, Pool, PoolConfig, model_stopped
 from airflow_provider_lookoutvision.server.jobs.handler import SERVICE_FAULT
@@ -44,6 +45,32 @@ _MAX_FAILED_STARTS = 3
 log = logging.getLogger("lookoutvision")
 
 
+class HostedModel(Protocol):
+    """What the fleet needs of the pool of one hosted model, wherever its units are."""
+
+    fault: str | None
+    failed_starts: int
+
+    @property
+    def ready(self) -> bool:
+        """Whether as many units are ready as the model was started with."""
+
+    async def detect(self, image: bytes, options: Options) -> Answer:
+        """The answer of a unit."""
+
+    def maintain(self) -> None:
+        """Replace what hangs, and drop what is idle; called every second."""
+
+    async def close(self) -> None:
+        """The model is stopped."""
+
+    async def release(self) -> None:
+        """End what this process has of it; the model stays hosted."""
+
+
+OpenPool = Callable[[PoolConfig, Callable[[], None]], HostedModel]
+
+
 @dataclass(frozen=True)
 class _Deployment:
     """One start of one model."""
@@ -53,11 +80,14 @@ class _Deployment:
 
 
 class Fleet:
-    """The pools of this process, in its event loop."""
+    """The pools of this process, in its event loop.
 
-    def __init__(self, settings: Settings, database: Database) -> None:
-        self._settings, self._database = settings, database
-        self._pools: dict[_Deployment, Pool] = {}
+    :param open_pool: hosts a model.
+    """
+
+    def __init__(self, settings: Settings, database: Database, open_pool: OpenPool = Pool) -> None:
+        self._settings, self._database, self._open_pool = settings, database, open_pool
+        self._pools: dict[_Deployment, HostedModel] = {}
         self._desired: frozenset[_Deployment] = frozenset()
         self._reconciliations = 0
         self._wakeup = asyncio.Event()
@@ -82,7 +112,7 @@ class Fleet:
                 self._wakeup.clear()
         finally:
             with anyio.CancelScope(shield=True):
-                await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+                await asyncio.gather(*(pool.release() for pool in self._pools.values()))
 
     def wake(self) -> None:
         """Read the states now; from any thread."""
@@ -158,6 +188,7 @@ class Fleet:
         max_units = max(row.max_units or 0, row.min_units)
         config = PoolConfig(
             resource_id(row.name, row.version),
+            (deployment.model_id, deployment.number),
             artifact,
             self._settings.data_dir / "cache",
             row.min_units,
@@ -165,7 +196,7 @@ class Fleet:
             max(1, len(os.sched_getaffinity(0)) // max_units),
             self._settings.queue_per_unit,
         )
-        self._pools[deployment] = Pool(config, self.wake)
+        self._pools[deployment] = self._open_pool(config, self.wake)
 
     async def _update_status(self, deployment: _Deployment, row: sa.Row[Any]) -> None:
         pool, starting = self._pools[deployment], row.status == ModelStatus.STARTING_HOSTING

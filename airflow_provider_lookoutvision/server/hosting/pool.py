@@ -38,9 +38,9 @@ _MODULE = "airflow_provider_lookoutvision.server.hosting.replica"
 # A little under what botocore waits for an answer.
 ANSWER_SECONDS = 50.0
 _START_SECONDS = 120.0
-_IDLE_SECONDS = 60.0
+IDLE_SECONDS = 60.0
 _MAX_RESTART_DELAY_SECONDS = 30.0
-_AS_TRAINED = Options()
+AS_TRAINED = Options()
 
 log = logging.getLogger("lookoutvision")
 
@@ -62,11 +62,13 @@ class PoolConfig:
     """The configuration of a pool.
 
     :param name: of the model, for messages: project and version.
+    :param deployment: the model's ID, and the number of its start.
     :param threads: of each replica's network.
     :param queue_per_unit: the length of the queue, for each of ``max_units``.
     """
 
     name: str
+    deployment: tuple[int, int]
     artifact: bytes
     cache: Path
     min_units: int
@@ -159,7 +161,7 @@ class Pool:
         """How many replicas run or start, without those that are retired."""
         return sum(not replica.retired for replica in self._replicas) + self._starting
 
-    async def detect(self, image: bytes, options: Options = _AS_TRAINED) -> Answer:
+    async def detect(self, image: bytes, options: Options = AS_TRAINED) -> Answer:
         """The answer of a replica.
 
         :raises ThrottlingException: when the queue is full, with the time to wait.
@@ -167,21 +169,21 @@ class Pool:
         :raises ConflictException: when the model is stopped meanwhile.
         :raises InternalServerException: when two replicas die of it, or none answers in time.
         """
+        return checked(self._config.name, await self.answer(image, options))
+
+    async def answer(self, image: bytes, options: Options = AS_TRAINED) -> Answer:
+        """The answer of a replica, also that an image can't be used; raises what else ``detect`` raises."""
         if self._closed:
             raise model_stopped(self._config.name)
         if len(self._waiting) >= self._config.queue_per_unit * self._config.max_units:
             seconds = math.ceil(len(self._waiting) * self._seconds_per_image / max(1, self.units))
-            raise ThrottlingException(
-                f"The model {self._config.name} has as many requests waiting as its inference units allow",
-                quota_code="queue_per_unit",
-                retry_after=max(1, min(seconds, 60)),
-            )
+            raise queue_is_full(self._config.name, seconds)
         request = Request(image, options, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         self._dispatch()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                answer = await request.answer
+                return await request.answer
         except TimeoutError:
             raise InternalServerException(
                 f"The model {self._config.name} has not answered within {ANSWER_SECONDS:g} seconds",
@@ -190,14 +192,6 @@ class Pool:
         finally:
             if request in self._waiting:  # the client has gone
                 self._waiting.remove(request)
-        if "invalid" in answer.members:
-            raise ValidationException(f"Body can't be used: {answer.members['invalid']}")
-        if "error" in answer.members:
-            log.error("error in a replica", extra={"model": self._config.name, **answer.members})
-            raise InternalServerException(
-                f"The model {self._config.name} failed on this image; see the service's log"
-            )
-        return answer
 
     def maintain(self) -> None:
         """Kill replicas that hang, and retire an idle one; to be called from time to time."""
@@ -209,11 +203,15 @@ class Pool:
         active = [replica for replica in self._replicas if not replica.retired]
         if self._waiting or all(replica.requests for replica in active):
             self._last_busy = now
-        elif now - self._last_busy > _IDLE_SECONDS and len(active) > self._config.min_units:
+        elif now - self._last_busy > IDLE_SECONDS and len(active) > self._config.min_units:
             self._last_busy = now
             idle = next(replica for replica in reversed(active) if not replica.requests)
             log.info("an inference unit is removed", extra={"model": self._config.name})
             idle.retire()
+
+    async def release(self) -> None:
+        """End the replicas with their process; the model stays hosted."""
+        await self.close()
 
     async def close(self) -> None:
         """End every replica, and fail the waiting requests with the error that the model was stopped."""
@@ -352,6 +350,32 @@ class Pool:
         if self._active < self._config.min_units:
             self._start()
         self._dispatch()
+
+
+def checked(name: str, answer: Answer) -> Answer:
+    """The answer, if it has a result.
+
+    :raises ValidationException: when the image can't be used.
+    :raises InternalServerException: when the model failed on it.
+    """
+    if "invalid" in answer.members:
+        raise ValidationException(f"Body can't be used: {answer.members['invalid']}")
+    if "error" in answer.members:
+        log.error("error in a replica", extra={"model": name, **answer.members})
+        raise InternalServerException(f"The model {name} failed on this image; see the service's log")
+    return answer
+
+
+def queue_is_full(name: str, seconds: int) -> ThrottlingException:
+    """The error of a request for which there is no room.
+
+    :param seconds: until there is some, as far as is known.
+    """
+    return ThrottlingException(
+        f"The model {name} has as many requests waiting as its inference units allow",
+        quota_code="queue_per_unit",
+        retry_after=max(1, min(seconds, 60)),
+    )
 
 
 def model_stopped(name: str) -> ConflictException:

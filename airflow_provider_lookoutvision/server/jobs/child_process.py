@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from airflow_provider_lookoutvision.server import logs
 from airflow_provider_lookoutvision.server.settings import ENVIRONMENT_PREFIX, Settings, as_environ
@@ -27,6 +27,27 @@ _CAUSES: Mapping[int, str] = {
     signal.SIGKILL: "the machine's memory is full",
     signal.SIGBUS: "the disk is full",
 }
+
+
+class Process(Protocol):
+    """A process for long work, wherever it runs, inside a ``with`` block; it is killed at its end."""
+
+    def __enter__(self) -> Self:
+        """Nothing more."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Kill it."""
+
+    def messages(self, timeout: float) -> tuple[list[Mapping[str, Any]], bool]:
+        """The messages since the last call, and whether they were the last.
+
+        :param timeout: seconds to wait for a message.
+        """
+
+    def exit_reason(self) -> str:
+        """Why the process ended, for a message."""
 
 
 class ChildProcess:

@@ -24,7 +24,7 @@ from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.access import arn
 from airflow_provider_lookoutvision.server.datasets.manifest import Mask
 from airflow_provider_lookoutvision.server.datasets.remarks import in_both_datasets
-from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess
+from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess, Process
 from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, ServiceFault
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.jobs.working_folders import WorkingFolderHandler
@@ -47,8 +47,9 @@ from airflow_provider_lookoutvision.server.storage.schema import (
 
 log = logging.getLogger("lookoutvision")
 
-_TRAINING_PROCESS = "airflow_provider_lookoutvision.server.models.training_process"
+TRAINING_PROCESS = "airflow_provider_lookoutvision.server.models.training_process"
 _TASK, _OUTCOME, _MODEL = "task.json", "outcome.json", "model"
+RESULTS = (_OUTCOME, _MODEL)
 _PROGRESS_SECONDS = 1.0
 _MAX_PROCESSES = 2
 # What the engine takes for background, unless it is a class's colour.
@@ -158,7 +159,7 @@ class Trainer(WorkingFolderHandler):
     def _run_child(self, job: Job, lease: Lease, work: Path, deadline: float) -> None:
         """Run a child process until it ends, and write its progress to the model."""
         reported, heard_at = "", time.monotonic()
-        with ChildProcess(_TRAINING_PROCESS, work, self.settings) as child:
+        with self.start_process(work) as child:
             over = False
             while not over:
                 messages, over = child.messages(_PROGRESS_SECONDS)
@@ -192,6 +193,10 @@ class Trainer(WorkingFolderHandler):
                         update_training(connection, job.subject_id, status_message=progress)
                         reported = progress
             raise _ProcessDied(child.exit_reason())
+
+    def start_process(self, work: Path) -> Process:
+        """The process that trains with what is in the folder, and leaves ``RESULTS`` there."""
+        return ChildProcess(TRAINING_PROCESS, work, self.settings)
 
     def fail(self, job: Job, message: str) -> None:
         """Write the failure to the model."""

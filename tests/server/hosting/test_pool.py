@@ -56,7 +56,8 @@ def image(**instructions: Any) -> bytes:
 async def running(
     tmp_path: Path, units: int = 1, most: int = 0, queue: int = 4, artifact: bytes = b"{}", ready: bool = True
 ) -> AsyncIterator[Pool]:
-    pool = Pool(PoolConfig("p/1", artifact, tmp_path, units, max(units, most), 1, queue), lambda: None)
+    config = PoolConfig("p/1", (1, 1), artifact, tmp_path, units, max(units, most), 1, queue)
+    pool = Pool(config, lambda: None)
     try:
         if ready:
             await wait_until(lambda: pool.ready)

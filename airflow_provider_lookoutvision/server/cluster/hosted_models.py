@@ -1,0 +1,65 @@
+"""The actor that deploys models on the cluster, and reads them from the database for their units.
+
+There is one for the services on one database, so two API processes that see a model at once deploy it once. It
+outlives them, and Ray restarts it: it keeps nothing.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from ray import serve
+
+from airflow_provider_lookoutvision.server.cluster.unit import Unit
+from airflow_provider_lookoutvision.server.hosting.frames import DEPTH
+from airflow_provider_lookoutvision.server.hosting.pool import IDLE_SECONDS, PoolConfig
+from airflow_provider_lookoutvision.server.storage.database import Database
+from airflow_provider_lookoutvision.server.storage.schema import model_artifacts
+
+_UPSCALE_SECONDS = 1.0
+_HEALTH_SECONDS = 5.0
+_GRACE_SECONDS = 5.0
+
+
+class HostedModels:
+    """The actor.
+
+    :param name: its own, by which units find it.
+    """
+
+    def __init__(self, name: str, database_url: str) -> None:
+        self._name = name
+        self._database = Database(database_url, connections=2)
+
+    def read(self, model_id: int) -> bytes | None:
+        """The artifact of a model, or None when it is gone."""
+        query = sa.select(model_artifacts.c.content).where(model_artifacts.c.model_id == model_id)
+        with self._database.read() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
+    def deploy(self, application: str, config: PoolConfig) -> None:
+        """Deploy a model, unless it is there, and don't wait for its units.
+
+        :param config: without the artifact, which the units read.
+        """
+        if application in serve.status().applications:
+            return
+        model_id, _ = config.deployment
+        unit = serve.deployment(
+            Unit,
+            name="unit",
+            autoscaling_config={
+                "min_replicas": config.min_units,
+                "max_replicas": config.max_units,
+                "initial_replicas": config.min_units,
+                "target_ongoing_requests": DEPTH,
+                "upscale_delay_s": _UPSCALE_SECONDS,
+                "downscale_delay_s": IDLE_SECONDS,
+            },
+            max_ongoing_requests=DEPTH,
+            max_queued_requests=config.queue_per_unit * config.max_units,
+            ray_actor_options={"num_cpus": 1},
+            health_check_period_s=_HEALTH_SECONDS,
+            graceful_shutdown_timeout_s=_GRACE_SECONDS,
+        )
+        target = serve.RunTarget(unit.bind(self._name, model_id, config), name=application, route_prefix=None)
+        serve.run_many([target], wait_for_applications_running=False)

@@ -1,0 +1,72 @@
+"""One inference unit on a node of the cluster: a replica of Ray Serve, with a pool of one replica beside it.
+
+Images are decoded in that child process, as on one machine: one that ends or hangs is replaced by the pool,
+and Serve replaces the unit when that doesn't help. The trained model comes from ``HostedModels``, so that no
+process that handles images knows the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+
+from airflow_provider_lookoutvision.server.cluster.connection import NAMESPACE
+from airflow_provider_lookoutvision.server.hosting.pool import Pool, PoolConfig
+from airflow_provider_lookoutvision.server.protocol.errors import ServiceError
+
+MAX_FAILED_STARTS = 3
+_CHECK_SECONDS = 1.0
+
+
+class Unit:
+    """A replica of Serve that answers images with one model.
+
+    :param models: the name of the actor ``HostedModels``.
+    :param config: of the pool, without the artifact.
+    """
+
+    _pool: Pool
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, models: str, model_id: int, config: PoolConfig
+    ) -> None:
+        source = ray.get_actor(models, namespace=NAMESPACE)
+        artifact = await source.read.remote(model_id)
+        if artifact is None:
+            raise RuntimeError("the trained model is missing from the database: train it again")
+        config.cache.mkdir(parents=True, exist_ok=True)
+        changed = asyncio.Event()
+        unit = dataclasses.replace(config, artifact=artifact, min_units=1, max_units=1)
+        self._pool = Pool(unit, changed.set)
+        while not self._pool.ready:
+            self._check()
+            try:
+                async with asyncio.timeout(_CHECK_SECONDS):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+    async def detect(self, image: bytes) -> tuple[Mapping[str, Any], bytes]:
+        """The members and the mask of an ``Answer``."""
+        try:
+            answer = await self._pool.answer(image)
+        except ServiceError as error:
+            return {"error": error.message}, b""
+        return answer.members, answer.mask
+
+    async def check_health(self) -> None:
+        """Replace what hangs; Serve calls it from time to time, and replaces the unit when it raises."""
+        self._pool.maintain()
+        self._check()
+
+    def _check(self) -> None:
+        if self._pool.fault:
+            raise RuntimeError(self._pool.fault)
+        if self._pool.failed_starts >= MAX_FAILED_STARTS:
+            raise RuntimeError(
+                f"an inference unit ended {self._pool.failed_starts} times before it was ready"
+            )
