@@ -1,7 +1,7 @@
 """The actor that deploys models on the cluster, and reads them from the database for their units.
 
-There is one for the services on one database, so two API processes that see a model at once deploy it once. It
-outlives them, and Ray restarts it: it keeps nothing.
+There is one for the services on one database, so two API processes that see a model at once deploy it
+once. It outlives them, and Ray restarts it: it keeps nothing.
 """
 
 from __future__ import annotations
