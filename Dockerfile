@@ -1,8 +1,8 @@
 # The service, and the nodes of its cluster, without Airflow: docker build -t lookoutvision .
 FROM python:3.12-slim-bookworm AS build
 WORKDIR /src
-RUN pip install --no-cache-dir uv==0.9.5
 COPY pyproject.toml README.md LICENSE constraints.txt ./
+RUN pip install --no-cache-dir --constraint constraints.txt uv
 COPY airflow_provider_lookoutvision airflow_provider_lookoutvision
 # The package is an Airflow provider, and a service doesn't need Airflow.
 RUN printf '%s\n' \

@@ -27,7 +27,7 @@ endef
 
 # A checkout is run from its own folder, and a run that is interrupted leaves no half-made target.
 .DELETE_ON_ERROR:
-.PHONY: all help demo examples test oldest lint docs bench stubs constraints clean
+.PHONY: all help demo examples test oldest cluster lint docs bench stubs constraints clean
 
 all: $(INSTALLED) help
 
@@ -48,6 +48,11 @@ oldest: export LOOKOUTVISION_TEST_SERVICE := $(abspath $(BIN)/lookoutvision)
 oldest: $(INSTALLED) $(OLDEST_INSTALLED) ## the provider's tests and the examples on the oldest Airflow and Amazon provider
 	$(OLDEST)/bin/python -m pytest -n 3 $(or $(ARGS),tests/model tests/provider tests/testing)
 	@$(OLDEST)/bin/python -m example_dags.demo.examples
+
+cluster: export LOOKOUTVISION_TEST_CLUSTER := 1
+cluster: $(INSTALLED) ## the tests on a Ray cluster of three nodes on this machine; installs Ray beside the rest
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraints constraints.txt --editable '.[ray]'
+	$(BIN)/python -m pytest $(or $(ARGS),tests/server/cluster)
 
 lint: $(INSTALLED) ## style, types and the import law
 	$(BIN)/ruff check

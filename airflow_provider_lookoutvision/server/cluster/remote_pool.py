@@ -29,9 +29,10 @@ from airflow_provider_lookoutvision.server.cluster.connection import (
     name_of,
 )
 from airflow_provider_lookoutvision.server.cluster.hosted_models import HostedModels
-from airflow_provider_lookoutvision.server.hosting.frames import Answer
+from airflow_provider_lookoutvision.server.hosting.frames import Answer, Options
 from airflow_provider_lookoutvision.server.hosting.pool import (
     ANSWER_SECONDS,
+    AS_TRAINED,
     PoolConfig,
     checked,
     model_stopped,
@@ -66,7 +67,7 @@ class RemotePool:
         """Whether ``min_units`` units are ready."""
         return self._handle is not None and self.units >= self._config.min_units
 
-    async def detect(self, image: bytes) -> Answer:
+    async def detect(self, image: bytes, options: Options = AS_TRAINED) -> Answer:
         """The answer of a unit; raises what ``Pool.detect`` does."""
         for attempt in (1, 2):
             if self._closed:
@@ -77,7 +78,7 @@ class RemotePool:
                 )
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    members, mask = await self._handle.detect.remote(image)
+                    answer: Answer = await self._handle.detect.remote(image, options)
             except TimeoutError:
                 raise InternalServerException(
                     f"The model {self._config.name} has not answered within {ANSWER_SECONDS:g} seconds",
@@ -95,7 +96,7 @@ class RemotePool:
                     "image; the service's log may say why",
                     RetryAfterSeconds=1,
                 ) from None
-            return checked(self._config.name, Answer(members, mask))
+            return checked(self._config.name, answer)
         raise AssertionError("a second attempt that neither answered nor failed")
 
     def maintain(self) -> None:

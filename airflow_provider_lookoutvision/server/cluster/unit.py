@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import ray
 
 from airflow_provider_lookoutvision.server.cluster.connection import NAMESPACE
+from airflow_provider_lookoutvision.server.hosting.frames import Answer, Options
 from airflow_provider_lookoutvision.server.hosting.pool import Pool, PoolConfig
 from airflow_provider_lookoutvision.server.protocol.errors import ServiceError
 
@@ -50,13 +49,12 @@ class Unit:
             except TimeoutError:
                 continue
 
-    async def detect(self, image: bytes) -> tuple[Mapping[str, Any], bytes]:
-        """The members and the mask of an ``Answer``."""
+    async def detect(self, image: bytes, options: Options) -> Answer:
+        """The answer to an image, also that it can't be used."""
         try:
-            answer = await self._pool.answer(image)
+            return await self._pool.answer(image, options)
         except ServiceError as error:
-            return {"error": error.message}, b""
-        return answer.members, answer.mask
+            return Answer({"error": error.message})
 
     async def check_health(self) -> None:
         """Replace what hangs; Serve calls it from time to time, and replaces the unit when it raises."""
