@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import BUCKET, Plant
 from polling import until
+
+if not os.environ.get("LOOKOUTVISION_TEST_CLUSTER"):  # which `make cluster` sets, and it installs Ray
+    pytest.importorskip("ray", reason="Ray is not installed: make cluster")
+
+from ray_plant import BUCKET, Plant
+
+pytest_plugins = ["ray_plant"]
 
 TRAINING = "server.models.training_process"
 REPLICA = "server.hosting.replica"

@@ -135,7 +135,7 @@ def test_who_gives_up_leaves_the_queue(tmp_path: Path) -> None:
 def test_units_are_added_while_requests_wait_and_taken_away_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "_IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.0)
 
     async def scenario() -> None:
         async with running(tmp_path, units=1, most=3) as pool:

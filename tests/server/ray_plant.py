@@ -1,12 +1,13 @@
 """A Ray cluster of three nodes on this machine, two API processes on one PostgreSQL, and an S3.
 
-They need the extra ``ray``, which ``make cluster`` installs; without it these tests are skipped.
+=========== ======== =====================================================================================
+``plant``   session  all of it (``Plant``), for the test modules that name this plugin in ``pytest_plugins``
+=========== ======== =====================================================================================
 """
 
 from __future__ import annotations
 
 import base64
-import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from typing import Any
 import boto3
 import psutil
 import pytest
+import ray.cluster_utils
 from drawn_parts import drawn
 from manifest_lines import line, manifest
 from polling import until
@@ -24,13 +26,6 @@ from postgres_server import PostgresServer
 from services import client_of, first_key_of
 
 from airflow_provider_lookoutvision.testing.service import Service, running_service
-
-REQUIRED = "LOOKOUTVISION_TEST_CLUSTER"
-if os.environ.get(REQUIRED):
-    import ray.cluster_utils
-else:
-    pytest.importorskip("ray", reason="the extra ray is not installed: make cluster")
-    import ray.cluster_utils
 
 BUCKET = "parts"
 
