@@ -3,6 +3,8 @@
 =========== ======== =====================================================================================
 ``plant``   session  all of it (``Plant``), for the test modules that name this plugin in ``pytest_plugins``
 =========== ======== =====================================================================================
+
+(They import from it: PYTEST_DONT_REWRITE.)
 """
 
 from __future__ import annotations
