@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import anyio.to_thread
 import ray
@@ -29,10 +29,11 @@ from airflow_provider_lookoutvision.server.cluster.connection import (
     name_of,
 )
 from airflow_provider_lookoutvision.server.cluster.hosted_models import HostedModels
-from airflow_provider_lookoutvision.server.hosting.frames import Answer, Options
+from airflow_provider_lookoutvision.server.hosting.frames import DEPTH, Answer, Options
 from airflow_provider_lookoutvision.server.hosting.pool import (
     ANSWER_SECONDS,
     AS_TRAINED,
+    Load,
     PoolConfig,
     checked,
     model_stopped,
@@ -60,6 +61,7 @@ class RemotePool:
         self._application = name_of(settings, *config.deployment)
         self._handle: Any = None
         self._closed = False
+        self._under_way = 0
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     @property
@@ -67,37 +69,50 @@ class RemotePool:
         """Whether ``min_units`` units are ready."""
         return self._handle is not None and self.units >= self._config.min_units
 
+    @property
+    def load(self) -> Load:
+        """The units of the whole cluster, and what they have to do for this process."""
+        busy = min(self._under_way, self.units * DEPTH)
+        return Load(self.units, busy, self._under_way - busy)
+
     async def detect(self, image: bytes, options: Options = AS_TRAINED) -> Answer:
         """The answer of a unit; raises what ``Pool.detect`` does."""
-        for attempt in (1, 2):
-            if self._closed:
-                raise model_stopped(self._config.name)
-            if self._handle is None:
-                raise InternalServerException(
-                    f"The model {self._config.name} is not ready here yet", RetryAfterSeconds=1
-                )
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    answer: Answer = await self._handle.detect.remote(image, options)
-            except TimeoutError:
-                raise InternalServerException(
-                    f"The model {self._config.name} has not answered within {ANSWER_SECONDS:g} seconds",
-                    RetryAfterSeconds=1,
-                ) from None
-            except BackPressureError:
-                raise queue_is_full(self._config.name, 1) from None
-            except (RayError, RayServeException) as error:
-                extra = {"model": self._config.name, "reason": str(error).partition("\n")[0]}
-                log.error("an inference unit of the cluster failed", extra=extra)
-                if attempt == 1:
-                    continue
-                raise InternalServerException(
-                    f"Inference units of the model {self._config.name} were lost while they processed this "
-                    "image; the service's log may say why",
-                    RetryAfterSeconds=1,
-                ) from None
-            return checked(self._config.name, answer)
-        raise AssertionError("a second attempt that neither answered nor failed")
+        if self._closed:
+            raise model_stopped(self._config.name)
+        if self._handle is None:
+            raise InternalServerException(
+                f"The model {self._config.name} is not ready here yet", RetryAfterSeconds=1
+            )
+        self._under_way += 1
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return checked(self._config.name, await self._answer(image, options))
+        except TimeoutError:
+            raise InternalServerException(
+                f"The model {self._config.name} has not answered within {ANSWER_SECONDS:g} seconds",
+                RetryAfterSeconds=1,
+            ) from None
+        except BackPressureError:
+            raise queue_is_full(self._config.name, 1) from None
+        except (RayError, RayServeException):
+            raise InternalServerException(
+                f"Inference units of the model {self._config.name} were lost while they processed this "
+                "image; the service's log may say why",
+                RetryAfterSeconds=1,
+            ) from None
+        finally:
+            self._under_way -= 1
+
+    async def _answer(self, image: bytes, options: Options) -> Answer:
+        """The answer of a unit, or of another one if the first is lost."""
+        try:
+            return cast("Answer", await self._handle.detect.remote(image, options))
+        except BackPressureError:
+            raise
+        except (RayError, RayServeException) as error:
+            extra = {"model": self._config.name, "reason": str(error).partition("\n")[0]}
+            log.error("an inference unit of the cluster is lost", extra=extra)
+            return cast("Answer", await self._handle.detect.remote(image, options))
 
     def maintain(self) -> None:
         """Nothing: Serve checks the health of units, and how many there are."""

@@ -52,6 +52,10 @@ class HostedModel(Protocol):
     failed_starts: int
 
     @property
+    def load(self) -> Load:
+        """How many units are ready, and what they have to do for this process."""
+
+    @property
     def ready(self) -> bool:
         """Whether as many units are ready as the model was started with."""
 
