@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Lookout
+from lookout import Lookout
 from services import Storage
 
 from airflow_provider_lookoutvision.model import MODEL_PATH

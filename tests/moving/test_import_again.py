@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Lookout
 from drawn_parts import drawn
+from lookout import Lookout
 from manifest_lines import line, manifest
 
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy

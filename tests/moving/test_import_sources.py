@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Lookout
 from drawn_parts import drawn
+from lookout import Lookout
 from manifest_lines import line, manifest, masked
 from PIL import Image
 
