@@ -27,13 +27,13 @@ endef
 
 # A checkout is run from its own folder, and a run that is interrupted leaves no half-made target.
 .DELETE_ON_ERROR:
-.PHONY: all help demo examples test oldest cluster lint docs bench stubs constraints clean
+.PHONY: all help demo examples test test-clients oldest cluster lint docs bench stubs constraints clean
 
 all: $(INSTALLED) help
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [VENV=.venv]"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1 \2/p' $(MAKEFILE_LIST) | awk '{n=$$1; $$1=""; printf "  %-12s%s\n", n, $$0}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1 \2/p' $(MAKEFILE_LIST) | awk '{n=$$1; $$1=""; printf "  %-12s%s\n", n, $$0}'
 
 demo: $(INSTALLED) ## find defects, from labelled images to a picture sheet (IMAGES=dir with normal/ and anomaly/ for yours)
 	@$(BIN)/python -m example_dags.demo $(if $(IMAGES),--images '$(IMAGES)')
@@ -42,7 +42,10 @@ examples: $(INSTALLED) ## the example DAGs of training, promoting and nightly ba
 	@$(BIN)/python -m example_dags.demo.examples
 
 test: $(INSTALLED) ## the tests, against the real service on SQLite and PostgreSQL (ARGS='-k token' for some)
-	$(BIN)/python -m pytest -n 3 $(ARGS)
+	$(BIN)/python -m pytest -n 3 --ignore=tests/clients $(ARGS)
+
+test-clients: $(INSTALLED) ## boto3, the AWS CLI, SDKs and type stubs of others, old and new, each in an environment of its own
+	$(BIN)/python -m pytest $(or $(ARGS),tests/clients)
 
 oldest: export LOOKOUTVISION_TEST_SERVICE := $(abspath $(BIN)/lookoutvision)
 oldest: $(INSTALLED) $(OLDEST_INSTALLED) ## the provider's tests and the examples on the oldest Airflow and Amazon provider
@@ -77,7 +80,7 @@ stubs: ## the agent's messages in Python, from airflow_provider_lookoutvision/ed
 	cd airflow_provider_lookoutvision/edge && ../../.venv-stubs/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. edge_agent.proto
 
 clean: ## remove the virtual environment, what was built, and the tools' caches
-	rm -rf $(VENV) $(OLDEST) .venv-boto3-* .venv-anomalib-* .venv-awscli-* .venv-stubs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OLDEST) .venv-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -144,19 +144,18 @@ def test_type_stubs_over_the_hook(tmp_path: Path) -> None:
     stubs = next((python.parents[1] / "lib").iterdir()) / "site-packages"
     for name in ("mypy_boto3_lookoutvision", "botocore-stubs"):
         (tmp_path / name.removesuffix("-stubs")).symlink_to(stubs / name)
-    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", HERE / "typed.py"]
+    # As `make lint` runs it, whose cache has Airflow's types already.
+    command = [sys.executable, "-m", "mypy", str(HERE / "typed.py")]
     environ = {**os.environ, "MYPYPATH": f"{tmp_path}:{HERE.parents[1]}"}
     done = subprocess.run(
-        [str(each) for each in command],
-        env=environ,
-        cwd=HERE.parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
+        command, env=environ, cwd=HERE.parents[1], capture_output=True, text=True, check=False
     )
-    lines = [line.partition("typed.py:")[2] for line in done.stdout.splitlines() if "typed.py:" in line]
-    assert [line.partition(": ")[2].partition(" ")[0] for line in lines[:2]] == ["note:", "note:"], done
-    assert 'Revealed type is "builtins.float"' in lines[0].replace("float", "float")
-    assert "ListModelsResponse" in lines[1]
-    assert "MinInferenceUnits" in lines[2] or "Missing named argument" in lines[2]
-    assert len([line for line in lines if "error:" in line]) == 1
+    found = [line.partition("typed.py:")[2] for line in done.stdout.splitlines() if "typed.py:" in line]
+    known, pages, wrong = (
+        line.partition(": ")[2] for line in found if " error: " in line or " Revealed type " in line
+    )
+    assert known.startswith("note: Revealed type is")
+    assert "float" in known
+    assert "ListModelsResponse" in pages
+    assert wrong.startswith("error: ")
+    assert "MinInferenceUnits" in wrong
