@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_lookoutvision.idempotency import is_retry
 from airflow_provider_lookoutvision.operators.async_operation import AsyncOperationMixin, CancelOnKillMixin
 from airflow_provider_lookoutvision.operators.base import fail_fast_on_client_errors, to_json
 from airflow_provider_lookoutvision.operators.client_token import ClientTokenMixin
@@ -89,12 +90,29 @@ class LookoutVisionStartModelOperator(CancelOnKillMixin, _HostingOperator):
         """Start the model, unless it is hosted, and wait for it."""
         self.check_parameters()
         with fail_fast_on_client_errors():
-            model = self._start(self.resolve_version(), self._units(), self.token(context))
+            token, units = self.token(context), self._units()
+            model = self._find_own(context, units, token)
+            model = model or self._start(self.resolve_version(), units, token)
             return self.wait_for(context, model)
 
     def _units(self) -> dict[str, int]:
         units = {"MinInferenceUnits": self.min_inference_units, "MaxInferenceUnits": self.max_inference_units}
         return {name: count for name, count in units.items() if count is not None}
+
+    def _find_own(self, context: Context, units: Mapping[str, int], token: str) -> ModelVersion | None:
+        """The model that an earlier try has started, when it was the latest: the token shows whose it is."""
+        if self.model_version != LATEST or not is_retry(context):
+            return None
+        for each in self.hook.iter_models(self.project_name):
+            if each["Status"] in _HOSTED:
+                model = ModelVersion(self, self.project_name, each["ModelVersion"])
+                try:
+                    self.call("StartModel", **model.args, **units, ClientToken=token)
+                except self.hook.conn.exceptions.ConflictException:
+                    continue  # another has started it
+                self.log.info("An earlier try has started model %s: this try goes on with it", model.name)
+                return self._started(model)
+        return None
 
     def _start(self, model: ModelVersion, units: Mapping[str, int], token: str) -> ModelVersion:
         exceptions = self.hook.conn.exceptions

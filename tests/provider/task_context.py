@@ -10,11 +10,11 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from trained_models import Account
 
 
-def context(run_id: str, *, cleared: int = 0, map_index: int = -1) -> Any:
-    """The context of a try of a task instance without retries, which has been cleared so often."""
+def context(run_id: str, *, cleared: int = 0, tries: int = 1, map_index: int = -1) -> Any:
+    """The context of a try of a task instance, which has been cleared so often, and tried so often since."""
     task = SimpleNamespace(retries=0)
     ti = SimpleNamespace(dag_id="dag", run_id=run_id, task_id="task", map_index=map_index, task=task)
-    return {"ti": SimpleNamespace(**vars(ti), max_tries=cleared, try_number=cleared + 1)}
+    return {"ti": SimpleNamespace(**vars(ti), max_tries=cleared, try_number=cleared + tries)}
 
 
 def connected(connect: Any, account: Account, **extra: Any) -> str:
