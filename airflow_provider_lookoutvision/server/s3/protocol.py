@@ -36,6 +36,8 @@ _WITHOUT_EFFECT: Mapping[str, Collection[Any] | None] = {
     "ObjectOwnership": None,
     "OptionalObjectAttributes": None,
     "RequestPayer": None,
+    # What S3 does with every object anyway, and programs ask for; no answer claims that it was done.
+    "ServerSideEncryption": {"AES256"},
     "StorageClass": {"STANDARD"},
     "Tagging": {""},
     "TaggingDirective": None,
