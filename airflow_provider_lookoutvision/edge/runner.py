@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 from airflow_provider_lookoutvision.edge.components import Component, UnusableComponent
+from airflow_provider_lookoutvision.engine.inference_runtime import onnxruntime
 from airflow_provider_lookoutvision.engine.threshold import predict
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from airflow_provider_lookoutvision.engine import network, weights
 from airflow_provider_lookoutvision.engine.images import Pixels
+from airflow_provider_lookoutvision.engine.inference_runtime import onnxruntime
 
 STRIDE = 32
 LEVELS = ("fine", "middle", "coarse")

@@ -43,6 +43,7 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
     InternalServerException,
     RequestEntityTooLargeException,
     ServiceError,
+    ServiceUnavailableException,
     SignatureException,
     ValidationException,
 )
@@ -52,7 +53,7 @@ from airflow_provider_lookoutvision.server.s3.service import S3, is_for_s3
 from airflow_provider_lookoutvision.server.scraping import Metrics
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage import scratch
-from airflow_provider_lookoutvision.server.storage.database import Database
+from airflow_provider_lookoutvision.server.storage.database import Database, unavailability
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 
 HOUSEKEEPING_SECONDS = 600
@@ -146,13 +147,8 @@ class Service:
         except ClientDisconnect:
             entry.error = "ClientDisconnect"
             response = Response(status_code=400)
-        except Exception:
-            log.exception("internal error", extra={"request_id": entry.request_id})
-            fault = InternalServerException(
-                f"The service failed on this request; see its log under {entry.request_id}",
-                RetryAfterSeconds=1,
-            )
-            response = self._refuse(fault, entry)
+        except Exception as error:
+            response = self._refuse(_fault(error, entry.request_id), entry)
         response.headers["x-amzn-requestid"] = entry.request_id
         seconds = time.perf_counter() - entry.started
         metrics.count_request(entry.operation, response.status_code, entry.error, seconds)
@@ -263,8 +259,22 @@ class Service:
             await anyio.sleep(HOUSEKEEPING_SECONDS)
 
     def _purge(self) -> None:
+        now = self._dispatcher.token_clock.advance()
         with self._database.write() as connection:
-            idempotency.purge(connection, time.time_ns() // 1_000_000)
+            idempotency.purge(connection, now)
+
+
+def _fault(error: Exception, request_id: str) -> ServiceError:
+    """The answer to a request on which the service failed."""
+    if reason := unavailability(error):
+        log.warning("the database is not available", extra={"request_id": request_id, "reason": reason})
+        return ServiceUnavailableException(
+            "The service's database is not available at the moment: try again", retry_after=2
+        )
+    log.error("internal error", extra={"request_id": request_id}, exc_info=error)
+    return InternalServerException(
+        f"The service failed on this request; see its log under {request_id}", RetryAfterSeconds=1
+    )
 
 
 def _verify(claim: sigv4.Claim, credential: sigv4.Credential | None, body: bytes) -> sigv4.Signature:

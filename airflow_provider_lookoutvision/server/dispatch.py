@@ -19,6 +19,7 @@ from airflow_provider_lookoutvision.server import cluster, projects, tags
 from airflow_provider_lookoutvision.server.calls import access, idempotency
 from airflow_provider_lookoutvision.server.calls.call import Call, Inference, OperationHandler
 from airflow_provider_lookoutvision.server.calls.throttling import Throttle
+from airflow_provider_lookoutvision.server.calls.token_clock import TokenClock
 from airflow_provider_lookoutvision.server.datasets import operations as datasets
 from airflow_provider_lookoutvision.server.hosting import operations as hosting
 from airflow_provider_lookoutvision.server.hosting.fleet import Fleet
@@ -26,7 +27,10 @@ from airflow_provider_lookoutvision.server.hosting.pool import Pool
 from airflow_provider_lookoutvision.server.models import operations as models
 from airflow_provider_lookoutvision.server.packaging import operations as packaging
 from airflow_provider_lookoutvision.server.protocol import rest_json
-from airflow_provider_lookoutvision.server.protocol.errors import NotImplementedException
+from airflow_provider_lookoutvision.server.protocol.errors import (
+    NotImplementedException,
+    ServiceUnavailableException,
+)
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
@@ -35,6 +39,7 @@ from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 ROOMS: tuple[ModuleType, ...] = (projects, datasets, models, hosting, packaging, tags)
 
 _SQLITE_READERS = 2
+_MOST_WAITING_WRITERS = 64
 
 log = logging.getLogger("lookoutvision")
 
@@ -52,7 +57,8 @@ def handler(operation: rest_json.Operation) -> OperationHandler | None:
 class Dispatcher:
     """The way to the operations, for all callers of one process.
 
-    ``protocol`` has the operations, ``keys`` the access keys, ``fleet`` the hosted models. ``readers`` and
+    ``protocol`` has the operations, ``keys`` the access keys, ``fleet`` the hosted models,
+    ``token_clock`` says for how long tokens speak. ``readers`` and
     ``writers`` bound the threads in which calls run.
 
     :param wake_worker: called when work has been queued.
@@ -69,10 +75,14 @@ class Dispatcher:
         self.protocol = rest_json.load()
         self.keys = access.KeyCache(database, cipher)
         self.fleet = Fleet(settings, database, cluster.open_pool(settings) if settings.cluster else Pool)
-        self.writers = anyio.CapacityLimiter(settings.threads)
-        # Threads of one interpreter get in each other's way, and a read of SQLite waits for nothing: few are
-        # faster. They are reads' own, since writers wait for each other.
-        self.readers = anyio.CapacityLimiter(_SQLITE_READERS) if database.is_sqlite else self.writers
+        self.token_clock = TokenClock(database)
+        # Writers wait for each other, and must not keep reads from running. On SQLite reads have threads of
+        # their own: few, since they get in each other's way, and wait for nothing.
+        readers, writers = settings.threads, max(1, settings.threads * 3 // 4)
+        if database.is_sqlite:
+            readers, writers = _SQLITE_READERS, settings.threads
+        self.readers = anyio.CapacityLimiter(readers)
+        self.writers = anyio.CapacityLimiter(writers)
 
     def admit(self, caller: access.Caller, operation: rest_json.Operation) -> None:
         """Count a call against the rate.
@@ -107,8 +117,10 @@ class Dispatcher:
         members = {name: value for name, value in members.items() if name != operation.token_keyword}
         with self._database.read() if operation.reads else self._database.write() as connection:
             self.keys.confirm(connection, caller.key.access_key_id)
-            now = time.time_ns() // 1_000_000
-            call = Call(operation.name, token, caller, connection, self._settings, self._cipher, now)
+            now, token_now = time.time_ns() // 1_000_000, self.token_clock.now
+            call = Call(
+                operation.name, token, caller, connection, self._settings, self._cipher, now, token_now
+            )
             if operation.takes_image:
                 return do(call, **members)  # type: ignore[return-value]
             answer = idempotency.perform(call, operation, members, do)
@@ -121,10 +133,14 @@ class Dispatcher:
     async def perform_in_thread(
         self, operation: rest_json.Operation, work: Callable[[], bytes | Inference]
     ) -> bytes:
-        """Run what calls ``perform`` in a thread, and wait for a hosted model if it has to; the body."""
-        answer = await anyio.to_thread.run_sync(
-            work, limiter=self.readers if operation.reads else self.writers
-        )
+        """Run what calls ``perform`` in a thread, and wait for a hosted model if it has to; the body.
+
+        :raises ServiceUnavailableException: when more calls wait to write than can be expected to.
+        """
+        limiter = self.readers if operation.reads else self.writers
+        if limiter is self.writers and limiter.statistics().tasks_waiting >= _MOST_WAITING_WRITERS:
+            raise ServiceUnavailableException("Too many requests wait to write: try again", retry_after=1)
+        answer = await anyio.to_thread.run_sync(work, limiter=limiter)
         if isinstance(answer, Inference):
             return operation.write(await self.fleet.detect(answer))
         return answer

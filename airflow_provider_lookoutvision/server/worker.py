@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
+import secrets
 import subprocess
 import sys
 import threading
 import time
 import traceback
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -23,7 +22,7 @@ import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server import cluster, logs
 from airflow_provider_lookoutvision.server.datasets.importer import Importer
-from airflow_provider_lookoutvision.server.jobs import heartbeat, queue
+from airflow_provider_lookoutvision.server.jobs import heartbeat, process_identity, queue
 from airflow_provider_lookoutvision.server.jobs.handler import JobHandler
 from airflow_provider_lookoutvision.server.jobs.queue import Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.models.trainer import Trainer
@@ -65,6 +64,8 @@ class Worker:
         for handler in (trainer, packager):
             with suppress(OSError, sa.exc.SQLAlchemyError):
                 handler.delete_leftovers()
+        with suppress(sa.exc.SQLAlchemyError):
+            queue.requeue_of_the_gone(self._database)
         handlers: list[tuple[int, JobHandler]] = [
             (self._settings.import_workers, importer),
             (self._settings.training_workers, trainer),
@@ -198,7 +199,7 @@ _OWNER_VARIABLE = "LOOKOUTVISION_WORKER_OWNER"
 
 
 def _new_owner() -> str:
-    return f"{socket.gethostname()[:20]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return f"{process_identity.own()}-{secrets.token_hex(3)}"
 
 
 class WorkerProcess:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from itertools import cycle
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from held_worker import worker_of
 from import_jobs import (
     LARGE,
@@ -22,22 +20,14 @@ from import_jobs import (
     project_of,
     separate_worker,
 )
+from locked_projects import projects_locked
 from polling import until
 from project_calls import PROJECTS, ProjectClient, body_of
 from service_processes import is_alive, workers
-from services import NewService, Storage, first_key_of, storage_of
+from services import NewService, first_key_of, storage_of
 from signed_http import SignedHttpClient, connect, read_response, signed_head
 
 from airflow_provider_lookoutvision.testing.service import Service
-
-
-@contextmanager
-def projects_locked(storage: Storage) -> Iterator[None]:
-    """Let every request that writes a project wait for as long as the block runs."""
-    with storage.database.write() as connection:  # on SQLite, this is all it takes
-        if connection.dialect.name == "postgresql":
-            connection.execute(sa.text("LOCK TABLE projects IN EXCLUSIVE MODE"))
-        yield
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])

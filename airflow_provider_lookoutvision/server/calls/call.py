@@ -36,7 +36,10 @@ class Effect:
 
 @dataclass(frozen=True)
 class Call:
-    """What an operation gets besides its members. ``now`` is in milliseconds since the epoch."""
+    """What an operation gets besides its members.
+
+    ``now`` is in milliseconds since the epoch; ``token_now`` too, by the clock of the client tokens.
+    """
 
     operation: str
     token: str | None
@@ -46,6 +49,7 @@ class Call:
     settings: Settings
     cipher: Cipher
     now: int
+    token_now: int = 0
     effect: Effect = field(default_factory=Effect)
 
     def created(self, resource_type: ResourceType, resource_id: str) -> None:

@@ -23,6 +23,8 @@ The token of a start is forgotten when the model is stopped, and that of a stop 
 the same token serves day after day. So it does with ``latest``, for one model after another: a start with a
 token and ``latest`` begins anew what that token does with ``latest``, whichever model that was.
 
+The hours are those of ``token_clock``, so that a clock that is set wrong for a while costs no token.
+
 GONE and SUPERSEDED refuse, so that a delayed duplicate neither brings a deleted resource back nor deletes
 its successor.
 """
@@ -111,7 +113,7 @@ def perform(call: Call, operation: Operation, members: Mapping[str, Any], handle
     scope = f"{members['project_name']}/{members['model_version']}" if call.operation in _OF_ONE_MODEL else ""
     token = {**call.scope, "of_operation": call.operation, "of_token": call.token, "of_scope": scope}
     if known := call.connection.execute(_FIND, token).one_or_none():
-        expired = known.expires_at is not None and known.expires_at <= call.now
+        expired = known.expires_at is not None and known.expires_at <= call.token_now
         call.effect.replaces = known.resource_id if known.state == TokenState.FAILED else None
         if not (expired or call.effect.replaces):
             return _repeat(call, members, known, digest)
@@ -163,7 +165,7 @@ def mark_gone(call: Call, resource_type: ResourceType, resource_ids: sa.Select[A
     )
     failed = client_tokens.delete().where(theirs, columns.state == TokenState.FAILED)
     gone = client_tokens.update().where(theirs)
-    gone = gone.values(state=TokenState.GONE, expires_at=call.now + ACTIVE_MILLISECONDS)
+    gone = gone.values(state=TokenState.GONE, expires_at=call.token_now + ACTIVE_MILLISECONDS)
     call.connection.execute(failed, call.scope)
     call.connection.execute(gone, call.scope)
 
@@ -215,7 +217,7 @@ def _update_other_tokens(call: Call, scope: str) -> None:
         who = call.caller.account_id, call.caller.region
         forget(call.connection, *who, effect.undoes, effect.resource_id, (call.token, scope))
     resource = {**call.scope, "of_type": effect.resource_type, "of_resource": effect.resource_id}
-    until = {"until": call.now + ACTIVE_MILLISECONDS}
+    until = {"until": call.token_now + ACTIVE_MILLISECONDS}
     if effect.created:
         call.connection.execute(_SUPERSEDE, resource | until)
     elif effect.deleted:
@@ -243,6 +245,6 @@ def _store(call: Call, scope: str, digest: str, answer: bytes) -> None:
         "resource_type": effect.resource_type,
         "resource_id": effect.resource_id,
         "created_at": call.now,
-        "expires_at": None if effect.created else call.now + lifetime,
+        "expires_at": None if effect.created else call.token_now + lifetime,
     }
     call.connection.execute(_INSERT, row)

@@ -26,6 +26,7 @@ from typing import Any
 from airflow_provider_lookoutvision.server import logs, metrics
 from airflow_provider_lookoutvision.server.hosting import frames
 from airflow_provider_lookoutvision.server.hosting.frames import DEPTH, Answer, Options
+from airflow_provider_lookoutvision.server.jobs.child_environment import minimal_environ
 from airflow_provider_lookoutvision.server.protocol.errors import (
     ConflictException,
     InternalServerException,
@@ -283,7 +284,7 @@ class Pool:
         command = [sys.executable, "-m", _MODULE, str(self._config.cache), str(self._config.threads)]
         pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(
-            *command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+            *command, env=minimal_environ(), stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
         )
 
     async def _relay_log(self, replica: _Replica) -> None:

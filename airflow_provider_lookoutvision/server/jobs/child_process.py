@@ -21,7 +21,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from airflow_provider_lookoutvision.server import logs
-from airflow_provider_lookoutvision.server.settings import ENVIRONMENT_PREFIX, Settings, as_environ
+from airflow_provider_lookoutvision.server.jobs.child_environment import environ_with_buckets
+from airflow_provider_lookoutvision.server.settings import ENVIRONMENT_PREFIX, Settings
 
 _CAUSES: Mapping[int, str] = {
     signal.SIGKILL: "the machine's memory is full",
@@ -60,7 +61,7 @@ class ChildProcess:
     def __init__(self, module: str, folder: Path, configuration: Settings) -> None:
         self._process = subprocess.Popen(  # noqa: S603 (our own command)
             [sys.executable, "-m", __name__, module, str(folder)],
-            env={**os.environ, **as_environ(configuration)},
+            env=environ_with_buckets(configuration),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

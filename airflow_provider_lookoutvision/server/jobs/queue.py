@@ -19,11 +19,14 @@ import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server import logs
 from airflow_provider_lookoutvision.server.calls.call import Call
+from airflow_provider_lookoutvision.server.jobs import process_identity
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.schema import jobs, now
 
 LEASE_MILLISECONDS = 15_000
 MAX_ATTEMPTS = 3
+# By how much a clock may be set back beside a living worker, which renews its lease by the clock that is.
+_CLOCK_MILLISECONDS = 10_000
 
 
 class LeaseLost(Exception):
@@ -91,13 +94,13 @@ def claim(database: Database, owner: str, kinds: Sequence[str], after: str = "")
     others = jobs.alias()
     under_way = (
         sa.select(sa.func.count())
-        .where(others.c.kind.in_(kinds), others.c.leased_until >= now(), others.c.owner.is_not(None))
+        .where(others.c.kind.in_(kinds), ~_is_free(others), others.c.owner.is_not(None))
         .where(others.c.account_id == jobs.c.account_id)
         .scalar_subquery()
     )
     free = (
         sa.select(jobs.c.id)
-        .where(jobs.c.kind.in_(kinds), jobs.c.leased_until < now())
+        .where(jobs.c.kind.in_(kinds), _is_free(jobs))
         .order_by(under_way, sa.case((jobs.c.account_id > after, 0), else_=1), jobs.c.account_id, jobs.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -117,6 +120,12 @@ def claim(database: Database, owner: str, kinds: Sequence[str], after: str = "")
         name: value for name, value in row._mapping.items() if name not in {"leased_until", "created_at"}
     }
     return Job(**values)
+
+
+def _is_free(table: Any) -> sa.ColumnElement[bool]:
+    """Whether no lease of a job is in force. One that lasts too long is from a clock that was ahead."""
+    until = table.c.leased_until
+    return sa.or_(until < now(), until > now() + LEASE_MILLISECONDS + _CLOCK_MILLISECONDS)
 
 
 class Lease:
@@ -187,6 +196,14 @@ class Lease:
         finally:
             done.set()
             thread.join()
+
+
+def requeue_of_the_gone(database: Database) -> int:
+    """Put the jobs back whose workers ran on this machine and are not there any more; how many."""
+    with database.read() as connection:
+        owners = connection.execute(sa.select(jobs.c.owner).where(jobs.c.owner.is_not(None)).distinct())
+        gone = [owner for owner in owners.scalars() if process_identity.is_gone(owner)]
+    return sum(requeue(database, owner) for owner in gone)
 
 
 def requeue(database: Database, owner: str) -> int:

@@ -16,6 +16,7 @@ The tree, which is also the table of what may be raised where::
         ├── RequestTimeoutException      408
         ├── RequestEntityTooLargeException 413
         ├── NotImplementedException      501
+        ├── ServiceUnavailableException  503
         └── SignatureException                 code and status by the signature's fault (see sigv4)
 
 ``members`` are the members of the error's shape besides ``Message``, spelled as in the model.
@@ -46,6 +47,7 @@ class ServiceError(Exception):
         super().__init__(message)
         self.message = message
         self.members = {name: value for name, value in members.items() if value is not None}
+        self.headers: dict[str, str] = {}
 
     @property
     def code(self) -> str:
@@ -153,6 +155,16 @@ class NotImplementedException(ProtocolError):
     """The operation is part of the API, but this version of the service doesn't have it yet."""
 
     status = 501
+
+
+class ServiceUnavailableException(ProtocolError):
+    """What the service needs is not there now; ``retry_after`` says in how many seconds to come back."""
+
+    status = 503
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(retry_after)}
 
 
 class SignatureException(ProtocolError):

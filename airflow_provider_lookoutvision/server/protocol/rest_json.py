@@ -213,7 +213,7 @@ class Protocol:
 
     def write_error(self, error: ServiceError) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of an error, with its members where the model has them."""
-        headers = {"x-amzn-errortype": error.code}
+        headers = {"x-amzn-errortype": error.code, **error.headers}
         body: dict[str, Any] = {"Message": error.message}
         shape = self._errors.get(error.code)
         for name, value in error.members.items():

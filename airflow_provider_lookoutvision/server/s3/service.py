@@ -50,7 +50,7 @@ from airflow_provider_lookoutvision.server.s3.objects import Objects
 from airflow_provider_lookoutvision.server.s3.responses import RequestLog, keep_alive, respond, start
 from airflow_provider_lookoutvision.server.s3.uploads import Uploads
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.storage.database import Database
+from airflow_provider_lookoutvision.server.storage.database import Database, unavailability
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 
 MOST_REQUESTS = 128
@@ -147,7 +147,14 @@ class S3:
             return
         except ClientDisconnect:
             raise
-        except Exception:
+        except Exception as error:
+            if reason := unavailability(error):
+                extra = {"request_id": entry.request_id, "reason": reason}
+                log.warning("the database is not available", extra=extra)
+                slow_down = S3Error("SlowDown", "The service's database is not available at the moment.")
+                slow_down.headers["Retry-After"] = "2"
+                await self._refuse(slow_down, request, entry, send)
+                return
             log.exception("internal error", extra={"request_id": entry.request_id})
             message = f"The service failed on this request; see its log under {entry.request_id}"
             await self._refuse(S3Error("InternalError", message), request, entry, send)

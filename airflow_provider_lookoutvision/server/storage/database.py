@@ -3,14 +3,16 @@
 ``Database.write`` and ``Database.read`` are the only ways to a connection: one block, one transaction, rolled
 back when the block raises. On SQLite a write takes the write lock at its beginning, waits for it when
 another process holds it, and is on the disk when the block ends (WAL, ``synchronous=FULL``). On PostgreSQL
-nobody waits longer for a lock than that, and a transaction whose client has gone silent is ended.
+a statement has a limited time, a transaction whose client has gone silent is ended, and ``silence`` says what
+happens when the server has. ``unavailability`` is why a transaction could not be, if it may be later.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,16 @@ from alembic.util.exc import CommandError
 from airflow_provider_lookoutvision.server.settings import SettingsError
 
 _BUSY_MILLISECONDS = 30_000
+_POOL_SECONDS = 10
 _IDLE_MILLISECONDS = 60_000
 # A file is made smaller when more of it is free than these bytes, and than one part of so many.
 _WASTE, _WASTE_PART = 1 << 20, 10
 _STEP, _INCREMENTAL = 1000, 2
 _MIGRATION_LOCK = 0x6C6F6F6B  # an arbitrary number that the service's processes share
+
+
+class DatabaseBusy(Exception):
+    """A transaction has waited for too long to write."""
 
 
 class Database:
@@ -53,27 +60,30 @@ class Database:
         if self.is_sqlite and address.database in {None, "", ":memory:"}:
             raise SettingsError("database_url names a database in memory; it must be a file: sqlite:////path")
         # pysqlite's own transactions begin late and never IMMEDIATE: ``read`` and ``write`` begin them.
-        arguments = {"isolation_level": None, "check_same_thread": False} if self.is_sqlite else {}
+        arguments: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
+        if not self.is_sqlite:
+            arguments = {**_silence().CONNECT_ARGUMENTS}
+            arguments = {name: value for name, value in arguments.items() if name not in address.query}
         try:
             self.engine = sa.create_engine(
                 address,
                 connect_args=arguments,
                 pool_size=connections,
                 max_overflow=0,
+                pool_timeout=_POOL_SECONDS,
                 pool_pre_ping=not self.is_sqlite,
                 hide_parameters=True,  # else errors, and so logs, have manifest lines and tokens
             )
+            if not self.is_sqlite:
+                _silence().bound(self.engine)
         except ModuleNotFoundError as error:
             raise SettingsError(
                 f"database_url names {address.drivername}, but {error.name} is not installed: "
                 "pip install 'airflow-provider-lookoutvision[postgres]'"
             ) from None
         # Writers of one process queue here, first come first served; SQLite's own waiting polls.
-        self._writer: Any = threading.Lock() if self.is_sqlite else nullcontext()
-        if self.is_sqlite:
-            sa.event.listen(self.engine, "connect", _prepare_sqlite)
-        else:
-            sa.event.listen(self.engine, "connect", _prepare_postgresql)
+        self._writer = threading.Lock()
+        sa.event.listen(self.engine, "connect", _prepare_sqlite if self.is_sqlite else _prepare_postgresql)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -87,11 +97,27 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction that writes; committed, and durable, when the block ends."""
-        with self._writer, self.engine.begin() as connection:
+        """A transaction that writes; committed, and durable, when the block ends.
+
+        :raises DatabaseBusy: when others have been writing for too long.
+        """
+        with self._turn(), self.engine.begin() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """On SQLite, this process's turn to write."""
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._writer.acquire(timeout=_BUSY_MILLISECONDS / 1000):
+            raise DatabaseBusy("other transactions have been writing for too long")
+        try:
+            yield
+        finally:
+            self._writer.release()
 
     def upgrade(self) -> None:
         """Bring the schema to the version of this package; two processes at once do it once.
@@ -101,6 +127,7 @@ class Database:
         config = _migrations()
         with self.write() as connection:
             if not self.is_sqlite:
+                _silence().allow_long_statements(connection)
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             config.attributes["connection"] = connection
             try:
@@ -175,8 +202,38 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    milliseconds = _silence().STATEMENT_SECONDS * 1000
     with connection.cursor() as cursor:
-        cursor.execute(f"SET lock_timeout = {_BUSY_MILLISECONDS}")
+        cursor.execute(f"SET lock_timeout = {milliseconds}")
+        cursor.execute(f"SET statement_timeout = {milliseconds}")
         # Else the locks of a machine that dies in a transaction stay for hours, until TCP notices.
         cursor.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MILLISECONDS}")
     connection.commit()
+
+
+def _silence() -> Any:
+    """The module about PostgreSQL's silence, which needs its driver."""
+    from airflow_provider_lookoutvision.server.storage import silence
+
+    return silence
+
+
+def unavailability(error: BaseException) -> str | None:
+    """Why the database can't be used at the moment, or None for an error of another kind."""
+    if isinstance(error, DatabaseBusy):
+        return str(error)
+    if isinstance(error, sa.exc.TimeoutError):
+        return "all connections to it are in use"
+    if not isinstance(error, sa.exc.DBAPIError):
+        return None
+    reason = str(error.orig).strip().partition("\n")[0]
+    if isinstance(error.orig, sqlite3.Error):
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        return reason if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} else None
+    state = getattr(error.orig, "sqlstate", None)
+    lost = error.connection_invalidated or (state is None and isinstance(error, sa.exc.OperationalError))
+    return reason if lost or (state or "").startswith(_PASSING_STATES) else None
+
+
+# Connection exceptions, insufficient resources, an operator's intervention, a lock that didn't become free.
+_PASSING_STATES = ("08", "53", "57", "55P03")

@@ -248,6 +248,16 @@ console_sessions = sa.Table(
 )
 
 
+# What the service keeps of itself, by name; ``seen_at`` is the machine's clock when it was written.
+service_state = sa.Table(
+    "service_state",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("seen_at", sa.BigInteger, nullable=False),
+)
+
+
 def upsert(
     connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], key: Sequence[str]
 ) -> None:

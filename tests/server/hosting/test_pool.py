@@ -96,6 +96,20 @@ def test_the_units_share_the_work(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_unit_knows_no_secret_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOOKOUTVISION_SECRET_KEY", "LOOKOUTVISION_DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "ANY"):
+        monkeypatch.setenv(name, "s3cret")
+
+    async def scenario() -> None:
+        async with running(tmp_path) as pool:
+            environs.append(await asyncio.to_thread(Path(f"/proc/{pids_of(pool)[0]}/environ").read_bytes))
+
+    environs: list[bytes] = []
+    run(scenario())
+    assert b"PATH=" in environs[0]
+    assert b"s3cret" not in environs[0]
+
+
 def test_a_full_queue_refuses_and_says_when_to_retry(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, queue=3) as pool:

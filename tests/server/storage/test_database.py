@@ -64,7 +64,8 @@ def test_commits_are_durable_and_nobody_waits_for_ever(storage: Storage) -> None
         else:
             settings = {
                 "synchronous_commit": "on",
-                "lock_timeout": "30s",
+                "lock_timeout": "20s",
+                "statement_timeout": "20s",
                 "idle_in_transaction_session_timeout": "1min",
             }
             for name, value in settings.items():
