@@ -72,7 +72,7 @@ def client_of(
     *,
     region: str = REGION,
     attempts: int = 1,
-    verify: str | None = None,
+    verify: str | bool | None = None,
     **config: Any,
 ) -> Any:
     """A boto3 client for a key; by default it sends each request once, so that a fault shows."""
@@ -88,6 +88,15 @@ def client_of(
             **{"connect_timeout": 10, "read_timeout": 60, "max_pool_connections": 40, **config},
         ),
     )
+
+
+def leave_bodies_unsigned(client: Any) -> None:
+    """Let a boto3 client sign ``UNSIGNED-PAYLOAD``, as the SDK for JavaScript does with a stream."""
+
+    def leave_unsigned(request: Any, **_: Any) -> None:
+        request.headers["X-Amz-Content-SHA256"] = "UNSIGNED-PAYLOAD"
+
+    client.meta.events.register("before-sign.lookoutvision", leave_unsigned)
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
@@ -14,12 +15,32 @@ from command_line import error_message, run_command, start_command, wait_for_end
 from postgres_server import PostgresServer
 from project_calls import names
 from sdk_errors import error_response
-from services import NewDatabase, client_of, first_key_of
+from services import NewDatabase, client_of, first_key_of, leave_bodies_unsigned
 from signed_http import SignedHttpClient
 
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 
 # Where it listens ----------------------------------------------------------------------------------------
+
+
+def own_address() -> str:
+    """An address of this machine that isn't loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        try:
+            route.connect(("192.0.2.1", 9))  # which sends nothing
+        except OSError:
+            pytest.skip("this machine has no network")
+        return str(route.getsockname()[0])
+
+
+def answers_to_an_unsigned_image(endpoint_url: str, service: Service) -> str:
+    """The code of the error, since there is no model: of the signature, or of that."""
+    client = client_of(endpoint_url, first_key_of(service), verify=False)
+    leave_bodies_unsigned(client)
+    error = error_response(
+        client.detect_anomalies, ProjectName="none", ModelVersion="1", Body=b"x", ContentType="image/png"
+    )
+    return str(error["Error"]["Code"])
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", ""])
@@ -31,6 +52,7 @@ def test_it_does_not_listen_to_the_world_in_the_clear(host: str, tmp_path: Path)
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_it_listens_to_the_world_with_tls(certificate: tuple[Path, Path]) -> None:
     flags = ["--host", "0.0.0.0", "--no-worker", "--shutdown-seconds", "20"]
     flags += ["--tls-certificate", str(certificate[0]), "--tls-key", str(certificate[1])]
@@ -39,6 +61,10 @@ def test_it_listens_to_the_world_with_tls(certificate: tuple[Path, Path]) -> Non
         client = client_of(endpoint_url, first_key_of(service), verify=str(certificate[0]))
         client.create_project(ProjectName="p")
         assert names(client) == ["p"]
+        # On the way to another address of this machine, what isn't signed is safe by TLS alone.
+        assert answers_to_an_unsigned_image(f"https://{own_address()}:{service.port}", service) == (
+            "ResourceNotFoundException"
+        )
         with pytest.raises((OSError, HTTPException)):
             SignedHttpClient(service.endpoint_url, first_key_of(service)).send("GET", "/healthz")
         # The client's connection is idle and still open, and no reason to wait.
@@ -52,6 +78,10 @@ def test_it_listens_without_tls_and_serves_some_regions_if_set() -> None:
     with running_service(flags=flags) as service:
         for region in ("eu-central-1", "us-east-1"):
             assert names(client_of(service.endpoint_url, first_key_of(service), region=region)) == []
+        assert answers_to_an_unsigned_image(f"http://{own_address()}:{service.port}", service) == (
+            "InvalidSignatureException"
+        )
+        assert answers_to_an_unsigned_image(service.endpoint_url, service) == "ResourceNotFoundException"
         elsewhere = client_of(service.endpoint_url, first_key_of(service), region="us-west-2")
         error = error_response(elsewhere.list_projects)
         assert error["Error"]["Code"] == "AuthorizationHeaderMalformed"

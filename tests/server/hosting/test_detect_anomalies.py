@@ -13,6 +13,7 @@ from drawn_parts import COLOR, SIDE, drawn, encoded, png16, turned
 from model_fixtures import ModelProject, TrainingService
 from PIL import Image
 from sdk_errors import error_response
+from services import leave_bodies_unsigned
 from signed_http import SignedHttpClient
 
 from airflow_provider_lookoutvision.model.anomaly_maps import request_anomaly_maps
@@ -116,6 +117,22 @@ def test_what_counts_is_the_content_not_the_header(hosted: ModelProject) -> None
     ):
         assert hosted.detect(image, content_type=kind) == expected  # type: ignore[arg-type]
     assert hosted.detect(PNG, content_type="image/jpeg")["IsAnomalous"] is True
+
+
+def test_an_image_that_is_not_signed(hosted: ModelProject, sqlite_training_service: TrainingService) -> None:
+    # As SDKs send a stream. Within this machine nobody can change it on the way.
+    client = sqlite_training_service.client(hosted.account)
+    leave_bodies_unsigned(client)
+    answer = client.detect_anomalies(
+        **hosted.of, ModelVersion=CLASSIFIER, Body=io.BytesIO(BAD), ContentType="image/jpeg"
+    )
+    assert answer["DetectAnomalyResult"] == hosted.detect(BAD)
+    error = error_response(client.create_project, ProjectName="q")
+    assert (error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]) == (
+        "InvalidSignatureException",
+        403,
+    )
+    assert "The body must be signed" in error["Error"]["Message"]
 
 
 @pytest.mark.parametrize("kind", ["binary/octet-stream", "image/gif", "image/jp", "image", "text/plain"])

@@ -25,6 +25,7 @@ from sigv4_requests import (
 from airflow_provider_lookoutvision.server.protocol.sigv4 import (
     Credential,
     SignatureError,
+    parse,
 )
 
 # Each fault has its own code.
@@ -48,6 +49,25 @@ def test_a_request_that_is_too_old():
 def test_a_request_from_the_future(make):
     now = datetime.now(UTC) - timedelta(minutes=15, seconds=2)
     assert error_code(make(), now=now) == "RequestInTheFuture"
+
+
+def test_a_body_that_is_not_signed():
+    request = sign(headers=[("X-Amz-Content-SHA256", "UNSIGNED-PAYLOAD")])
+    assert error_code(request) == "InvalidSignatureException"
+    line = request.method, request.path, request.query, request.headers
+    claim = replace(parse(*line, now=signed_at(request)), allows_unsigned_body=True)
+    assert claim.verify(Credential(SECRET), b"any other body") == ME
+    for credential, code in ((Credential("not this"), "InvalidSig"), (None, "UnrecognizedClient")):
+        with pytest.raises(SignatureError, match=code):
+            claim.verify(credential, request.body)
+    # Who signed the body's hash, or nothing of it, has signed the body all the same.
+    for headers in ([], [("X-Amz-Content-SHA256", hashlib.sha256(b"body").hexdigest())]):
+        request = sign(body=b"body", headers=headers)
+        line = request.method, request.path, request.query, request.headers
+        claim = replace(parse(*line, now=signed_at(request)), allows_unsigned_body=True)
+        assert claim.verify(Credential(SECRET), b"body") == ME
+        with pytest.raises(SignatureError, match="InvalidSignature"):
+            claim.verify(Credential(SECRET), b"another")
 
 
 def test_a_key_that_is_unknown():
@@ -155,7 +175,6 @@ INCOMPLETE = {
     "a date beyond all numbers": lambda: with_more_headers(
         without_header(sign(), "x-amz-date"), ("date", f"Thu, 01 Jan 1970 00:00:{'9' * 30} GMT")
     ),
-    "an unsigned body": lambda: sign(headers=[("X-Amz-Content-SHA256", "UNSIGNED-PAYLOAD")]),
     "a chunk-signed body": lambda: sign(
         headers=[("X-Amz-Content-SHA256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")]
     ),
