@@ -136,11 +136,15 @@ def create_key(
     allowed_actions: Sequence[str] = EVERYTHING,
     allowed_projects: Sequence[str] = EVERYTHING,
     allowed_buckets: Sequence[str] | None = None,
+    existing: tuple[str, str] | None = None,
 ) -> tuple[AccessKey, str]:
     """Make a key; the second value is its secret, which can't be shown again.
 
     :param allowed_buckets: ``default_buckets`` of the account if None.
-    :raises InvalidKey: for an account that isn't 12 digits, or an action of a service that isn't here.
+    :param existing: the ID and the secret of a key that exists elsewhere. If it is here already, it gets the
+        permissions of this call.
+    :raises InvalidKey: for an account that isn't 12 digits, an action of a service that isn't here, or the ID
+        of another key that is here.
     """
     if not re.fullmatch(r"[0-9]{12}", account_id):
         raise InvalidKey(f"the account {account_id!r} is not 12 digits")
@@ -149,15 +153,17 @@ def create_key(
             raise InvalidKey(
                 f"the action {action!r} must be * or begin with {SERVICE}: or s3:, as {SERVICE}:Describe*"
             )
+    access_key_id, secret = existing or _new_pair()
+    if existing:
+        _replace(connection, cipher, access_key_id, secret, account_id)
     key = AccessKey(
-        "AKIA" + base64.b32encode(secrets.token_bytes(10)).decode(),
+        access_key_id,
         account_id,
         tuple(allowed_actions),
         tuple(allowed_projects),
         tuple(default_buckets(account_id) if allowed_buckets is None else allowed_buckets),
         time.time_ns() // 1_000_000,
     )
-    secret = base64.b64encode(secrets.token_bytes(30)).decode()
     connection.execute(
         access_keys.insert().values(
             access_key_id=key.access_key_id,
@@ -170,6 +176,27 @@ def create_key(
         )
     )
     return key, secret
+
+
+def _new_pair() -> tuple[str, str]:
+    key_id = "AKIA" + base64.b32encode(secrets.token_bytes(10)).decode()
+    return key_id, base64.b64encode(secrets.token_bytes(30)).decode()
+
+
+def _replace(
+    connection: sa.Connection, cipher: Cipher, access_key_id: str, secret: str, account_id: str
+) -> None:
+    """Delete the key, if it is here, so that it can be made with other permissions."""
+    stored = find_key(connection, cipher, access_key_id)
+    if stored is None:
+        return
+    if stored.secret != secret or stored.key.account_id != account_id:
+        how = "with another secret" if stored.secret != secret else f"of account {stored.key.account_id}"
+        raise InvalidKey(
+            f"there is a key {access_key_id} {how} already: `lookoutvision keys delete {access_key_id}` "
+            "deletes it"
+        )
+    delete_key(connection, access_key_id)
 
 
 def list_keys(connection: sa.Connection) -> Iterable[AccessKey]:
