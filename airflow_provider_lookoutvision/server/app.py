@@ -26,6 +26,7 @@ from functools import partial
 import anyio
 import anyio.to_thread
 import sqlalchemy as sa
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, Router
@@ -40,6 +41,7 @@ from airflow_provider_lookoutvision.server.console.visit import PATH
 from airflow_provider_lookoutvision.server.dispatch import Dispatcher
 from airflow_provider_lookoutvision.server.protocol import rest_json, sigv4
 from airflow_provider_lookoutvision.server.protocol.errors import (
+    AccessDeniedException,
     InternalServerException,
     RequestEntityTooLargeException,
     ServiceError,
@@ -58,6 +60,12 @@ from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 
 HOUSEKEEPING_SECONDS = 600
 LARGE_BODIES = 256 << 20
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+# What the SDKs read of an answer, the API's and S3's.
+_EXPOSED_HEADERS = (
+    *("x-amzn-requestid", "x-amzn-errortype", "retry-after", "x-amz-request-id", "x-amz-version-id"),
+    *("etag", "content-range", "last-modified", "x-amz-checksum-crc32", "x-amz-checksum-sha256"),
+)
 
 log = logging.getLogger("lookoutvision")
 
@@ -70,14 +78,22 @@ def create_app(
     :param wake_worker: called when work has been queued.
     """
     service = Service(settings, database, cipher, wake_worker)
-    return RequestIds(
-        Router(
-            [Route("/healthz", service.healthz), Route("/metrics", service.metrics.answer)],
-            default=service,
-            redirect_slashes=False,
-            lifespan=service.lifespan,
-        )
+    app: ASGIApp = Router(
+        [Route("/healthz", service.healthz), Route("/metrics", service.metrics.answer)],
+        default=service,
+        redirect_slashes=False,
+        lifespan=service.lifespan,
     )
+    if settings.allowed_origins:
+        # No cookies: who calls is in the signature.
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.allowed_origins,
+            allow_methods=_METHODS,
+            allow_headers=["*"],
+            expose_headers=_EXPOSED_HEADERS,
+        )
+    return RequestIds(app)
 
 
 @dataclass
@@ -213,19 +229,34 @@ class Service:
         body: bytes,
         entry: RequestLog,
     ) -> bytes | Inference:
+        try:
+            return self._perform_once(claim, route, query, headers, body, entry)
+        except access.StaleKey:
+            pass
+        except (SignatureException, AccessDeniedException):
+            if not self._dispatcher.keys.refresh(claim.access_key_id):
+                raise
+        return self._perform(claim, route, query, headers, body, entry)
+
+    def _perform_once(
+        self,
+        claim: sigv4.Claim,
+        route: rest_json.Route,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        entry: RequestLog,
+    ) -> bytes | Inference:
         operation = route.operation
         caller = self._authenticate(claim, body)
         entry.account_id, entry.region = caller.account_id, caller.region
         self._dispatcher.admit(caller, operation)
         members = operation.read(route.labels, query, headers, body)
         entry.project = members.get("project_name")
-        try:
-            answer = self._dispatcher.perform(caller, operation, members)
-            if isinstance(answer, Inference) and headers.get(anomaly_maps.HEADER, "false") != "false":
-                answer = replace(answer, anomaly_map=True)
-            return answer
-        except access.StaleKey:
-            return self._perform(claim, route, query, headers, body, entry)
+        answer = self._dispatcher.perform(caller, operation, members)
+        if isinstance(answer, Inference) and headers.get(anomaly_maps.HEADER, "false") != "false":
+            answer = replace(answer, anomaly_map=True)
+        return answer
 
     def _authenticate(self, claim: sigv4.Claim, body: bytes) -> access.Caller:
         stored = self._find_key(claim)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LISTENER_SETTINGS = {
     *("host", "port", "tls_certificate", "tls_key", "allow_plaintext", "regions", "worker"),
     *("max_connections", "max_connections_per_address", "metrics_address"),
-    *("console", "console_frame_ancestors"),
+    *("console", "console_frame_ancestors", "keep_alive_seconds", "allowed_origins"),
     *("max_connections", "max_connections_per_address"),
 }
 

@@ -75,6 +75,7 @@ def _serve(settings: Settings, database: Database, cipher: Cipher, listener: soc
         http=BoundedHttpProtocol,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         log_config=None,
         access_log=False,

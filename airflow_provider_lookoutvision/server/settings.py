@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 ENVIRONMENT_PREFIX = "LOOKOUTVISION_"
 DEFAULT_ACCOUNT = "123456789012"
 _LARGEST_PORT = 65535
+_ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
 
 class SettingsError(ValueError):
@@ -92,6 +94,10 @@ class Settings:
     max_connections_per_address: int = _setting(
         250, "of these, from one address; raise it for a proxy through which all clients come", int
     )
+    keep_alive_seconds: int = _setting(75, "how long an idle connection is kept for the next request", int)
+    allowed_origins: tuple[str, ...] = _setting(
+        (), "origins whose pages may call the service (CORS), comma-separated, or *; none when empty", tuple
+    )
     shutdown_seconds: int = _setting(30, "how long a stopping server waits for requests under way", int)
     metrics_address: str = _setting(
         "", "host:port where /metrics is served without a key; only to keys, at the API's address, when empty"
@@ -105,6 +111,7 @@ class Settings:
             ("port", 0),
             ("threads", 1),
             ("shutdown_seconds", 0),
+            ("keep_alive_seconds", 1),
             ("max_projects", 0),
             ("import_workers", 1),
             ("training_workers", 1),
@@ -133,6 +140,12 @@ class Settings:
             raise SettingsError(f"log_level is {self.log_level!r}; it must be debug, info, warning or error")
         if self.buckets not in {"directory", "s3"}:
             raise SettingsError(f"buckets is {self.buckets!r}; it must be directory or s3")
+        for origin in self.allowed_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise SettingsError(
+                    f"allowed_origins has {origin!r}; an origin is a scheme, a host and perhaps a port, as "
+                    "https://app.example.com:8443, with nothing behind"
+                )
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise SettingsError("TLS needs both files: set tls_certificate and tls_key")
 

@@ -241,8 +241,9 @@ class StaleKey(Exception):
 class KeyCache:
     """The keys that were used last, so that signatures are verified outside of transactions.
 
-    A key in the cache may have been deleted since: ``confirm`` it in the transaction of the effect. A key is
-    never changed in place, and one that is made anew has another ciphertext.
+    A key in the cache may have been deleted since: ``confirm`` it in the transaction of the effect, and
+    ``refresh`` it before it is refused. A key is never changed in place, and one that is made anew has
+    another ciphertext.
     """
 
     def __init__(self, database: Database, cipher: Cipher) -> None:
@@ -259,6 +260,20 @@ class KeyCache:
                     self._keys.clear()
                 self._keys[access_key_id] = stored
         return stored
+
+    def refresh(self, access_key_id: str) -> bool:
+        """Forget the key if it isn't as it was found, so that it is read again; whether it was forgotten.
+
+        For a refusal, which may be due to a secret or to permissions that the key had.
+        """
+        if access_key_id not in self._keys:
+            return False
+        try:
+            with self._database.read() as connection:
+                self.confirm(connection, access_key_id)
+        except StaleKey:
+            return True
+        return False
 
     def confirm(self, connection: sa.Connection, access_key_id: str) -> None:
         """Check that the key is still as it was found.

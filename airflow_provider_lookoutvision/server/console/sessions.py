@@ -45,6 +45,7 @@ class Sessions:
 
     def begin(self, access_key_id: str, secret_access_key: str, region: str) -> Session | None:
         """Sign in; None when there is no such key, or its secret is another one."""
+        self._keys.refresh(access_key_id)
         stored = self._keys.find(access_key_id)
         expected = stored.secret if stored else secrets.token_urlsafe(30)
         if not hmac.compare_digest(expected.encode(), secret_access_key.encode()) or stored is None:

@@ -110,6 +110,13 @@ def test_the_same_key_again_gets_other_permissions(
     assert f"there is a key {key_id} with another secret already" in said
     assert "another\n" not in said
     assert client(service, key_id).list_projects()["Projects"] == []
+    # A key whose secret was wrong: what a process has seen of the old one is no hindrance.
+    assert run_command("keys", "delete", key_id, *at(service)).status == 0
+    assert run_command("keys", "import", *flags, "--account", account).status == 0
+    assert client(service, key_id, "another").list_projects()["Projects"] == []
+    assert (
+        error_response(client(service, key_id).list_projects)["Error"]["Code"] == "InvalidSignatureException"
+    )
 
 
 @pytest.mark.one_database

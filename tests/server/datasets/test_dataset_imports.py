@@ -42,8 +42,8 @@ from airflow_provider_lookoutvision.testing.service import Service
             "has 1 invalid line: line 2: its image is in the bucket two, others are in one; all must be in",
         ),
         (
-            manifest(r'{"source-ref":"s3://images/1.png","\u0000\ud800-metadata":{"type":"groundtruth/image-classification"}}'),
-            r"has 1 invalid line: line 1: its '\x00\ud800'-metadata has no class-name",
+            manifest(r'{"source-ref":"s3://images/1.png","\u0000\ud800-ref-metadata":{"type":"groundtruth/semantic-segmentation"}}'),
+            r"has 1 invalid line: line 1: it has '\x00\ud800-ref'-metadata, but no '\x00\ud800-ref'",
         ),
         ("\n".join(["{}"] * 2).encode("utf-16"), "it is not UTF-8 (byte 1)"),
     ],

@@ -137,11 +137,13 @@ def test_a_training_from_a_dataset_that_failed(project: ModelProject) -> None:
     project.write("x", b"no JSON")
     source = {"GroundTruthManifest": {"S3Object": {"Bucket": project.bucket, "Key": "x"}}}
     project.client.create_dataset(**project.of, DatasetType="train", DatasetSource=source)
-    error = until(
-        lambda: error_response(project.client.create_model, **project.of, OutputConfig=project.output),
-        lambda found: "CREATE_FAILED: delete it" in found["Error"]["Message"],
+    until(
+        lambda: project.client.describe_dataset(**project.of, DatasetType="train")["DatasetDescription"],
+        lambda found: found["Status"] == "CREATE_FAILED",
     )
+    error = error_response(project.client.create_model, **project.of, OutputConfig=project.output)
     assert error["Error"]["Code"] == "ConflictException"
+    assert "CREATE_FAILED: delete it" in error["Error"]["Message"]
 
 
 def test_a_prefix_that_makes_the_key_too_long(
