@@ -27,6 +27,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "SECURITY.md",
     *(ROOT / "docs").glob("*.md"),
 ]
 OPERATORS = [vars(operators)[name] for name in operators.__all__]

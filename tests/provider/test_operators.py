@@ -234,6 +234,23 @@ def test_an_explicit_token_is_used_as_it_is(conn_id: str, client: Any) -> None:
     assert found == to_json(made)
 
 
+def test_the_log_of_a_task_has_the_requests_of_its_calls(
+    service: Service, conn_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    operator = create(conn_id, "logged")
+    again = create(conn_id, "logged", client_token="another")
+    for each in (operator, again):
+        monkeypatch.setattr(each.log, "info", lambda text, *values, **_: said.append(text % values))
+    operator.execute(context("logged"))
+    with pytest.raises(AirflowFailException):
+        again.execute(context("logged-again"))
+    requests = [line.rpartition(" ")[2] for line in said if "was request" in line]
+    log = service.log_file.read_text()
+    assert len(set(requests)) >= 2
+    assert all(request in log for request in requests)
+
+
 def test_an_explicit_token_that_made_another_project_is_refused(conn_id: str, client: Any) -> None:
     client.create_project(ProjectName="old", ClientToken="spent")
     with pytest.raises(AirflowFailException, match=r"'spent' created project 'old'.*'new'"):
