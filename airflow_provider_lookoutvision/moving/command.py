@@ -1,4 +1,4 @@
-"""The commands of the way over: ``lookoutvision import`` and ``doctor``.
+"""The commands of the way over: ``lookoutvision import``, ``export`` and ``doctor``.
 
 What they need is imported when they run.
 """
@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_lookoutvision.moving.reading import FORMATS
@@ -206,6 +207,47 @@ def bar(items: Iterable[Item], total: int, what: str) -> Iterable[Item]:
 
     shown: Iterable[Item] = tqdm(items, total=total, desc=what, unit="file", disable=None, leave=False)
     return shown
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``export``."""
+    parser.add_argument("project", metavar="PROJECT", help="the project's name")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the archive (default: PROJECT.zip)")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out images that aren't there")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite the archive, if there is one")
+    add_client_arguments(parser)
+    parser.set_defaults(run=run_export, extra="moving")
+
+
+def run_export(flags: argparse.Namespace) -> int:
+    """Write a project into an archive; 0, or 2 with what is in the way."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from airflow_provider_lookoutvision.moving import archive
+    from airflow_provider_lookoutvision.moving.errors import MovingError
+    from airflow_provider_lookoutvision.moving.reading import check_project_name
+
+    check_project_name(flags.project)
+    file = flags.output or Path(f"{flags.project}.zip")
+    if file.exists() and not flags.overwrite:
+        raise MovingError(f"There is a {file}: --overwrite it, or --output another")
+    made = clients_of(flags)
+    try:
+        done = archive.export(
+            flags.project,
+            file,
+            client=made.service,
+            s3=made.s3,
+            skip_missing=flags.skip_missing,
+            report_missing=print,
+            progress=bar,
+        )
+    except (BotoCoreError, ClientError, OSError) as error:
+        raise MovingError(str(error)) from error
+    datasets = ", ".join(f"{count} entries of {kind}" for kind, count in done.datasets.items())
+    models = f"the models {', '.join(done.models)}" if done.models else "no models"
+    say(f"{file}: {datasets or 'no datasets'}, {done.images} images and masks, {models}")
+    return 0
 
 
 def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_lookoutvision.moving import archive
 from airflow_provider_lookoutvision.moving.errors import MovingError, some
 from airflow_provider_lookoutvision.moving.readers import coco, folders, ground_truth, label_studio, table
 from airflow_provider_lookoutvision.moving.reading import Options, Reading, split
@@ -20,12 +21,14 @@ from airflow_provider_lookoutvision.moving.sources import (
 _JSON = ".json"
 _WANTED = (
     "a manifest, the answers of ListDatasetEntries, the console's bucket, folders normal/ and anomaly/, "
-    "MVTec's folders, COCO, an export of Label Studio as JSON, or a CSV file"
+    "MVTec's folders, COCO, an export of Label Studio as JSON, a CSV file, or an archive of "
+    "`lookoutvision export`"
 )
 
 Read = Callable[[Source, Options], Reading]
 # Of a folder, the most certain first.
 _FOLDERS: tuple[tuple[str, Callable[[Source], bool], Read], ...] = (
+    ("archive", archive.is_archive, archive.read_archive),
     ("console", ground_truth.is_console_bucket, ground_truth.read_console_bucket),
     ("mvtec", folders.has_mvtec, folders.read_mvtec),
     ("folders", folders.has_label_folders, folders.read_label_folders),

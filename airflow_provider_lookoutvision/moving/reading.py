@@ -18,7 +18,7 @@ from airflow_provider_lookoutvision.moving.errors import MovingError, some
 
 MASK = "anomaly-mask-ref"
 JOB = "lookoutvision-import"
-FORMATS = ("console", "manifest", "mvtec", "folders", "coco", "label-studio", "csv")
+FORMATS = ("archive", "console", "manifest", "mvtec", "folders", "coco", "label-studio", "csv")
 IMAGE_NAMES = manifests.IMAGE_NAMES
 # In lower case. Anything else is the user's to say: a wrong guess would teach the model the opposite.
 LABELS = {

@@ -76,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
 
     moving = commands.add_parser("import", help="import what was saved elsewhere into projects and datasets")
     moving_command.add_import_arguments(moving)
+    export = commands.add_parser("export", help="write a project, with its images, into an archive")
+    moving_command.add_export_arguments(export)
     doctor = commands.add_parser("doctor", help="find out what is wrong between this machine and a service")
     moving_command.add_doctor_arguments(doctor)
 

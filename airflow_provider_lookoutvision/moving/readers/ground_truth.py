@@ -30,7 +30,7 @@ def read_console_bucket(source: Source, options: Options) -> Reading:
     for name in source.sizes:
         found = _CONSOLE.fullmatch(name)
         if found and options.dataset in (None, found[2]):
-            entries += _entries(source, name, found[2], found[1] or own)
+            entries += entries_of(source, name, found[2], found[1] or own)
     return Reading(entries)
 
 
@@ -50,13 +50,13 @@ def read_manifests(source: Source, options: Options) -> Reading:
                 f"{source.uri}{name} names no dataset: put train or test into its name, or import one "
                 "manifest at a time, with --dataset"
             )
-        entries += _entries(source, name, dataset or "train", None)
+        entries += entries_of(source, name, dataset or "train", None)
     return Reading(entries)
 
 
 def read_manifest(source: Source, name: str, options: Options) -> Reading:
     """One manifest."""
-    return Reading(list(_entries(source, name, options.dataset or dataset_named(name) or "train", None)))
+    return Reading(list(entries_of(source, name, options.dataset or dataset_named(name) or "train", None)))
 
 
 def is_entries(document: Any) -> bool:
@@ -68,7 +68,8 @@ def is_entries(document: Any) -> bool:
     return isinstance(first, str) or (isinstance(first, dict) and "source-ref" in first)
 
 
-def _entries(source: Source, name: str, dataset: str, project: str | None) -> Iterator[Entry]:
+def entries_of(source: Source, name: str, dataset: str, project: str | None) -> Iterator[Entry]:
+    """The entries of one manifest."""
     base = name[: name.rfind("/") + 1]
     for number, line in _lines(source, name):
         where = f"{source.uri}{name}, line {number}"
