@@ -74,6 +74,7 @@ class Upload {
       }
       this.report(`${this.added} were added to the dataset.`);
       element("done").hidden = false;
+      element("stop").hidden = true;
     } catch (error) {
       this.report("");
       say(`The upload ended: ${reason(error)}. What is there stays; drop the files again to go on.`);
@@ -148,6 +149,7 @@ async function begin(files) {
   if (!element("bucket").reportValidity()) return;
   element("progress").hidden = false;
   element("done").hidden = true;
+  element("stop").hidden = false;
   element("faults").replaceChildren();
   upload = new Upload(files);
   try {
