@@ -27,7 +27,7 @@ endef
 
 # A checkout is run from its own folder, and a run that is interrupted leaves no half-made target.
 .DELETE_ON_ERROR:
-.PHONY: all help demo examples test test-clients oldest cluster lint docs bench stubs constraints clean
+.PHONY: all help demo console examples test test-clients oldest cluster lint docs bench stubs constraints clean
 
 all: $(INSTALLED) help
 
@@ -37,6 +37,9 @@ help: ## this list
 
 demo: $(INSTALLED) ## find defects, from labelled images to a picture sheet (IMAGES=dir with normal/ and anomaly/ for yours)
 	@$(BIN)/python -m example_dags.demo $(if $(IMAGES),--images '$(IMAGES)')
+
+console: $(INSTALLED) ## a service with the demo's data: prints the URL of its console and the key (IMAGES=dir for yours)
+	@$(BIN)/python -m example_dags.demo.console $(if $(IMAGES),--images '$(IMAGES)')
 
 examples: $(INSTALLED) ## the example DAGs of training, promoting and nightly batches, in a real Airflow
 	@$(BIN)/python -m example_dags.demo.examples

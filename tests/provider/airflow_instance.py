@@ -130,6 +130,10 @@ class AirflowInstance:
             return response.json() if response.content else None
         raise TimeoutError(f"{method} {path}: no answer {REPETITIONS} times")
 
+    def open(self, path: str) -> httpx.Response:
+        """Open a page of its UI, without being led on."""
+        return self._client.get(path)
+
     def connection(self, endpoint_url: str, key: Any, **extra: Any) -> str:
         """Make an Amazon connection to a service, and return its ID."""
         self._connections += 1

@@ -115,7 +115,7 @@ class ModelProject:
 
     def write(self, key: str, content: bytes) -> None:
         path = self.folder / key
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
     def dataset(self, lines: Sequence[dict[str, Any]], kind: str = "train", *, wait: bool = True) -> None:

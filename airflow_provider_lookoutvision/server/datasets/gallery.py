@@ -74,9 +74,12 @@ def page(call: Call, project_name: str, dataset_type: str, only: Filter, offset:
     :raises ResourceNotFoundException: when there is no such dataset.
     """
     condition = _condition(call, project_name, dataset_type, only)
-    counting = sa.select(sa.func.count()).select_from(table).where(condition)
     query = _columns().where(condition).order_by(table.c.id).offset(offset).limit(size)
-    count = call.connection.execute(counting).scalar_one()
+    if only == Filter():
+        count = find_dataset(call, project_name, dataset_type).total
+    else:
+        counting = sa.select(sa.func.count()).select_from(table).where(condition)
+        count = call.connection.execute(counting).scalar_one()
     return Page([_entry(row) for row in call.connection.execute(query)], count)
 
 

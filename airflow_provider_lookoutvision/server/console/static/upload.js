@@ -32,6 +32,7 @@ function labelOf(path, chosen) {
 class Upload {
   constructor(files) {
     this.files = files.filter(({ path }) => IMAGE.test(path));
+    this.files.sort((one, other) => one.path.localeCompare(other.path, "en", { numeric: true }));
     this.left = files.length - this.files.length;
     this.bucket = element("bucket").value.trim();
     this.prefix = element("prefix").value.trim().replace(/^\/+/, "");

@@ -1,0 +1,1 @@
+"""The plugin of Airflow's own UI."""
