@@ -113,7 +113,7 @@ class AdaptiveConcurrency:
                 return
             self._successes = 0
             self._limit = max(1, self._limit // 2)
-            log.info(
+            log.warning(
                 "The service is busy or away (%s): going on in %.1f s, with %d at a time",
                 error,
                 self._backoff.resume_at - now,
