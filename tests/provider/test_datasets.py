@@ -65,14 +65,16 @@ def test_waits_and_returns_the_description(run_in_the_task: Run) -> None:
 
 
 @pytest.fixture(scope="module")
-def run_deferred(deployment: Deployment, manifest: str) -> Run:
-    return deployment.airflow.run(
-        "create_dataset",
-        conn_id=deployment.conn_id,
-        project_name=2026,
-        manifest_s3_uri=manifest,
-        deferrable=True,
-    )
+def run_deferred(deployment: Deployment, manifest: str) -> Iterator[Run]:
+    """The poll of the task is lost, so that it is deferred however quick the import is."""
+    with deployment.losing(the_first(ATTEMPTS_OF_A_TRY, "GET")) as lossy:
+        yield deployment.airflow.run(
+            "create_dataset",
+            conn_id=lossy.conn_id,
+            project_name=2026,
+            manifest_s3_uri=manifest,
+            deferrable=True,
+        )
 
 
 def test_waits_in_a_triggerer(run_deferred: Run) -> None:
