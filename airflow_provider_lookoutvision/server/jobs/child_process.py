@@ -30,6 +30,10 @@ _CAUSES: Mapping[int, str] = {
 }
 
 
+class ProcessDied(Exception):
+    """A child process ended without a result, or hung; the message is the reason."""
+
+
 class Process(Protocol):
     """A process for long work, wherever it runs, inside a ``with`` block; it is killed at its end."""
 

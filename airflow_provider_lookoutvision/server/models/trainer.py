@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-import shutil
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -24,7 +22,7 @@ from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.access import arn
 from airflow_provider_lookoutvision.server.datasets.manifest import Mask
 from airflow_provider_lookoutvision.server.datasets.remarks import in_both_datasets
-from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess, Process
+from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess, Process, ProcessDied
 from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, ServiceFault
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.jobs.working_folders import WorkingFolderHandler
@@ -45,19 +43,12 @@ from airflow_provider_lookoutvision.server.storage.schema import (
     training_entries,
 )
 
-log = logging.getLogger("lookoutvision")
-
 TRAINING_PROCESS = "airflow_provider_lookoutvision.server.models.training_process"
 _TASK, _OUTCOME, _MODEL = "task.json", "outcome.json", "model"
 RESULTS = (_OUTCOME, _MODEL)
 _PROGRESS_SECONDS = 1.0
-_MAX_PROCESSES = 2
 # What the engine takes for background, unless it is a class's colour.
 _BACKGROUND_COLORS = frozenset({"#FFFFFF", "#000000"})
-
-
-class _ProcessDied(Exception):
-    """The child process ended without a result; the message is the reason."""
 
 
 class Trainer(WorkingFolderHandler):
@@ -136,25 +127,15 @@ class Trainer(WorkingFolderHandler):
     def _run_training(self, job: Job, lease: Lease, folder: Path, chosen: TrainingSet) -> dict[str, Any]:
         """Train in a child process, in another one if it dies, and return the metrics."""
         deadline = time.monotonic() + self.settings.max_training_hours * 3600
-        for number in range(1, _MAX_PROCESSES + 1):
-            work = folder / str(number)
-            work.mkdir()
+
+        def train(work: Path) -> dict[str, Any]:
             (work / _TASK).write_text(json.dumps(_task(chosen, job)))
-            try:
-                self._run_child(job, lease, work, deadline)
-                (work / _MODEL).rename(folder / _MODEL)
-                outcome: dict[str, Any] = json.loads((work / _OUTCOME).read_text())
-            except _ProcessDied as death:
-                details = {"job": job.id, "process_number": number, "reason": str(death)}
-                log.error("a training process died", extra=details)
-                shutil.rmtree(work)
-                if number == _MAX_PROCESSES:
-                    raise ServiceFault(
-                        f"the training process ended {number} times, the last time by {death}"
-                    ) from None
-            else:
-                return outcome
-        raise AssertionError("a training that neither ended nor died")
+            self._run_child(job, lease, work, deadline)
+            (work / _MODEL).rename(folder / _MODEL)
+            outcome: dict[str, Any] = json.loads((work / _OUTCOME).read_text())
+            return outcome
+
+        return self.with_restart(job, folder, train)
 
     def _run_child(self, job: Job, lease: Lease, work: Path, deadline: float) -> None:
         """Run a child process until it ends, and write its progress to the model."""
@@ -176,7 +157,7 @@ class Trainer(WorkingFolderHandler):
                     raise WorkerStopping
                 heard_at = time.monotonic() if messages else heard_at
                 if not over and time.monotonic() - heard_at > self.settings.max_silent_minutes * 60:
-                    raise _ProcessDied(
+                    raise ProcessDied(
                         f"a hang: it reported nothing for {self.settings.max_silent_minutes:g} minutes, "
                         "which is more than the service's setting max_silent_minutes allows"
                     )
@@ -192,7 +173,7 @@ class Trainer(WorkingFolderHandler):
                     if progress != reported:
                         update_training(connection, job.subject_id, status_message=progress)
                         reported = progress
-            raise _ProcessDied(child.exit_reason())
+            raise ProcessDied(child.exit_reason())
 
     def start_process(self, work: Path) -> Process:
         """The process that trains with what is in the folder, and leaves ``RESULTS`` there."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.access import arn
-from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess
+from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess, ProcessDied
 from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, ServiceFault
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.jobs.working_folders import WorkingFolderHandler
@@ -47,11 +46,6 @@ log = logging.getLogger("lookoutvision")
 _PACKAGING_PROCESS = "airflow_provider_lookoutvision.server.packaging.packaging_process"
 _TASK, _ARTIFACT, _ARCHIVE, _MANIFEST = "task.json", "artifact.zip", "component.zip", "manifest.json"
 _POLL_SECONDS = 1.0
-_MAX_PROCESSES = 2
-
-
-class _ProcessDied(Exception):
-    """The child process ended without saying how; the message is the reason."""
 
 
 class _ProjectDeleted(Exception):
@@ -116,28 +110,16 @@ class Packager(WorkingFolderHandler):
         self, job: Job, lease: Lease, folder: Path, task: dict[str, Any], artifact: bytes
     ) -> dict[str, Any]:
         """Have a child process do it, another one if it dies, and return the manifest."""
-        for number in range(1, _MAX_PROCESSES + 1):
-            work = folder / str(number)
-            work.mkdir()
+
+        def package(work: Path) -> dict[str, Any]:
             (work / _TASK).write_text(json.dumps(task))
             (work / _ARTIFACT).write_bytes(artifact)
-            try:
-                self._watch(job, lease, work)
-                (work / _ARCHIVE).rename(folder / _ARCHIVE)
-                manifest: dict[str, Any] = json.loads((work / _MANIFEST).read_text())
-            except _ProcessDied as death:
-                log.error(
-                    "a packaging process died",
-                    extra={"job": job.id, "process_number": number, "reason": str(death)},
-                )
-                shutil.rmtree(work)
-                if number == _MAX_PROCESSES:
-                    raise ServiceFault(
-                        f"the packaging process ended {number} times, the last time by {death}"
-                    ) from None
-            else:
-                return manifest
-        raise AssertionError("a packaging that neither ended nor died")
+            self._watch(job, lease, work)
+            (work / _ARCHIVE).rename(folder / _ARCHIVE)
+            manifest: dict[str, Any] = json.loads((work / _MANIFEST).read_text())
+            return manifest
+
+        return self.with_restart(job, folder, package)
 
     def _watch(self, job: Job, lease: Lease, work: Path) -> None:
         """Run a child until it has ended, or until there is no use for what it makes."""
@@ -155,14 +137,14 @@ class Packager(WorkingFolderHandler):
                     raise WorkerStopping
                 # It reports nothing but its end, which comes within seconds.
                 if not over and time.monotonic() - begun_at > self.settings.max_silent_minutes * 60:
-                    raise _ProcessDied(
+                    raise ProcessDied(
                         f"a hang: it has not ended after {self.settings.max_silent_minutes:g} minutes, which "
                         "the service's setting max_silent_minutes allows"
                     )
                 # A database that fails for a moment costs no packaging: if it lasts, the lease runs out.
                 with suppress(sa.exc.DBAPIError):
                     self._check(job, lease)
-            raise _ProcessDied(child.exit_reason())
+            raise ProcessDied(child.exit_reason())
 
     def _check(self, job: Job, lease: Lease) -> None:
         """See that the job is still this worker's, and that its model is still there."""

@@ -111,7 +111,7 @@ def test_a_training_that_reports_nothing_is_ended(
 ) -> None:
     (tmp_path / "silent_training.py").write_text(SILENT)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(trainer, "_TRAINING_PROCESS", "silent_training")
+    monkeypatch.setattr(trainer, "TRAINING_PROCESS", "silent_training")
     monkeypatch.setattr(trainer, "training_set", lambda *_, **__: TrainingSet([], [], {}, False))
     service = new_service("--no-worker")
     client = client_of(service.endpoint_url, first_key_of(service))
