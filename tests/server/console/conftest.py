@@ -1,7 +1,7 @@
 """A real browser, and people who are signed in with keys of their own.
 
 =========== ======= ====================================================================================
-``browser`` session Debian's chromium; without one the tests are skipped, or fail if REQUIRE_BROWSER is set
+``browser`` module  Debian's chromium; without one the tests are skipped, or fail if REQUIRE_BROWSER is set
 ``sign_in`` test    a function: the page of somebody in a browser of their own, signed in with a key
 =========== ======= ====================================================================================
 
@@ -29,7 +29,7 @@ FLAGS = [
 SignIn = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: tests beside it run event loops of their own in this thread
 def browser() -> Iterator[Browser]:
     command = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if command is None:
