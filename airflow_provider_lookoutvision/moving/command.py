@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 INTERRUPTED = 130
+_GOES_ON = "The same command goes on where this one was"
 IF_EXISTS = ("fail", "skip", "update")
 DEFAULT_ENDPOINT = "http://127.0.0.1:8320"
 
@@ -92,10 +93,11 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_import(flags: argparse.Namespace) -> int:
     """Import a source; 0, or 2 with what is in the way."""
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
     from airflow_provider_lookoutvision.moving import importing
     from airflow_provider_lookoutvision.moving.errors import MovingError
+    from airflow_provider_lookoutvision.moving.sources import refusal
 
     made = clients_of(flags)
     try:
@@ -120,10 +122,15 @@ def run_import(flags: argparse.Namespace) -> int:
             progress=bar,
             say=say,
         )
-    except (BotoCoreError, ClientError) as error:
-        raise MovingError(f"{error}. The same command goes on where this one was") from error
+    except ClientError as error:
+        failure = refusal(error, "")
+        raise failure if isinstance(failure, MovingError) else MovingError(f"{error}. {_GOES_ON}") from error
+    except ParamValidationError as error:
+        raise MovingError(str(error)) from error
+    except BotoCoreError as error:
+        raise MovingError(f"{error}. {_GOES_ON}") from error
     except KeyboardInterrupt:
-        say("Interrupted. The same command goes on where this one was")
+        say(f"Interrupted. {_GOES_ON}")
         return INTERRUPTED
     return _print(flags, result)
 

@@ -77,7 +77,10 @@ def _check_bucket(s3: Any, bucket: str, *, create: bool) -> None:
             raise refusal(error, f"The bucket {bucket} can't be used: ") from error
         if not create:
             raise MovingError(f"There is no bucket {bucket}: --create-bucket makes it") from error
-        s3.create_bucket(Bucket=bucket)
+        try:
+            s3.create_bucket(Bucket=bucket)
+        except ClientError as refused:
+            raise refusal(refused, f"The bucket {bucket} can't be made: ") from refused
 
 
 def _import(

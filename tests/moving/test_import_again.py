@@ -168,6 +168,10 @@ def test_what_is_not_configured_is_named(
     assert "Which project is it for?" in lookout("import", folder, *lookout.to).err
     no_bucket = lookout("import", folder, "--project", "p", "--to", f"s3://{lookout.bucket}/")
     assert f"There is no bucket {lookout.bucket}: --create-bucket" in no_bucket.err
+    for name in ("Not A Bucket", "b"):
+        no_name = lookout("import", folder, "--project", "p", "--to", f"s3://{name}/", "--create-bucket")
+        assert no_name.status == 2
+        assert "goes on" not in no_name.err
     lookout.service = type("Aws", (), {"endpoint_url": "https://lookoutvision.us-east-1.amazonaws.com"})()
     assert "AWS's is gone" in run(lookout, folder).err
     monkeypatch.delenv("AWS_DEFAULT_REGION")
