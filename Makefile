@@ -11,6 +11,10 @@ OLDEST := .venv-airflow-2.11
 OLDEST_PYTHON ?= $(PYTHON)
 OLDEST_INSTALLED := $(OLDEST)/.installed-with-$(notdir $(OLDEST_PYTHON))
 
+# Torch is installed by itself, by pip: resolved with the rest it would bring its CUDA libraries, gigabytes of them.
+FINETUNE := .venv-finetune
+FINETUNE_INSTALLED := $(FINETUNE)/.installed-with-$(notdir $(PYTHON))
+
 comma := ,
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-annotate --no-emit-index-url \
     --custom-compile-command 'make constraints'
@@ -60,6 +64,10 @@ cluster: $(INSTALLED) ## the tests on a Ray cluster of three nodes on this machi
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraints constraints.txt --editable '.[ray]'
 	$(BIN)/python -m pytest $(or $(ARGS),tests/server/cluster)
 
+.PHONY: thorough
+thorough: $(FINETUNE_INSTALLED) ## the tests of the effort "thorough", with torch in an environment of its own
+	$(FINETUNE)/bin/python -m pytest $(or $(ARGS),tests/engine/test_thorough.py)
+
 lint: $(INSTALLED) ## style, types and the import law
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -97,3 +105,8 @@ $(OLDEST_INSTALLED): pyproject.toml constraints-airflow-2.11.txt
 	@$(OLDEST_PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || \
 	    { echo "Airflow 2.11 needs a Python before 3.13: make oldest OLDEST_PYTHON=python3.12" >&2; exit 1; }
 	$(call install,$(OLDEST_PYTHON),$(OLDEST),constraints-airflow-2.11.txt,'.[deferrable]' --group airflow-2)
+
+$(FINETUNE_INSTALLED): pyproject.toml constraints.txt
+	$(call install,$(PYTHON),$(FINETUNE),constraints.txt,'.[server$(comma)engine$(comma)postgres]' --group test)
+	@rm $@ && $(FINETUNE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	@touch $@

@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--train", metavar="NORMAL+ANOMALOUS")
     parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--effort", choices=["quick", "thorough"], default="quick")
     engine_data.add_hyperparameter_arguments(parser)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -60,8 +61,11 @@ def main() -> None:
             some, rest = dataset.subset(training), dataset.subset(held_out)
             start = time.perf_counter()
             out = Path(folder, "model")
-            report = some.train(out, hyperparameters=engine_data.hyperparameters(options), seed=options.seed)
+            given = engine_data.hyperparameters(options)
+            report = some.train(out, hyperparameters=given, seed=options.seed, effort=options.effort)
             seconds = time.perf_counter() - start
+            if report.summary:
+                print(report.summary)
             result = rest.evaluate(load(out))
         y_true += rest.anomalous.tolist()
         y_pred += [anomalous for anomalous, _ in result.predictions]

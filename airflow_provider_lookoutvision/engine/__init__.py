@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_lookoutvision.engine.errors import (
         Cancelled,
         EngineError,
+        MissingDependency,
         UnusableArtifact,
         UnusableBackbone,
         UnusableDataset,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_lookoutvision.engine.masks import AnomalyClass
     from airflow_provider_lookoutvision.engine.model_selection import Hyperparameters, Trial
     from airflow_provider_lookoutvision.engine.onnx_export import Exported, export
+    from airflow_provider_lookoutvision.engine.thorough import Effort, check_effort
     from airflow_provider_lookoutvision.engine.training import TrainingReport, train
 
 # Imported when first used: a device that only decodes images has neither scikit-learn nor onnx.
@@ -36,12 +38,14 @@ _MODULES = {
     "Cancelled": "errors",
     "Detection": "detector",
     "Detector": "detector",
+    "Effort": "thorough",
     "EngineError": "errors",
     "Evaluation": "evaluation",
     "Exported": "onnx_export",
     "Hyperparameters": "model_selection",
     "ImageSource": "images",
     "Label": "dataset",
+    "MissingDependency": "errors",
     "TrainingReport": "training",
     "Trial": "model_selection",
     "UnusableArtifact": "errors",
@@ -51,6 +55,7 @@ _MODULES = {
     "evaluate": "evaluation",
     "export": "onnx_export",
     "load": "detector",
+    "check_effort": "thorough",
     "train": "training",
 }
 
@@ -59,18 +64,21 @@ __all__ = [
     "Cancelled",
     "Detection",
     "Detector",
+    "Effort",
     "EngineError",
     "Evaluation",
     "Exported",
     "Hyperparameters",
     "ImageSource",
     "Label",
+    "MissingDependency",
     "TrainingReport",
     "Trial",
     "UnusableArtifact",
     "UnusableBackbone",
     "UnusableDataset",
     "UnusableImage",
+    "check_effort",
     "evaluate",
     "export",
     "load",

@@ -1,30 +1,35 @@
-"""Saves and loads a model as two files: `model.json` for its description, `model.npz` for its arrays.
+"""Saves and loads a model as files: `model.json` for its description, `model.npz` for its arrays.
 
 Loading runs no code from the files: arrays are read without pickle, and a file with an unknown, missing or
-misshapen part is refused. The pretrained network is not part of a model, which has its name alone.
+misshapen part is refused. The pretrained network is not part of a model, which has its name alone; a network
+that was trained on the dataset is, as `network.onnx`.
 """
 
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from airflow_provider_lookoutvision.engine import backbone, images, memory_bank, patch_head
+from airflow_provider_lookoutvision.engine import backbone, images, memory_bank, patch_head, tuned_network
 from airflow_provider_lookoutvision.engine.backbone import STRIDE, SUMMARY_CHANNELS
 from airflow_provider_lookoutvision.engine.calibration import StackedClassifier
 from airflow_provider_lookoutvision.engine.errors import UnusableArtifact
 from airflow_provider_lookoutvision.engine.heads import Heads
 from airflow_provider_lookoutvision.engine.image_heads import ImageHead
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass
-from airflow_provider_lookoutvision.engine.memory_bank import MemoryBank
+from airflow_provider_lookoutvision.engine.memory_bank import BankFeatures, MemoryBank
 from airflow_provider_lookoutvision.engine.patch_head import PatchHead
+from airflow_provider_lookoutvision.engine.tuned_network import TunedNetwork
 
-FORMAT = 3
-MODEL_FILE, ARRAYS_FILE = "model.json", "model.npz"
+FORMAT, EXTENDED_FORMAT = 3, 4
+MODEL_FILE, ARRAYS_FILE, NETWORK_FILE = "model.json", "model.npz", "network.onnx"
+_MAX_NETWORK_BYTES = 64 * 1024 * 1024
 _MAX_BYTES = 256 * 1024 * 1024
 _MAX_WORKING_LENGTH = 8192
 _KEYS = {
@@ -42,7 +47,7 @@ _KEYS = {
 
 # The shapes of the arrays by name. A name stands for any length, the same wherever it occurs.
 _BANK_SHAPES = {
-    "bank": ("patches", memory_bank.DIMENSIONS),
+    "bank": ("patches", "dimensions"),
     "mean": ("heads",),
     "scale": ("heads",),
     "coefficients": ("coefficients",),
@@ -68,6 +73,7 @@ class Model:
     :param working_size: width and height that images are resized to for the network
     :param classes: empty without masks
     :param offset: is added to the logits of the classes before they are compared with the background's 0
+    :param tuned: a network that was trained on the dataset, or None
     """
 
     heads: Heads
@@ -76,6 +82,7 @@ class Model:
     working_size: tuple[int, int]
     classes: tuple[AnomalyClass, ...]
     offset: float
+    tuned: TunedNetwork | None = None
 
 
 def save(folder: Path, model: Model) -> None:
@@ -110,6 +117,21 @@ def save(folder: Path, model: Model) -> None:
                 f"{name}.vectors": head.vectors,
                 f"{name}.coefficients": head.coefficients,
             }
+    bank = heads.bank
+    if bank.features != memory_bank.DEFAULT_FEATURES:
+        description["format"] = EXTENDED_FORMAT
+        description["features"] = asdict(bank.features)
+        if bank.scale is not None:
+            arrays["bank.scale"] = bank.scale
+    if model.tuned is not None:
+        stack = model.tuned.classifier
+        description["format"] = EXTENDED_FORMAT
+        description["tuned"] = {
+            "paints": model.tuned.paints,
+            "offset": model.tuned.offset,
+            "classifier": None if stack is None else _stack_description(stack),
+        }
+        (folder / NETWORK_FILE).write_bytes(model.tuned.graph.SerializeToString(deterministic=True))
     with (folder / ARRAYS_FILE).open("wb") as file:
         np.savez(
             file, allow_pickle=False, **{name: array.astype(np.float32) for name, array in arrays.items()}
@@ -126,21 +148,57 @@ def load(folder: Path) -> Model:
     """
     try:
         description = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
-        if not isinstance(description, dict) or set(description) != _KEYS or description["format"] != FORMAT:
+        optional: dict[Any, set[str]] = {FORMAT: set(), EXTENDED_FORMAT: {"tuned", "features"}}
+        known = isinstance(description, dict) and optional.get(description.get("format"))
+        if known is None or known is False or not _KEYS <= set(description) <= _KEYS | known:
             raise UnusableArtifact("the model was written by another version; train it anew")
-        return _build_model(description, _load_arrays(folder / ARRAYS_FILE, description))
+        model = _build_model(description, _load_arrays(folder / ARRAYS_FILE, description))
+        if "tuned" in description:
+            model = replace(model, tuned=_load_tuned(folder / NETWORK_FILE, description["tuned"], model))
+        return model
     except UnusableArtifact:
         raise
     except FileNotFoundError as error:
         raise UnusableArtifact(
             f"the folder {folder.name} has no model: {Path(error.filename).name} is missing"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile) as error:
+    except (
+        *(OSError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile),
+        *(DecodeError, onnx.checker.ValidationError),
+    ) as error:
         raise UnusableArtifact(f"the model in {folder.name} is damaged: {error}") from error
+
+
+def _stack_description(stack: StackedClassifier) -> dict[str, Any]:
+    return {
+        "mean": stack.mean.tolist(),
+        "scale": stack.scale.tolist(),
+        "coefficients": stack.coefficients.tolist(),
+        "intercept": stack.intercept,
+    }
+
+
+def _load_tuned(path: Path, description: dict[str, Any], model: Model) -> TunedNetwork:
+    if path.stat().st_size > _MAX_NETWORK_BYTES:
+        raise UnusableArtifact(f"the model's {NETWORK_FILE} is larger than any that is written")
+    graph = onnx.load_from_string(path.read_bytes())
+    tuned_network.check(graph, len(model.classes) or 1)
+    stack = description["classifier"]
+    classifier = None
+    if stack is not None:
+        mean, scale, coefficients = (
+            np.array(stack[name], np.float64) for name in ("mean", "scale", "coefficients")
+        )
+        if any(each.shape != (2,) or not np.isfinite(each).all() for each in (mean, scale, coefficients)):
+            raise UnusableArtifact("the calibration of the model's trained network is not one")
+        classifier = StackedClassifier(mean, scale, coefficients, float(stack["intercept"]), calibrated=True)
+    return TunedNetwork(graph, classifier, bool(description["paints"]), float(description["offset"]))
 
 
 def _load_arrays(path: Path, description: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
     shapes: dict[str, tuple[str | int, ...]] = dict(_BANK_SHAPES)
+    if _bank_features(description).standardised:
+        shapes["bank.scale"] = ("dimensions",)
     if description["supervised"] is True:
         shapes |= _SUPERVISED_SHAPES
     with zipfile.ZipFile(path) as archive:
@@ -163,6 +221,16 @@ def _load_arrays(path: Path, description: dict[str, Any]) -> dict[str, NDArray[n
     return arrays
 
 
+def _bank_features(description: dict[str, Any]) -> BankFeatures:
+    given = description.get("features")
+    if given is None:
+        return memory_bank.DEFAULT_FEATURES
+    features = BankFeatures(**given)
+    if features.levels not in (1, 2, 3) or not 0 < features.fraction <= 1:
+        raise UnusableArtifact("the model's memory bank has features that no bank has")
+    return features
+
+
 def _width_and_height(value: Any) -> tuple[int, int]:
     width, height = value
     if type(width) is not int or type(height) is not int:
@@ -181,6 +249,9 @@ def _build_model(description: dict[str, Any], arrays: dict[str, NDArray[np.float
         raise UnusableArtifact(
             f"the model's working size {working_size[0]} x {working_size[1]} is not possible"
         )
+    features = _bank_features(description)
+    if arrays["bank"].shape[1] != features.dimensions:
+        raise UnusableArtifact("the model's memory bank does not have the features that it names")
     classes = tuple(AnomalyClass(str(entry["name"]), str(entry["color"])) for entry in description["classes"])
     patch = None
     image_heads: tuple[ImageHead, ...] = ()
@@ -210,7 +281,7 @@ def _build_model(description: dict[str, Any], arrays: dict[str, NDArray[np.float
     if not len(classifier.mean) == len(classifier.coefficients) == score_count:
         raise UnusableArtifact("the model's calibration does not fit its heads")
     return Model(
-        Heads(MemoryBank(arrays["bank"]), patch, image_heads),
+        Heads(MemoryBank(arrays["bank"], features, arrays.get("bank.scale")), patch, image_heads),
         classifier,
         image_size,
         working_size,

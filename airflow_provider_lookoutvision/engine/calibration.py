@@ -21,11 +21,12 @@ from airflow_provider_lookoutvision.engine.backbone import FloatArray
 _FALSE_POSITIVE_RATE = 0.02
 _MIN_THRESHOLD = 2.0
 _SLOPE = 2.0
+LARGEST_LOGIT = 30.0
 
 
 def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
     """The logistic function; logits are clipped to -30..30."""
-    result: NDArray[Any] = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+    result: NDArray[Any] = 1 / (1 + np.exp(-np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT)))
     return result
 
 
@@ -43,9 +44,14 @@ class StackedClassifier:
     intercept: float
     calibrated: bool
 
+    def logit(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The log-odds, -30 to 30, that each of n images is anomalous, from `n x heads` scores."""
+        logits = ((scores - self.mean) / self.scale) @ self.coefficients + self.intercept
+        return np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT)
+
     def probability(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """The probability, 0 to 1, that each of n images is anomalous, from `n x heads` scores."""
-        return sigmoid(((scores - self.mean) / self.scale) @ self.coefficients + self.intercept)
+        return sigmoid(self.logit(scores))
 
 
 def fit(scores: NDArray[np.floating], anomalous: NDArray[np.bool_]) -> StackedClassifier:

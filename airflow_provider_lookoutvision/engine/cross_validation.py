@@ -16,7 +16,8 @@ from airflow_provider_lookoutvision.engine.backbone import FloatArray
 from airflow_provider_lookoutvision.engine.calibration import StackedClassifier
 from airflow_provider_lookoutvision.engine.feature_store import FeatureStore, upsample
 from airflow_provider_lookoutvision.engine.masks import Coverage
-from airflow_provider_lookoutvision.engine.targets import CELLS_PER_PATCH, Targets
+from airflow_provider_lookoutvision.engine.memory_bank import DEFAULT_FEATURES, BankFeatures
+from airflow_provider_lookoutvision.engine.targets import Targets
 
 FOLDS = 5
 # Enough to hold some out and still fit the heads.
@@ -35,6 +36,7 @@ class CrossValidationResult:
     :param loss: log-loss of the classifier; infinite without enough anomalies
     :param offset: what to add to the logits of the classes for the best masks
     :param iou: mean IoU of the masks at that offset, 0 to 1; 0 without masks
+    :param ious: by image with a mask, the IoU at each offset
     """
 
     classifier: StackedClassifier
@@ -43,6 +45,7 @@ class CrossValidationResult:
     loss: float
     offset: float
     iou: float
+    ious: dict[int, FloatArray]
 
     @property
     def f1(self) -> float:
@@ -61,12 +64,14 @@ def cross_validate(
     store: FeatureStore,
     targets: Targets,
     *,
+    features: BankFeatures = DEFAULT_FEATURES,
     repeats: int,
     seed: int,
     on_progress: Callable[[float], None],
 ) -> CrossValidationResult:
     """Fit the heads to all views of each training fold, and score the held-out images without augmentation.
 
+    :param features: of the memory bank
     :param on_progress: called with the fraction done, 0 to 1, before each fold; may raise to stop
     """
     supervised = has_enough_anomalies(targets.anomalous)
@@ -74,7 +79,7 @@ def cross_validate(
     smallest_class = int((targets.anomalous if supervised else ~targets.anomalous).sum())
     folds = max(2, min(FOLDS, smallest_class))
     rows: list[FloatArray] = []
-    ious: list[FloatArray] = []
+    ious: dict[int, list[FloatArray]] = {}
     for repeat in range(repeats):
         splitter = StratifiedKFold(folds, shuffle=True, random_state=seed + repeat)
         scores: dict[int, FloatArray] = {}
@@ -82,11 +87,11 @@ def cross_validate(
         for fold, (train, held_out) in enumerate(splits):
             on_progress((repeat * folds + fold) / (repeats * folds))
             rng = np.random.default_rng([seed, repeat, fold])
-            fitted = heads.fit(store, targets, train, supervised=supervised, rng=rng)
+            fitted = heads.fit(store, targets, train, supervised=supervised, features=features, rng=rng)
             for index in held_out.tolist():
                 scores[index], logits = fitted.scores(store.get(index))
                 if logits is not None and targets.coverage.get(index):
-                    ious.append(_ious(logits, targets.coverage[index]))
+                    ious.setdefault(index, []).append(mask_ious(logits, targets.coverage[index]))
         rows.append(np.stack([scores[index] for index in range(count)]))
     out_of_fold, anomalous = np.concatenate(rows), np.tile(targets.anomalous, repeats)
     if supervised:
@@ -95,16 +100,20 @@ def cross_validate(
     else:
         classifier = calibration.fit_without_anomalies(out_of_fold[~anomalous])
         loss = float("inf")
-    table = np.stack(ious) if ious else np.zeros((1, len(LOGIT_OFFSETS)), np.float32)
-    offset = calibration.best_offset(table, LOGIT_OFFSETS) if ious else 0.0
+    means = {index: np.mean(rows, axis=0) for index, rows in ious.items()}
+    table = np.stack(list(means.values())) if means else np.zeros((1, len(LOGIT_OFFSETS)), np.float32)
+    offset = calibration.best_offset(table, LOGIT_OFFSETS) if means else 0.0
     return CrossValidationResult(
-        classifier, out_of_fold, anomalous, loss, offset, float(table.mean(axis=0).max())
+        classifier, out_of_fold, anomalous, loss, offset, float(table.mean(axis=0).max()), means
     )
 
 
-def _ious(logits: FloatArray, coverage: Coverage) -> FloatArray:
-    """The IoU at each offset, on the cells of the coverage: the mean over the classes in the mask."""
-    enlarged = upsample(logits, CELLS_PER_PATCH)
+def mask_ious(logits: FloatArray, coverage: Coverage) -> FloatArray:
+    """The IoU at each offset, on the cells of the coverage: the mean over the classes in the mask.
+
+    :param logits: `rows x columns x classes`; interpolated to the cells
+    """
+    enlarged = upsample(logits, len(next(iter(coverage.values()))) // len(logits))
     best_class, highest = enlarged.argmax(axis=2), enlarged.max(axis=2)
     true = {index: cells.astype(np.float32) / 255 for index, cells in coverage.items()}
     result = np.zeros(len(LOGIT_OFFSETS), np.float32)

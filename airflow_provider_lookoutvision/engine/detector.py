@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from PIL import Image
 
-from airflow_provider_lookoutvision.engine import artifact, backbone, calibration, images, network
+from airflow_provider_lookoutvision.engine import (
+    artifact,
+    backbone,
+    calibration,
+    images,
+    network,
+    tuned_network,
+)
 from airflow_provider_lookoutvision.engine.artifact import Model
 from airflow_provider_lookoutvision.engine.backbone import CHANNELS, SUMMARY_CHANNELS, FloatArray
 from airflow_provider_lookoutvision.engine.feature_store import grid_shape
@@ -37,7 +44,8 @@ class Detection:
     :param confidence: in this prediction, 0.5 to 1; see `threshold`
     :param probability: that the image is anomalous, 0 to 1, whatever the threshold
     :param anomaly_map: `rows x columns`, a score of 0 to 1 for each patch of 8 x 8 pixels of the working
-        size; the higher the more anomalous, and 0.5 is no threshold
+        size, or of 4 x 4 from a network that was trained; the higher the more anomalous, and 0.5 is no
+        threshold
     :param class_mask: `height x width` of the upright image; 0 is background, 1 the first class, and so on;
         None when the model was trained without masks
     :param image_size: width and height of the image, upright, in pixels
@@ -63,7 +71,8 @@ class Detector:
 
     def __init__(self, model: Model, cache: Path | None = None, threads: int | None = None) -> None:
         self._model = model
-        self._session = backbone.create_session(detection_graph(model, backbone.load_graph(cache)), threads)
+        graph = detection_graph(model, backbone.load_graph(cache))
+        self._session = backbone.create_session(graph, threads)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     @property
@@ -95,12 +104,18 @@ class Detector:
         if logits is not None:
             logits = logits[0].transpose(1, 2, 0)
         scores = self._model.heads.image_scores(outputs["distances"], logits, outputs[network.SUMMARY][0])
-        classifier = self._model.classifier
-        probability = float(classifier.probability(scores[None, : len(classifier.mean)])[0])
+        classifier, tuned = self._model.classifier, self._model.tuned
+        logit = float(classifier.logit(scores[None, : len(classifier.mean)])[0])
+        if tuned is not None and tuned.classifier is not None:
+            logit = float(tuned.classifier.logit(np.array([[logit, outputs[tuned_network.SCORE][0]]]))[0])
+        probability = float(calibration.sigmoid(np.array(logit)))
+        offset = self._model.offset
+        if tuned is not None and tuned.paints:
+            logits, offset = outputs[tuned_network.LOGITS][0].transpose(1, 2, 0), tuned.offset
         anomalous, confidence = predict(probability, threshold)
         mask = areas = None
         if logits is not None and self._model.classes:
-            mask = class_mask(logits + self._model.offset, image.width, image.height)
+            mask = class_mask(logits + offset, image.width, image.height)
             areas = self._areas(mask)
         return Detection(
             is_anomalous=anomalous,
@@ -179,7 +194,11 @@ def detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelP
     # The squared distance of patch x to patch b of the bank is |x|^2 + (|b|^2 - 2 x.b): the term in brackets
     # is enough to find the nearest b.
     bank = model.heads.bank.patches
-    features = node("Concat", ["fine", upsampled("middle", 2)], "patches", axis=1)
+    parts = ["fine", *(upsampled(level, factor) for level, factor in (("middle", 2), ("coarse", 4)))]
+    features = node("Concat", parts[: model.heads.bank.features.levels], "patches", axis=1)
+    if model.heads.bank.scale is not None:
+        inverse = constant("bank.scale", (1 / model.heads.bank.scale).reshape(1, -1, 1, 1))
+        features = node("Mul", [features, inverse], "patches.standardised")
     planes = node("Squeeze", [features, constant("axis.0", np.array([0], np.int64))], "patches.planes")
     rows = node("Transpose", [planes], "patches.rows", perm=[1, 2, 0])
     factors = constant("bank", -2 * bank.T)
@@ -213,10 +232,14 @@ def detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelP
         total = node("Sum", parts, "logits.sum")
         node("Add", [total, constant("bias", head.bias[None, :, None, None])], "logits")
         outputs["logits"] = [1, len(head.bias), None, None]
+    if model.tuned is not None:
+        outputs |= {tuned_network.LOGITS: [1, None, None, None], tuned_network.SCORE: [1]}
     result = onnx.ModelProto()
     result.CopyFrom(network_model)
     result.graph.node.extend(builder.nodes)
     result.graph.initializer.extend(builder.initializers)
+    if model.tuned is not None:
+        tuned_network.merge(result, model.tuned.graph)
     del result.graph.output[:]
     result.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()

@@ -8,6 +8,7 @@ one image has its index in the sequence that was passed, so that the caller can 
     +-- UnusableImage       one image, or its mask, cannot be used; `index` is its place
     +-- UnusableArtifact    a folder is not a model that this version can load
     +-- UnusableBackbone    the network's weights are missing or not the ones expected
+    +-- MissingDependency   what was requested needs a package that is not installed
     +-- Cancelled           the caller cancelled the training or the evaluation
 """
 
@@ -58,6 +59,10 @@ class UnusableArtifact(EngineError):
 
 class UnusableBackbone(EngineError):
     """The network's weights are missing or not the ones expected."""
+
+
+class MissingDependency(EngineError):
+    """What was requested needs a package that is not installed; the message says how to install it."""
 
 
 class Cancelled(EngineError):

@@ -12,7 +12,12 @@ from airflow_provider_lookoutvision.engine import image_heads, memory_bank, patc
 from airflow_provider_lookoutvision.engine.backbone import Features, FloatArray
 from airflow_provider_lookoutvision.engine.feature_store import FeatureStore
 from airflow_provider_lookoutvision.engine.image_heads import ImageHead
-from airflow_provider_lookoutvision.engine.memory_bank import MemoryBank, top_mean
+from airflow_provider_lookoutvision.engine.memory_bank import (
+    DEFAULT_FEATURES,
+    BankFeatures,
+    MemoryBank,
+    top_mean,
+)
 from airflow_provider_lookoutvision.engine.patch_head import PatchHead
 from airflow_provider_lookoutvision.engine.targets import Targets
 
@@ -45,7 +50,7 @@ class Heads:
         :param logits: of the patch head, `rows x columns x classes`, or None for the bank's score alone
         :param summary: 464 numbers
         """
-        scores = [top_mean(distances)]
+        scores = [self.bank.score(distances)]
         if logits is not None:
             any_class = patch_head.any_class_logit(logits)
             scores += [top_mean(any_class), top_mean(any_class, LARGE_DEFECT_FRACTION, any_class.size)]
@@ -60,14 +65,16 @@ def fit(
     indices: NDArray[np.intp],
     *,
     supervised: bool,
+    features: BankFeatures = DEFAULT_FEATURES,
     rng: np.random.Generator,
 ) -> Heads:
     """Fit the heads on these images.
 
     :param indices: of the images in the store
+    :param features: of the memory bank
     :param supervised: whether to fit the heads that need anomalies, or the memory bank alone
     """
-    bank = memory_bank.fit(store, indices[~targets.anomalous[indices]], rng)
+    bank = memory_bank.fit(store, indices[~targets.anomalous[indices]], rng, features)
     if not supervised:
         return Heads(bank, None, ())
     return Heads(

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from airflow_provider_lookoutvision.engine.backbone import CHANNELS, Features, FloatArray
 from airflow_provider_lookoutvision.engine.feature_store import FeatureStore, gather, sample_patches
 
-LEVELS = 2
-DIMENSIONS = sum(CHANNELS[:LEVELS])
 BANK_SIZE, SAMPLED_PATCHES = 1500, 12_000
 _PROJECTED_DIMENSIONS = 32
 _CHUNK = 4096
@@ -25,16 +23,52 @@ TOP_FRACTION, TOP_COUNT = 0.01, 16
 
 
 @dataclass(frozen=True)
+class BankFeatures:
+    """What of a patch is compared with the bank, and which patches make the score of an image.
+
+    :param levels: 1 to 3 feature maps, from the finest on
+    :param standardised: whether each feature is divided by its standard deviation in normal images
+    :param fraction: the score is the mean of this fraction of the distances, the highest
+    :param count: and of so many at most
+    """
+
+    levels: int = 2
+    standardised: bool = False
+    fraction: float = TOP_FRACTION
+    count: int | None = TOP_COUNT
+
+    @property
+    def dimensions(self) -> int:
+        """How many features a patch has."""
+        return sum(CHANNELS[: self.levels])
+
+
+DEFAULT_FEATURES = BankFeatures()
+
+
+@dataclass(frozen=True)
 class MemoryBank:
-    """Patches of normal images, `count x 152`."""
+    """Patches of normal images.
+
+    :param patches: `count x dimensions`, standardised if the features are
+    :param scale: what each feature is divided by; None unless they are standardised
+    """
 
     patches: FloatArray
+    features: BankFeatures = DEFAULT_FEATURES
+    scale: FloatArray | None = None
 
     def distances(self, features: Features) -> FloatArray:
         """The distance of every patch to the nearest one in the bank, `rows x columns`."""
         rows, columns = features.fine.shape[:2]
-        vectors = gather(features, np.arange(rows * columns), LEVELS)
+        vectors = gather(features, np.arange(rows * columns), self.features.levels)
+        if self.scale is not None:
+            vectors /= self.scale
         return nearest_distances(vectors, self.patches).reshape(rows, columns)
+
+    def score(self, distances: FloatArray) -> float:
+        """The score of an image, from the distances of its patches."""
+        return score(distances, self.features)
 
 
 def nearest_distances(vectors: FloatArray, bank: FloatArray) -> FloatArray:
@@ -54,13 +88,28 @@ def top_mean(scores: FloatArray, fraction: float = TOP_FRACTION, max_count: int 
     return float(np.partition(scores.ravel(), -count)[-count:].mean())
 
 
-def fit(store: FeatureStore, normal: NDArray[np.intp], rng: np.random.Generator) -> MemoryBank:
+def score(distances: FloatArray, features: BankFeatures) -> float:
+    """The score of an image, from the distances of its patches."""
+    return top_mean(distances, features.fraction, features.count or distances.size)
+
+
+def fit(
+    store: FeatureStore,
+    normal: NDArray[np.intp],
+    rng: np.random.Generator,
+    features: BankFeatures = DEFAULT_FEATURES,
+) -> MemoryBank:
     """Select 1500 patches at most, from about 12,000 that are sampled from all views of the normal images.
 
     :param normal: the indices of the normal images in the store
     """
     per_view = -(-SAMPLED_PATCHES // (len(normal) * store.views))
-    return MemoryBank(k_center_greedy(sample_patches(store, normal, per_view, rng, LEVELS), BANK_SIZE, rng))
+    vectors = sample_patches(store, normal, per_view, rng, features.levels)
+    scale = None
+    if features.standardised:
+        scale = vectors.std(axis=0) + np.float32(1e-6)
+        vectors /= scale
+    return MemoryBank(k_center_greedy(vectors, BANK_SIZE, rng), features, scale)
 
 
 def k_center_greedy(vectors: FloatArray, count: int, rng: np.random.Generator) -> FloatArray:

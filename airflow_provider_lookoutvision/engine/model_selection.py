@@ -11,11 +11,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_provider_lookoutvision.engine import augmentation, cross_validation, working_size
+from airflow_provider_lookoutvision.engine import (
+    augmentation,
+    cross_validation,
+    feature_selection,
+    working_size,
+)
 from airflow_provider_lookoutvision.engine.backbone import Backbone
 from airflow_provider_lookoutvision.engine.cross_validation import CrossValidationResult
 from airflow_provider_lookoutvision.engine.dataset import Dataset
 from airflow_provider_lookoutvision.engine.feature_store import FeatureStore, bytes_per_view
+from airflow_provider_lookoutvision.engine.memory_bank import DEFAULT_FEATURES, BankFeatures
 from airflow_provider_lookoutvision.engine.targets import Targets
 
 # More images hardly change which hyperparameters are best.
@@ -45,10 +51,12 @@ class Hyperparameters:
 
     :param side: of the working size: about `side * side` pixels
     :param augment: whether training uses the eight rotations and mirrors of each image
+    :param features: of the memory bank; chosen where it is all that there is
     """
 
     side: int
     augment: bool
+    features: BankFeatures = DEFAULT_FEATURES
 
 
 @dataclass(frozen=True)
@@ -133,8 +141,10 @@ class HyperparameterSearch:
         :param stack: closes the feature store of the best
         """
         if not cross_validation.has_enough_anomalies(dataset.anomalous):
-            side = working_size.default_side(dataset.width, dataset.height)
-            return self.evaluate(dataset, Hyperparameters(side, augment=False), until, stack), ()
+            on_progress = self.stage(until / 2, "choosing features by made-up defects")
+            side, features = feature_selection.choose(self.backbone, dataset, self.seed, on_progress)
+            chosen = Hyperparameters(side, augment=False, features=features)
+            return self.evaluate(dataset, chosen, until, stack), ()
         sides = working_size.candidate_sides(dataset.width, dataset.height)
         share = until / (len(sides) + 1)
         best_stack = ExitStack()
@@ -187,6 +197,11 @@ class HyperparameterSearch:
         )
         repeats = 2 if len(targets.anomalous) <= _MAX_REPEATED_IMAGES else 1
         result = cross_validation.cross_validate(
-            store, targets, repeats=repeats, seed=self.seed, on_progress=on_progress
+            store,
+            targets,
+            features=hyperparameters.features,
+            repeats=repeats,
+            seed=self.seed,
+            on_progress=on_progress,
         )
         return Candidate(hyperparameters, store, targets, result)

@@ -13,10 +13,13 @@ Networks", in its lite variant (ReLU6, no squeeze-and-excitation), with TensorFl
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
 from airflow_provider_lookoutvision.engine.weights import Weights
+
+FloatArray = NDArray[np.float32]
 
 IMAGE = "image"
 SUMMARY = "summary"
@@ -30,7 +33,18 @@ _STAGES = ((1, 3, 1, 1), (6, 3, 2, 2), (6, 5, 2, 2), (6, 3, 2, 3), (6, 5, 1, 3),
 _TAPS = {4: "fine", 10: "middle", 15: "coarse"}
 _TEXTURE = "_blocks.3._depthwise_conv.relu"
 _EPSILON = 1e-3
-_MEAN, _SCALE = 127.0, 128.0
+MEAN, SCALE = 127.0, 128.0
+
+
+def block_strides() -> list[int]:
+    """The stride of each block."""
+    return [stride if number == 0 else 1 for _, _, stride, blocks in _STAGES for number in range(blocks)]
+
+
+def folded(weights: Weights, name: str, norm: str) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The weight of a convolution, and what its batch normalisation makes of it: the gain and the bias."""
+    gain = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + _EPSILON)
+    return weights[f"{name}.weight"], gain, weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * gain
 
 
 class _NetworkBuilder(GraphBuilder):
@@ -50,10 +64,8 @@ class _NetworkBuilder(GraphBuilder):
         scale: float = 1.0,
         activate: bool = True,
     ) -> str:
-        read = self.weights
-        gain = read[f"{norm}.weight"] / np.sqrt(read[f"{norm}.running_var"] + _EPSILON)
-        bias = read[f"{norm}.bias"] - read[f"{norm}.running_mean"] * gain
-        weight = read[f"{name}.weight"] * (gain[:, None, None, None] * np.float32(scale))
+        weight, gain, bias = folded(self.weights, name, norm)
+        weight = weight * (gain[:, None, None, None] * np.float32(scale))
         # "SAME" padding, for sides that the stride divides: an odd pixel goes to the right and the bottom.
         padding = kernel - stride if stride > 1 else kernel - 1
         before, after = padding // 2, padding - padding // 2
@@ -108,14 +120,14 @@ def build(weights: Weights) -> onnx.ModelProto:
     builder = _NetworkBuilder(weights)
     builder.constant("zero", np.array(0, np.float32))
     builder.constant("six", np.array(6, np.float32))
-    builder.constant("mean", np.array(_MEAN, np.float32))
+    builder.constant("mean", np.array(MEAN, np.float32))
     builder.constant("first", np.array([0], np.int64))
     value = builder.node("Cast", [IMAGE], "image.float", to=TensorProto.FLOAT)
     # The mean is subtracted before the convolution, because its padding is zeros of the normalised image.
     value = builder.node("Sub", [value, "mean"], "image.centred")
     value = builder.node("Transpose", [value], "image.planes", perm=[2, 0, 1])
     value = builder.node("Unsqueeze", [value, "first"], "image.batch")
-    value = builder.convolution(value, "_conv_stem", "_bn0", kernel=3, stride=2, scale=1 / _SCALE)
+    value = builder.convolution(value, "_conv_stem", "_bn0", kernel=3, stride=2, scale=1 / SCALE)
     index = 0
     for expansion, kernel, stride, blocks in _STAGES:
         for number in range(blocks):

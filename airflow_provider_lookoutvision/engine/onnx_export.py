@@ -5,7 +5,7 @@ the support vector machines, the stacked probability and the class mask, is comp
 
     image        uint8    `rows x columns x 3`, RGB, the image resized to the model's working size
     probability  double   that the image is anomalous; anomalous where it is above 0.5
-    anomaly_map  float    `rows / 8 x columns / 8`, 0 to 1
+    anomaly_map  float    `rows / 8 x columns / 8`, 0 to 1; finer from a network that was trained
     class_mask   uint8    `height x width` of the original image, 0 for the background; only with classes
 
 The mask is interpolated as Pillow interpolates it for the detector: in double precision, rounded to single
@@ -33,9 +33,11 @@ from airflow_provider_lookoutvision.engine import (
     images,
     memory_bank,
     network,
+    tuned_network,
 )
 from airflow_provider_lookoutvision.engine.artifact import Model
 from airflow_provider_lookoutvision.engine.backbone import SUMMARY_CHANNELS
+from airflow_provider_lookoutvision.engine.calibration import LARGEST_LOGIT, StackedClassifier
 from airflow_provider_lookoutvision.engine.detector import Detector
 from airflow_provider_lookoutvision.engine.errors import UnusableArtifact
 from airflow_provider_lookoutvision.engine.image_heads import ImageHead
@@ -47,7 +49,6 @@ PROBABILITY, ANOMALY_MAP, CLASS_MASK = "probability", "anomaly_map", "class_mask
 STRIDE = 8
 # Pixels of the mask that are interpolated in one go, so that what it takes stays in a processor's cache.
 _PIXELS = 1 << 18
-_LARGEST_LOGIT = 30.0
 _TOLERANCE = 1e-5
 
 
@@ -129,11 +130,10 @@ class _Exporter(GraphBuilder):
         self._model = model
         rows, columns = model.working_size[1] // STRIDE, model.working_size[0] // STRIDE
         self._cells = rows * columns
-        self.outputs = [
-            helper.make_tensor_value_info(PROBABILITY, TensorProto.DOUBLE, []),
-            helper.make_tensor_value_info(ANOMALY_MAP, TensorProto.FLOAT, [rows, columns]),
-        ]
-        scores = [self._top_mean("distances", memory_bank.TOP_FRACTION, memory_bank.TOP_COUNT)]
+        self.outputs = [helper.make_tensor_value_info(PROBABILITY, TensorProto.DOUBLE, [])]
+        tuned = model.tuned
+        features = model.heads.bank.features
+        scores = [self._top_mean("distances", features.fraction, features.count or self._cells)]
         classifier = model.classifier
         if model.heads.patch is None:
             centred = self.node(
@@ -141,14 +141,27 @@ class _Exporter(GraphBuilder):
             )
             worst = self.node("Div", [centred, self._float("map.scale", classifier.scale[0])], "map.logits")
         else:
-            worst = self._any_class()
+            worst = self._any_class("logits", "any")
             scores.append(self._top_mean(worst, memory_bank.TOP_FRACTION, memory_bank.TOP_COUNT))
             scores.append(self._top_mean(worst, heads.LARGE_DEFECT_FRACTION, self._cells))
             scores += self._image_heads()
-        self._probability(scores[: len(classifier.mean)])
+        logit = self._stack(classifier, scores[: len(classifier.mean)], "stack")
+        if tuned is not None and tuned.classifier is not None:
+            score = self._cast(tuned_network.SCORE, TensorProto.DOUBLE, "double")
+            both = [self._clipped(logit, "stack.clipped", np.float64), score]
+            both[0] = self.node("Reshape", [both[0], self._axes(-1)], "stack.row")
+            logit = self._stack(tuned.classifier, both, "tuned.stack")
+        self._logistic(logit, PROBABILITY, np.float64)
+        painted, offset = "logits", model.offset
+        if tuned is not None and tuned.paints:
+            painted, offset = tuned_network.LOGITS, tuned.offset
+            factor = STRIDE // tuned_network.MAP_STRIDE
+            rows, columns = factor * rows, factor * columns
+            worst = self._any_class(painted, "painted.any")
         self._logistic(worst, ANOMALY_MAP, np.float32)
+        self.outputs.append(helper.make_tensor_value_info(ANOMALY_MAP, TensorProto.FLOAT, [rows, columns]))
         if model.heads.patch is not None and model.classes:
-            self._class_mask(rows, columns)
+            self._class_mask(rows, columns, painted, offset)
 
     def _constant(self, name: str, value: Any, kind: Any) -> str:
         return self.constant(name, np.asarray(value, kind))
@@ -168,13 +181,13 @@ class _Exporter(GraphBuilder):
             self._constant(name, axes, np.int64)
         return name
 
-    def _any_class(self) -> str:
+    def _any_class(self, logits: str, name: str) -> str:
         """The logit of there being any class, `rows x columns`."""
-        highest = self.node("ReduceMax", ["logits"], "any.highest", axes=[1], keepdims=1)
-        powers = self.node("Exp", [self.node("Sub", ["logits", highest], "any.below")], "any.powers")
-        total = self.node("ReduceSum", [powers, self._axes(1)], "any.total", keepdims=1)
-        logit = self.node("Add", [highest, self.node("Log", [total], "any.log")], "any.planes")
-        return self.node("Squeeze", [logit, self._axes(0, 1)], "any")
+        highest = self.node("ReduceMax", [logits], f"{name}.highest", axes=[1], keepdims=1)
+        powers = self.node("Exp", [self.node("Sub", [logits, highest], f"{name}.below")], f"{name}.powers")
+        total = self.node("ReduceSum", [powers, self._axes(1)], f"{name}.total", keepdims=1)
+        logit = self.node("Add", [highest, self.node("Log", [total], f"{name}.log")], f"{name}.planes")
+        return self.node("Squeeze", [logit, self._axes(0, 1)], f"{name}.map")
 
     def _top_mean(self, scores: str, part: float, most: int) -> str:
         """What `memory_bank.top_mean` computes, as one single-precision number in double precision."""
@@ -233,36 +246,39 @@ class _Exporter(GraphBuilder):
         # The detector keeps scores in single precision.
         return self._cast(self._cast(value, TensorProto.FLOAT, "single"), TensorProto.DOUBLE, "score")
 
-    def _probability(self, scores: Sequence[str]) -> None:
-        classifier = self._model.classifier
-        together = self.node("Concat", scores, "scores", axis=0)
-        centred = self.node("Sub", [together, self._double("stack.mean", classifier.mean)], "stack.centred")
-        scaled = self.node("Div", [centred, self._double("stack.scale", classifier.scale)], "stack.scaled")
-        weighed = self.node(
-            "Mul", [scaled, self._double("stack.coefficients", classifier.coefficients)], "stack.weighed"
+    def _stack(self, classifier: StackedClassifier, scores: Sequence[str], name: str) -> str:
+        """The logit that a stacked classifier has for some scores."""
+        together = self.node("Concat", scores, f"{name}.scores", axis=0)
+        mean, scale, coefficients = (
+            self._double(f"{name}.{part}", getattr(classifier, part))
+            for part in ("mean", "scale", "coefficients")
         )
-        total = self.node("ReduceSum", [weighed], "stack.total", keepdims=0)
-        logit = self.node(
-            "Add", [total, self._double("stack.intercept", classifier.intercept)], "stack.logit"
-        )
-        self._logistic(logit, PROBABILITY, np.float64)
+        centred = self.node("Sub", [together, mean], f"{name}.centred")
+        scaled = self.node("Div", [centred, scale], f"{name}.scaled")
+        weighed = self.node("Mul", [scaled, coefficients], f"{name}.weighed")
+        total = self.node("ReduceSum", [weighed], f"{name}.total", keepdims=0)
+        intercept = self._double(f"{name}.intercept", classifier.intercept)
+        return self.node("Add", [total, intercept], f"{name}.logit")
+
+    def _clipped(self, logits: str, name: str, kind: Any) -> str:
+        bounds = [
+            self._constant(f"{name}.{bound}", value, kind)
+            for bound, value in (("least", -LARGEST_LOGIT), ("most", LARGEST_LOGIT))
+        ]
+        return self.node("Clip", [logits, *bounds], name)
 
     def _logistic(self, logits: str, output: str, kind: Any) -> None:
-        bounds = [
-            self._constant(f"{output}.{name}", value, kind)
-            for name, value in (("least", -_LARGEST_LOGIT), ("most", _LARGEST_LOGIT))
-        ]
-        clipped = self.node("Clip", [logits, *bounds], f"{output}.logits")
+        clipped = self._clipped(logits, f"{output}.logits", kind)
         power = self.node("Exp", [self.node("Neg", [clipped], f"{output}.negative")], f"{output}.power")
         more = self.node("Add", [power, self._constant(f"{output}.one", 1, kind)], f"{output}.more")
         self.node("Reciprocal", [more], output)
 
-    def _class_mask(self, rows: int, columns: int) -> None:
+    def _class_mask(self, rows: int, columns: int, logits: str, offset: float) -> None:
         """Interpolate the logits along the rows once, and along the columns in bands of the mask."""
         width, height = self._model.image_size
         band = min(height, max(16, _PIXELS // width))
         bands = -(-height // band)
-        moved = self.node("Add", ["logits", self._float("mask.offset", self._model.offset)], "mask.logits")
+        moved = self.node("Add", [logits, self._float("mask.offset", offset)], "mask.logits")
         wide = self._cast(moved, TensorProto.DOUBLE, "double")
         across = interpolation_taps(columns, width, width)
         rounded = self._between(wide, across, "mask.across", axis=3, shape=(1, 1, 1, width))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from airflow_provider_lookoutvision.engine import artifact, heads
+from airflow_provider_lookoutvision.engine import artifact, heads, thorough, weights
 from airflow_provider_lookoutvision.engine.artifact import Model
 from airflow_provider_lookoutvision.engine.backbone import Backbone
 from airflow_provider_lookoutvision.engine.dataset import Label, check_dataset
@@ -26,6 +26,7 @@ from airflow_provider_lookoutvision.engine.model_selection import (
     HyperparameterSearch,
     Trial,
 )
+from airflow_provider_lookoutvision.engine.thorough import Effort
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class TrainingReport:
     :param calibrated: False when there were too few labelled anomalies to fit the probability
     :param f1: out-of-fold estimate, 0 to 1, optimistic: `evaluate` on held-out images is what to rely on
     :param iou: of the masks; likewise an out-of-fold estimate
+    :param effort: "thorough" when the model has a network that was trained on the images, else "quick"
+    :param summary: what the thorough effort tried and kept, as a sentence; empty when it was not requested
     """
 
     folder: Path
@@ -53,6 +56,8 @@ class TrainingReport:
     calibrated: bool
     f1: float
     iou: float
+    effort: Effort
+    summary: str
 
 
 class _Progress:
@@ -71,6 +76,11 @@ class _Progress:
         self(0.0)
         return self
 
+    def named(self, fraction: float, name: str) -> None:
+        """Report the progress of a stage that says itself what is done."""
+        self._stage = name
+        self(fraction)
+
     def __call__(self, fraction: float) -> None:
         if self._cancelled is not None and self._cancelled():
             raise Cancelled("the training was cancelled")
@@ -86,6 +96,7 @@ def train(
     classes: Sequence[AnomalyClass],
     out: Path,
     *,
+    effort: Effort = "quick",
     seed: int = 0,
     hyperparameters: Hyperparameters | None = None,
     progress: Callable[[float, str], None] | None = None,
@@ -102,6 +113,8 @@ def train(
         ignored
     :param classes: the classes of defects in the masks; when empty, masks are ignored
     :param out: the folder for the model; it must be empty or not exist, and stays empty if training fails
+    :param effort: "thorough" trains the network itself too, with torch, which takes minutes on a processor,
+        and keeps it if it is better
     :param seed: of all random numbers; the same images, seed, versions and machine give the same model
     :param hyperparameters: of an earlier training on similar images, instead of the search
     :param progress: called with the fraction done, 0 to 1, and the name of the stage
@@ -110,8 +123,10 @@ def train(
     :param threads: of the network; as many as there are cores when None
     :raises UnusableDataset: something is wrong with the dataset; `faults` has an error for each faulty image
     :raises UnusableBackbone: the network's weights are not installed or not the ones expected
+    :raises MissingDependency: `effort` is "thorough", and torch is not installed
     :raises Cancelled: `cancelled` returned True
     """
+    thorough.check_effort(effort)
     # One thread: the fits are small, and idle BLAS threads spin and take the cores from the network.
     with threadpool_limits(1):
         return _train(
@@ -120,10 +135,12 @@ def train(
             masks,
             classes,
             out,
+            effort,
             seed,
             hyperparameters,
             _Progress(progress, cancelled),
             Backbone(cache, threads),
+            threads,
         )
 
 
@@ -133,27 +150,41 @@ def _train(
     masks: Sequence[ImageSource | None],
     classes: Sequence[AnomalyClass],
     out: Path,
+    effort: Effort,
     seed: int,
     hyperparameters: Hyperparameters | None,
     report: _Progress,
     backbone: Backbone,
+    threads: int | None,
 ) -> TrainingReport:
     dataset = check_dataset(images, labels, masks, classes, report.stage(0.05, "checking images"))
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
         raise UnusableDataset(f"the folder {out.name} is not empty; train into a new one")
     trials: tuple[Trial, ...] = ()
+    chosen = 0.2 if effort == "thorough" else 0.95
+    outcome: thorough.Outcome | None = None
     with tempfile.TemporaryDirectory(dir=out) as temporary, ExitStack() as stack:
         search = HyperparameterSearch(backbone, seed, report.stage, Path(temporary))
         if hyperparameters is None and len(images) <= MAX_SEARCH_IMAGES:
-            best, trials = search.search(dataset, 0.95, stack)
+            best, trials = search.search(dataset, chosen, stack)
         else:
             if hyperparameters is None:
                 with ExitStack() as sample_stack:
                     sample = dataset.sample(MAX_SEARCH_IMAGES, seed)
-                    best, trials = search.search(sample, 0.4, sample_stack)
+                    best, trials = search.search(sample, 0.4 * chosen, sample_stack)
                 hyperparameters = best.hyperparameters
-            best = search.evaluate(dataset, hyperparameters, 0.95, stack)
+            best = search.evaluate(dataset, hyperparameters, chosen, stack)
+        if effort == "thorough":
+            outcome = thorough.train(
+                dataset,
+                best,
+                weights.read(weights.find()),
+                report.stage(0.97, "training the network").named,
+                seed=seed,
+                threads=threads,
+                folder=Path(temporary),
+            )
         report.stage(0.99, "fitting")
         result, working_size = best.result, best.store.size
         calibrated = result.classifier.calibrated
@@ -162,12 +193,14 @@ def _train(
             best.targets,
             np.arange(len(images)),
             supervised=calibrated,
+            features=best.hyperparameters.features,
             rng=np.random.default_rng([seed]),
         )
     mask_classes = tuple(classes) if best.targets.coverage else ()
     image_size = dataset.width, dataset.height
+    tuned = None if outcome is None else outcome.network
     artifact.save(
-        out, Model(fitted, result.classifier, image_size, working_size, mask_classes, result.offset)
+        out, Model(fitted, result.classifier, image_size, working_size, mask_classes, result.offset, tuned)
     )
     report.stage(1.0, "trained")(1.0)
     return TrainingReport(
@@ -180,5 +213,7 @@ def _train(
         segmentation=bool(mask_classes),
         calibrated=calibrated,
         f1=result.f1 if calibrated else 0.0,
-        iou=result.iou,
+        iou=result.iou if outcome is None else outcome.iou,
+        effort="quick" if tuned is None else "thorough",
+        summary="" if outcome is None else outcome.summary,
     )

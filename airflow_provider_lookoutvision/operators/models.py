@@ -41,6 +41,9 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
     :param description: a line of text, 1 to 500 characters.
     :param kms_key_id: the key for what the service keeps of the training.
     :param tags: the model's tags, as a dict, or as the API's list of ``Key`` and ``Value``.
+    :param effort: ``quick``, or ``thorough``, which trains the network itself too, takes minutes longer, and
+        finds and paints more where there are masks; by default what the service is set to. It becomes the
+        model's tag ``lookoutvision:effort``.
     :param min_f1: the lowest acceptable F1 score, 0 to 1; below it the task fails, and keeps the model.
     :param client_token: a token of your own, used as it is; by default the task instance's. With your own, a
         clear finds the same training again.
@@ -59,6 +62,7 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
         "description",
         "kms_key_id",
         "tags",
+        "effort",
         "min_f1",
     )
     waiter_name: ClassVar[str] = "ModelTrained"
@@ -74,6 +78,7 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
         description: str | None = None,
         kms_key_id: str | None = None,
         tags: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        effort: str | None = None,
         min_f1: float | str | None = None,
         waiter_delay: float = 30,
         waiter_max_attempts: int = 6000,
@@ -89,6 +94,7 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
         self.description = description
         self.kms_key_id = kms_key_id
         self.tags = tags
+        self.effort = effort
         self.min_f1 = min_f1
         if min_f1 is not None and not self.wait_for_completion:
             raise AirflowFailException(
@@ -165,10 +171,11 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
 
     def _create(self, token: str) -> dict[str, Any]:
         bucket, prefix = parse_s3_prefix("output_s3_prefix", self.output_s3_prefix)
+        effort = [{"Key": "lookoutvision:effort", "Value": self.effort}] if self.effort else []
         optional = {
             "Description": self.description,
             "KmsKeyId": self.kms_key_id,
-            "Tags": self.tags,
+            "Tags": [*(self.tags or ()), *effort],
         }
         try:
             answer = retry_while_dataset_is_busy(

@@ -136,6 +136,7 @@ TEXT: Mapping[str, Check] = {
     ),
     "changes_s3_uri": s3_object,
     "dataset_type": partial(choice, of=("train", "test")),
+    "effort": partial(choice, of=("quick", "thorough"), optional=True),
     "if_exists": partial(choice, of=("fail", "skip", "use")),
     "heatmaps_s3_prefix": s3_prefix,
     "image_s3_uri": s3_object,

@@ -97,8 +97,8 @@ class LookoutVisionSetThresholdOperator(ModelVersionMixin):
             )
         hook = s3_hook(self, self.s3_conn_id)
         content = hook.conn.get_object(Bucket=place["Bucket"], Key=place["Key"])["Body"].read()
-        metrics = json.loads(content)["AggregatedEvaluationResults"]["Metrics"]
-        points: Sequence[Mapping[str, float]] = metrics.get("OperatingPoints", ())
+        results = json.loads(content)["AggregatedEvaluationResults"]
+        points: Sequence[Mapping[str, float]] = results.get("OperatingPoints", ())
         if not points:
             raise AirflowFailException(
                 f"s3://{place['Bucket']}/{place['Key']} has no OperatingPoints: the model was tested on no "

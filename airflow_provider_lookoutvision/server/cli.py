@@ -195,7 +195,15 @@ def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
 def _serve(flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.server.serving import serve
 
-    return serve(settings_module.load(vars(flags)))
+    settings = settings_module.load(vars(flags))
+    if settings.worker:
+        _check_effort(settings)
+    return serve(settings)
+
+
+def _check_effort(settings: Settings) -> None:
+    if settings.training_effort == "thorough" and not settings_module.has_torch():
+        raise SettingsError(f"training_effort: {settings_module.TORCH_MISSING}")
 
 
 def _run_worker(flags: argparse.Namespace) -> int:
@@ -204,6 +212,7 @@ def _run_worker(flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.server.worker import work
 
     settings = settings_module.load(vars(flags))
+    _check_effort(settings)
     with exit_on_stop_signal(), opened(settings) as (database, _):
         work(settings, database)
     return 0

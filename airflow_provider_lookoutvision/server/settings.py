@@ -6,6 +6,7 @@ Each setting has three sources, of which the later overrides: its default here, 
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import math
 import os
@@ -19,6 +20,11 @@ ENVIRONMENT_PREFIX = "LOOKOUTVISION_"
 DEFAULT_ACCOUNT = "123456789012"
 _LARGEST_PORT = 65535
 _ORIGIN = re.compile(r"https?://[^/?#\s]+")
+EFFORTS = ("quick", "thorough")
+TORCH_MISSING = (
+    "the effort 'thorough' trains a network with torch, which is not installed here: "
+    "pip install 'airflow-provider-lookoutvision[finetune]'"
+)
 
 
 class SettingsError(ValueError):
@@ -61,6 +67,9 @@ class Settings:
     max_training_hours: float = _setting(24, "how long a training may take", float)
     max_silent_minutes: float = _setting(
         30, "how long a job or its process may show no progress before it is ended", float
+    )
+    training_effort: str = _setting(
+        "quick", "quick, or thorough: train the network too, with torch; a model's tag overrides it"
     )
     max_inference_units: int = _setting(5, "inference units per model", int)
     max_hosted_models: int | None = _setting(
@@ -128,6 +137,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise SettingsError(f"{name} is {value}; it must be at least {least}")
+        if self.training_effort not in EFFORTS:
+            raise SettingsError(
+                f"training_effort is {self.training_effort!r}; it must be one of {', '.join(EFFORTS)}"
+            )
         rate = self.requests_per_second
         if rate is not None and not 0 < rate < math.inf:
             raise SettingsError(f"requests_per_second is {rate}; it must be more than 0, and finite")
@@ -172,6 +185,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def has_torch() -> bool:
+    """Whether a training of this environment can be thorough; torch isn't imported."""
+    return importlib.util.find_spec("torch") is not None
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:

@@ -1,7 +1,8 @@
 """Tags of models: TagResource, UntagResource, ListTagsForResource.
 
 Tags whose keys begin with ``lookoutvision:`` are settings of a model, which any client of the API can change.
-``lookoutvision:threshold`` is the threshold of its verdicts, between 0 and 1, in use at the next detection.
+``lookoutvision:threshold`` is the threshold of its verdicts, between 0 and 1, in use at the next detection;
+``lookoutvision:effort``, ``quick`` or ``thorough``, is for CreateModel, and says how it is trained.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
     ServiceQuotaExceededException,
     ValidationException,
 )
+from airflow_provider_lookoutvision.server.settings import EFFORTS
 from airflow_provider_lookoutvision.server.storage.schema import model_tags, models, projects, upsert
 
 MOST_TAGS = 200
-THRESHOLD = "lookoutvision:threshold"
+THRESHOLD, EFFORT = "lookoutvision:threshold", "lookoutvision:effort"
 DEFAULT_THRESHOLD = 0.5
 _RESERVED = "lookoutvision:"
-_SETTINGS = (THRESHOLD,)
+_SETTINGS = (THRESHOLD, EFFORT)
 _RESOURCE = re.compile(r"model/([^/]+)/([1-9][0-9]{0,8})")
 
 
@@ -113,8 +115,17 @@ def _of(
 
 def threshold_of_model() -> sa.ColumnElement[str | None]:
     """The column ``threshold`` for a query of ``models``: its tag of that name; NULL without one."""
-    of_model = sa.and_(model_tags.c.model_id == models.c.id, model_tags.c.key == THRESHOLD)
-    return sa.select(model_tags.c.value).where(of_model).scalar_subquery().label("threshold")
+    return _setting_of_model(THRESHOLD, "threshold")
+
+
+def effort_of_model() -> sa.ColumnElement[str | None]:
+    """The column ``effort`` for a query of ``models``: its tag of that name; NULL without one."""
+    return _setting_of_model(EFFORT, "effort")
+
+
+def _setting_of_model(key: str, column: str) -> sa.ColumnElement[str | None]:
+    of_model = sa.and_(model_tags.c.model_id == models.c.id, model_tags.c.key == key)
+    return sa.select(model_tags.c.value).where(of_model).scalar_subquery().label(column)
 
 
 def _check_setting(key: str, value: str) -> None:
@@ -125,6 +136,10 @@ def _check_setting(key: str, value: str) -> None:
             f"There is no setting {key!r} of a model; keys that begin with {_RESERVED!r} are its settings: "
             f"{', '.join(_SETTINGS)}"
         )
+    if key == EFFORT:
+        if value not in EFFORTS:
+            raise ValidationException(f"{key} is {value!r}; it must be one of {', '.join(EFFORTS)}")
+        return
     try:
         threshold = float(value)
     except ValueError:

@@ -255,6 +255,16 @@ def test_a_cascade_goes_on_wherever_it_was_interrupted(account: Account, project
         account.client.describe_project(ProjectName=project)
 
 
+def test_the_effort_is_a_tag(conn_id: str, account: Account, project: str) -> None:
+    made = creating(conn_id, project, wait_for_completion=False, effort="quick", tags={"line": "7"})
+    arn = made.execute(context(project))["ModelArn"]
+    tags = LookoutVisionHook(aws_conn_id=conn_id).tags(arn)
+    assert tags == {"line": "7", "lookoutvision:effort": "quick"}
+    deleting(conn_id, project, "1").execute(context(f"{project}1"))
+    with pytest.raises(AirflowFailException, match="effort is 'most'; it must be one of quick, thorough"):
+        creating(conn_id, project, effort="most").execute(context(project, cleared=1))
+
+
 def test_a_threshold_is_set_or_chosen_by_a_target(conn_id: str, account: Account) -> None:
     # Two of ten anomalies look as the normal images do: to find them is to call normal images anomalous.
     def setting(**target: Any) -> dict[str, Any]:

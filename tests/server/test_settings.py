@@ -23,7 +23,7 @@ PAIRED = {"tls_certificate": {"tls_key": "/key"}, "tls_key": {"tls_certificate":
 SETTINGS = {setting.name: setting for setting in fields(Settings)}
 
 
-@pytest.mark.parametrize("name", sorted(SETTINGS.keys() - {"buckets"}))
+@pytest.mark.parametrize("name", sorted(SETTINGS.keys() - {"buckets", "training_effort"}))
 def test_a_variable_sets_it_and_a_flag_wins(name: str) -> None:
     (in_variable, first), (in_flag, second) = VALID[SETTINGS[name].metadata["kind"]]
     environ = {"LOOKOUTVISION_" + name.upper(): in_variable}
@@ -84,3 +84,10 @@ def test_a_wrong_value_is_reported_with_its_source(environ: dict[str, str], said
 )
 def test_what_is_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+def test_the_effort_of_trainings_is_quick_or_thorough() -> None:
+    assert load({}, {}).training_effort == "quick"
+    assert load({}, {"LOOKOUTVISION_TRAINING_EFFORT": "thorough"}).training_effort == "thorough"
+    with pytest.raises(SettingsError, match="it must be one of quick, thorough"):
+        load({"training_effort": "most"}, {})

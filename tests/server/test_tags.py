@@ -15,7 +15,9 @@ from sdk_errors import error_response
 from services import REGION
 from signed_http import SignedHttpClient
 
-THRESHOLD = "lookoutvision:threshold"
+from airflow_provider_lookoutvision.server.settings import has_torch
+
+THRESHOLD, EFFORT = "lookoutvision:threshold", "lookoutvision:effort"
 
 pytest_plugins = ["model_fixtures"]
 
@@ -91,6 +93,23 @@ def test_a_setting_that_is_none(project: ModelProject, model_arn: str) -> None:
     error = error_response(project.client.tag_resource, ResourceArn=model_arn, Tags=misspelt)
     assert error["Error"]["Code"] == "ValidationException"
     assert THRESHOLD in error["Error"]["Message"]
+
+
+def test_an_effort_that_is_none(project: ModelProject, model_arn: str) -> None:
+    tag = {"Key": EFFORT, "Value": "most"}
+    error = error_response(project.client.tag_resource, ResourceArn=model_arn, Tags=[tag])
+    assert error["Error"]["Code"] == "ValidationException"
+    assert "it must be one of quick, thorough" in error["Error"]["Message"]
+
+
+@pytest.mark.skipif(has_torch(), reason="torch is installed")
+def test_a_thorough_training_is_refused_where_there_is_no_torch(project: ModelProject) -> None:
+    project.dataset([line("nothing.jpg", bucket=project.bucket)])
+    members = {**project.of, "OutputConfig": project.output, "Tags": [{"Key": EFFORT, "Value": "thorough"}]}
+    error = error_response(project.client.create_model, **members)
+    assert error["Error"]["Code"] == "ValidationException"
+    assert "pip install 'airflow-provider-lookoutvision[finetune]'" in error["Error"]["Message"]
+    assert project.versions() == []
 
 
 def test_the_command_reads_and_sets_a_threshold(

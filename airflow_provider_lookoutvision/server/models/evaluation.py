@@ -23,6 +23,8 @@ _LABEL = "anomaly-label"
 class Metrics:
     """The metrics of a model on images that it wasn't trained on, each 0 to 1.
 
+    :param effort: ``thorough`` when the model has a network that was trained for it, else ``quick``.
+    :param effort_message: what the thorough effort tried and kept; empty when it wasn't asked for.
     :param classes: for a segmentation model, ``Precision``, ``Recall``, ``F1Score``, ``AIOU`` and
         ``ClassName`` of each class's pixels.
     :param operating_points: ``Threshold``, ``Precision``, ``Recall`` and ``F1Score`` at each threshold
@@ -37,6 +39,8 @@ class Metrics:
     f1: float
     classes: Sequence[Mapping[str, Any]]
     operating_points: Sequence[Mapping[str, float]]
+    effort: str
+    effort_message: str
     predictions: Sequence[tuple[bool, float]]
 
 
@@ -71,7 +75,6 @@ def result(model: EvaluatedModel, metrics: Metrics, training_images: int, testin
     }
     if metrics.classes:
         values["PixelAnomalyClassMetrics"] = list(metrics.classes)
-    values["OperatingPoints"] = list(metrics.operating_points)
     document = {
         "Version": RESULT_VERSION,
         "EvaluationDetails": {
@@ -79,8 +82,11 @@ def result(model: EvaluatedModel, metrics: Metrics, training_images: int, testin
             "EvaluationEndTimestamp": _iso8601(model.ended_at),
             "NumberOfTrainingImages": training_images,
             "NumberOfTestingImages": testing_images,
+            "TrainingEffort": metrics.effort,
+            **({"TrainingEffortMessage": metrics.effort_message} if metrics.effort_message else {}),
         },
-        "AggregatedEvaluationResults": {"Metrics": values},
+        # Not among the metrics, of which published clients make a table.
+        "AggregatedEvaluationResults": {"Metrics": values, "OperatingPoints": list(metrics.operating_points)},
     }
     return json.dumps(document).encode()
 

@@ -36,6 +36,7 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
     ServiceQuotaExceededException,
     ValidationException,
 )
+from airflow_provider_lookoutvision.server.settings import TORCH_MISSING, has_torch
 from airflow_provider_lookoutvision.server.storage.buckets import is_key
 from airflow_provider_lookoutvision.server.storage.schema import (
     datasets,
@@ -47,7 +48,7 @@ from airflow_provider_lookoutvision.server.storage.schema import (
 )
 from airflow_provider_lookoutvision.server.storage.schema import jobs as jobs_table
 from airflow_provider_lookoutvision.server.storage.schema import models as table
-from airflow_provider_lookoutvision.server.tags import DEFAULT_THRESHOLD, threshold_of_model
+from airflow_provider_lookoutvision.server.tags import DEFAULT_THRESHOLD, EFFORT, threshold_of_model
 from airflow_provider_lookoutvision.server.tags import put as put_tags
 
 LATEST = "latest"
@@ -106,6 +107,7 @@ def create_model(
         .returning(table.c.id)
     ).scalar_one()
     put_tags(call.connection, model_id, tags)
+    _check_effort(call, tags)
     queue_training(call, model_id, sources)
     call.created(ResourceType.MODEL, resource_id(project_name, version))
     return {"ModelMetadata": _metadata(call.caller, project_name, find_model(call, project_name, version))}
@@ -219,6 +221,13 @@ def _metadata(caller: Caller, project_name: str, model: sa.Row[Any]) -> dict[str
         "StatusMessage": _status_message(model),
         "Performance": performance if trained else None,
     }
+
+
+def _check_effort(call: Call, tags: Sequence[Mapping[str, str]]) -> None:
+    """Refuse at once what the worker beside this process can't do; others find it out themselves."""
+    thorough = any(tag["Key"] == EFFORT and tag["Value"] == "thorough" for tag in tags)
+    if thorough and call.settings.worker and not has_torch():
+        raise ValidationException(f"{EFFORT}: {TORCH_MISSING}")
 
 
 def _status_message(model: sa.Row[Any]) -> str:

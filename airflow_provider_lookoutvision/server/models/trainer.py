@@ -42,6 +42,7 @@ from airflow_provider_lookoutvision.server.storage.schema import (
     projects,
     training_entries,
 )
+from airflow_provider_lookoutvision.server.tags import effort_of_model
 
 TRAINING_PROCESS = "airflow_provider_lookoutvision.server.models.training_process"
 _TASK, _OUTCOME, _MODEL = "task.json", "outcome.json", "model"
@@ -72,12 +73,13 @@ class Trainer(WorkingFolderHandler):
         limits = self.settings.max_segmentation_train_images, self.settings.max_segmentation_test_images
         chosen = training_set(train, test, max_with_masks=limits)
         with self.working_folder(job) as folder:
-            outcome = self._run_training(job, lease, folder, chosen)
+            effort = model.effort or self.settings.training_effort
+            outcome = self._run_training(job, lease, folder, _task(chosen, job, effort))
             ended = time.time_ns() // 1_000_000
             name, version = model.project_name, model.version
             model_arn = arn(job.region, job.account_id, f"model/{name}/{version}")
             evaluated = evaluation.EvaluatedModel(model_arn, name, version, ended)
-            calibrated = outcome.pop("calibrated")
+            message = TRAINED_MESSAGE if outcome.pop("calibrated") else UNCALIBRATED_MESSAGE
             metrics = evaluation.Metrics(**outcome)
             place = (model.output_prefix, name, version)
             tested = [(example.source_ref, example.label) for example in chosen.test]
@@ -97,7 +99,8 @@ class Trainer(WorkingFolderHandler):
                 connection,
                 model.id,
                 status=ModelStatus.TRAINED,
-                status_message=(TRAINED_MESSAGE if calibrated else UNCALIBRATED_MESSAGE) + warning,
+                status_message=(f"{message} {metrics.effort_message}" if effort != "quick" else message)
+                + warning,
                 evaluated_at=ended,
                 f1=metrics.f1,
                 recall=metrics.recall,
@@ -110,7 +113,7 @@ class Trainer(WorkingFolderHandler):
         """The model, with its project's name, and the labelled images as they were at CreateModel."""
         columns = training_entries.c
         with lease.hold() as connection:
-            query = sa.select(models, projects.c.name.label("project_name")).join(
+            query = sa.select(models, projects.c.name.label("project_name"), effort_of_model()).join(
                 projects, projects.c.id == models.c.project_id
             )
             model = connection.execute(query.where(models.c.id == job.subject_id)).one()
@@ -124,12 +127,12 @@ class Trainer(WorkingFolderHandler):
             found[row.type].append(Example.of(row.source_ref, row.label, row.line))
         return model, found["train"], found.get("test")
 
-    def _run_training(self, job: Job, lease: Lease, folder: Path, chosen: TrainingSet) -> dict[str, Any]:
+    def _run_training(self, job: Job, lease: Lease, folder: Path, task: Mapping[str, Any]) -> dict[str, Any]:
         """Train in a child process, in another one if it dies, and return the metrics."""
         deadline = time.monotonic() + self.settings.max_training_hours * 3600
 
         def train(work: Path) -> dict[str, Any]:
-            (work / _TASK).write_text(json.dumps(_task(chosen, job)))
+            (work / _TASK).write_text(json.dumps(task))
             self._run_child(job, lease, work, deadline)
             (work / _MODEL).rename(folder / _MODEL)
             outcome: dict[str, Any] = json.loads((work / _OUTCOME).read_text())
@@ -192,7 +195,7 @@ def _progress(message: Mapping[str, Any]) -> str:
     return f"{TRAINING_MESSAGE} {message['progress']:.0%}, {message['doing']}"
 
 
-def _task(chosen: TrainingSet, job: Job) -> dict[str, Any]:
+def _task(chosen: TrainingSet, job: Job, effort: str) -> dict[str, Any]:
     def examples(some: Sequence[Example]) -> list[dict[str, Any]]:
         return [
             {
@@ -209,6 +212,7 @@ def _task(chosen: TrainingSet, job: Job) -> dict[str, Any]:
         "test": examples(chosen.test),
         "classes": chosen.classes,
         "refit": chosen.is_split,
+        "effort": effort,
         "patterns": list(job.allowed_buckets),
     }
 

@@ -39,6 +39,7 @@ class Task:
         ``mask_background``, the colours of the mask that are background though the engine doesn't know it.
     :param classes: of defects, each name with its colour; empty without masks.
     :param refit: whether the model is trained again on all images after the evaluation.
+    :param effort: ``quick`` or ``thorough``.
     :param patterns: of the buckets that may be used.
     """
 
@@ -46,6 +47,7 @@ class Task:
     test: Sequence[Mapping[str, Any]]
     classes: Mapping[str, str]
     refit: bool
+    effort: engine.Effort
     patterns: Sequence[str]
 
 
@@ -86,6 +88,7 @@ class _Training:
     def run(self) -> dict[str, Any]:
         """Train, evaluate, and return the metrics."""
         task = self._task
+        engine.check_effort(task.effort)
         everything = [*task.train, *task.test]
         images, masks = self._copy(everything)
         train, test = slice(0, len(task.train)), slice(len(task.train), None)
@@ -101,6 +104,7 @@ class _Training:
                 masks[train],
                 self._classes,
                 first,
+                effort=task.effort,
                 cache=self._cache,
                 progress=self._scale(0.1, trained),
             )
@@ -114,17 +118,23 @@ class _Training:
             )
         if task.refit:
             with _naming_images(everything):
-                engine.train(
+                report = engine.train(
                     images,
                     labels,
                     masks,
                     self._classes,
                     self._folder / _MODEL,
+                    effort=task.effort,
                     cache=self._cache,
                     hyperparameters=report.hyperparameters,
                     progress=self._scale(evaluated, 1.0),
                 )
-        return {**_outcome(evaluation), "calibrated": report.calibrated}
+        return {
+            **_outcome(evaluation),
+            "calibrated": report.calibrated,
+            "effort": report.effort,
+            "effort_message": f"Effort {task.effort}: {report.summary}." if report.summary else "",
+        }
 
     def _copy(self, examples: Sequence[Mapping[str, Any]]) -> tuple[list[Path], list[Path | None]]:
         """Copies of the images and masks, which don't change during the training."""

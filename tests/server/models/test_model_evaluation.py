@@ -23,6 +23,8 @@ def metrics(**more: Any) -> Metrics:
             "precision": 1.0,
             "recall": 0.5,
             "f1": 2 / 3,
+            "effort": "quick",
+            "effort_message": "",
             "classes": [],
             "operating_points": [{"Threshold": 0.25, "Precision": 0.5, "Recall": 1.0, "F1Score": 0.66}],
             "predictions": [(False, 0.9996867775917053), (True, 0.75)],
@@ -36,10 +38,10 @@ def test_the_result_of_a_classifier() -> None:
         '{"Version": 1, "EvaluationDetails": {'
         '"ModelArn": "arn:aws:lookoutvision:us-east-1:123456789012:model/line-7/12", '
         f'"EvaluationEndTimestamp": "{ENDED}", '
-        '"NumberOfTrainingImages": 66, "NumberOfTestingImages": 34}, '
+        '"NumberOfTrainingImages": 66, "NumberOfTestingImages": 34, "TrainingEffort": "quick"}, '
         '"AggregatedEvaluationResults": {"Metrics": {"ROCAUC": 0.99, "AveragePrecision": 0.98, '
-        '"Precision": 1.0, "Recall": 0.5, "F1Score": 0.6666666666666666, '
-        '"OperatingPoints": [{"Threshold": 0.25, "Precision": 0.5, "Recall": 1.0, "F1Score": 0.66}]}}}'
+        '"Precision": 1.0, "Recall": 0.5, "F1Score": 0.6666666666666666}, '
+        '"OperatingPoints": [{"Threshold": 0.25, "Precision": 0.5, "Recall": 1.0, "F1Score": 0.66}]}}'
     )
     assert evaluation.result(MODEL, metrics(), 66, 34) == document.encode()
 
