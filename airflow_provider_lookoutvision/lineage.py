@@ -2,9 +2,9 @@
 
 An S3 object or prefix has the namespace ``s3://<bucket>`` and its key as the name, as OpenLineage's naming
 rules say. The service's resources have the namespace ``lookoutvision://<region>/<account>`` and the name
-``project/<project>``, ``dataset/<project>/train`` or ``model/<project>/<version>``: together these are the
-URIs of
-:mod:`airflow_provider_lookoutvision.assets`, and Airflow's assets of that scheme get the same names.
+``project/<project>``, ``dataset/<project>/train`` or ``model/<project>/<version>``. The assets of
+:mod:`airflow_provider_lookoutvision.assets` have the same namespace and names; that of a project's models is
+without a version.
 
 Airflow's OpenLineage provider calls the operators when a task has ended. Without that provider nothing calls
 them, and nothing of it is imported. The lineage comes from the operator's parameters, from the task's result,
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lookoutvision.assets import asset_uri
+from airflow_provider_lookoutvision.assets import asset_uri, dataset_uri
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.openlineage.facet import Dataset, DatasetFacet
@@ -91,9 +91,12 @@ def project_datasets(
     )
     if not project:
         return []
-    arn = project["ProjectArn"].replace(":project/", ":dataset/")
     types = [each["DatasetType"] for each in project["Datasets"]]
-    return [_resource(f"{asset_uri(arn)}/{each}") for each in types if each in (dataset_types or types)]
+    return [
+        _resource(dataset_uri(project["ProjectArn"], each))
+        for each in types
+        if each in (dataset_types or types)
+    ]
 
 
 def call_if_available(

@@ -268,6 +268,23 @@ def manifest(images: Iterable[LabelledImage], colors: Mapping[str, str]) -> str:
     return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
 
 
+def labelled(labels: Mapping[str, str], created: datetime) -> str:
+    """Images and their labels as JSON Lines in the Ground Truth format.
+
+    :param labels: ``normal`` or ``anomaly``, by the image's URI, ``s3://bucket/key``.
+    :param created: when they were labelled.
+    :raises InvalidLayout: naming the image.
+    """
+    images = []
+    for uri, label in labels.items():
+        if not uri.startswith("s3://") or str(label).strip().lower() not in LABELS:
+            raise InvalidLayout(
+                f"labels has {label!r} for {uri!r}; it must have normal or anomaly, for s3://bucket/key"
+            )
+        images.append(LabelledImage(uri, str(label).strip().lower(), created))
+    return manifest(images, {})
+
+
 def mask_colors(images: Iterable[LabelledImage], given: Mapping[str, str]) -> dict[str, str]:
     """The colour of each class in its masks: as given, or white if there is only one class.
 

@@ -98,6 +98,10 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_lookoutvision.triggers.lookoutvision"],
             }
         ],
+        "extra-links": [
+            f"airflow_provider_lookoutvision.links.lookoutvision.LookoutVision{page}Link"
+            for page in ("Project", "Dataset", "Model", "Evaluation", "Verdicts")
+        ],
         "asset-uris": asset_uris,
         "dataset-uris": asset_uris,  # as Airflow 2 calls them
     }

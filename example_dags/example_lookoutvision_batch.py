@@ -4,7 +4,10 @@ Below ``images`` there is a folder for each station of the line, however many th
 a mapped task, and a retry of one goes on where it ended. The model is hosted for the night's work only, and
 stopped whatever becomes of it.
 
-The model in use is the newest that is tagged ``stage=production``: see ``example_lookoutvision_promote``.
+The model in use is the newest that is tagged ``stage=production``: ``example_lookoutvision_train`` trains one
+of the same project, and ``example_lookoutvision_promote`` keeps the better one in use. A station with more
+anomalies than usual is worth a warning in the log. The verdicts are announced, and so start
+``example_lookoutvision_review``: there people label the images that the model was least sure of.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, task
+from airflow.providers.common.compat.sdk import DAG, AssetAlias, Param, task
 
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionDetectAnomaliesOperator,
@@ -23,6 +26,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 
 with DAG(
     dag_id="example_lookoutvision_batch",
+    doc_md=__doc__,
     schedule="0 2 * * *",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     is_paused_upon_creation=True,
@@ -30,11 +34,14 @@ with DAG(
     # Two nights at a time would stop each other's model.
     max_active_runs=1,
     params={
-        "aws_conn_id": "aws_default",
-        "project_name": "machined-parts",
-        "images": "s3://images/line/",
-        "results": "s3://results/nightly/",
-        "masks": "s3://results/masks/",
+        "aws_conn_id": Param("aws_default", type="string", description="The connection to the service"),
+        "project_name": Param("machined-parts", type="string", description="A project with a model in use"),
+        "images": Param("s3://images/line/", type="string", description="Where the images are"),
+        "results": Param("s3://results/nightly/", type="string", description="Where verdicts go"),
+        "masks": Param("s3://results/masks/", type="string", description="Where masks go"),
+        "max_anomaly_rate": Param(
+            0.1, type="number", minimum=0, maximum=1, description="More is worth a warning"
+        ),
     },
     default_args={
         "aws_conn_id": "{{ params.aws_conn_id }}",
@@ -43,21 +50,6 @@ with DAG(
     },
     tags=["example", "lookoutvision"],
 ) as dag:
-
-    @task
-    def model_in_use(**context: Any) -> str:
-        """The version of the newest model that is tagged ``stage=production``."""
-        from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
-
-        params = context["params"]
-        hook = LookoutVisionHook(aws_conn_id=params["aws_conn_id"])
-        newest_first = sorted(
-            hook.iter_models(params["project_name"]), key=lambda model: -int(model["ModelVersion"])
-        )
-        for model in newest_first:
-            if hook.tags(model["ModelArn"]).get("stage") == "production":
-                return str(model["ModelVersion"])
-        raise AirflowFailException(f"No model of {params['project_name']} is tagged stage=production")
 
     @task
     def stations(**context: Any) -> list[dict[str, str]]:
@@ -80,7 +72,7 @@ with DAG(
     start = LookoutVisionStartModelOperator(
         task_id="start_model",
         project_name="{{ params.project_name }}",
-        model_version=model_in_use(),
+        model_version="stage=production",
         waiter_delay=2,
     ).as_setup()
 
@@ -90,7 +82,10 @@ with DAG(
         project_name="{{ params.project_name }}",
         model_version=start.output["ModelVersion"],
         masks_s3_prefix="{{ params.masks }}",
+        max_anomaly_rate="{{ params.max_anomaly_rate }}",
+        on_gate_failure="warn",
         max_active_tis_per_dagrun=2,
+        outlets=[AssetAlias("machined-parts-verdicts")],
     ).expand_kwargs(stations())
     # [END howto_operator_lookoutvision_detect_anomalies_mapped]
 
@@ -106,6 +101,7 @@ with DAG(
         """Report the counts of each station, and in all."""
         for summary in summaries:
             print(f"{summary['results_s3_uri']}: {summary['anomalous']} of {summary['total']} anomalous")
+            print(f"The model is least sure of {', '.join(summary['uncertain_refs'])}")
         counts = ("total", "anomalous", "normal", "failed")
         return {name: sum(summary[name] for summary in summaries) for name in counts}
 

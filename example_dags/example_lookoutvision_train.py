@@ -12,7 +12,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.common.compat.sdk import DAG, Param, task
 
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionCreateDatasetOperator,
@@ -23,16 +23,25 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 
 with DAG(
     dag_id="example_lookoutvision_train",
+    doc_md=__doc__,
     schedule=None,
     params={
-        "aws_conn_id": "aws_default",
-        "project_name": "machined-parts",
-        "train_manifest": "s3://images/train.manifest",
-        "test_manifest": "s3://images/test.manifest",
-        "evaluation": "s3://results/evaluation/",
-        "min_f1": 0.9,
-        "min_recall": 0.95,
-        "stage": "candidate",
+        "aws_conn_id": Param("aws_default", type="string", description="The connection to the service"),
+        "project_name": Param("machined-parts", type="string", description="The project, which is made"),
+        "train_manifest": Param(
+            "s3://images/train.manifest", type="string", description="The manifest to train with"
+        ),
+        "test_manifest": Param(
+            "s3://images/test.manifest", type="string", description="The manifest to test with"
+        ),
+        "evaluation": Param("s3://results/evaluation/", type="string", description="Where evaluations go"),
+        "min_f1": Param(
+            0.9, type="number", minimum=0, maximum=1, description="The lowest acceptable F1 score"
+        ),
+        "min_recall": Param(
+            0.95, type="number", minimum=0, maximum=1, description="The fraction of defects to find"
+        ),
+        "stage": Param("candidate", type="string", description="The tag of the model"),
     },
     default_args={
         "aws_conn_id": "{{ params.aws_conn_id }}",

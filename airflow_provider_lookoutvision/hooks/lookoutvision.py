@@ -36,8 +36,8 @@ class LookoutVisionHook(LookoutVisionConnectionMixin):
     """Interact with a Lookout for Vision service, by a connection of the type ``lookoutvision`` or ``aws``.
 
     Everything that the connection type ``aws`` offers works: keys, assumed roles, profiles, web identity,
-    region, proxies, ``verify``, ``config_kwargs`` and endpoints. Two extras are this provider's own:
-    ``client_token_namespace`` and ``requests_per_second``.
+    region, proxies, ``verify``, ``config_kwargs`` and endpoints. Three extras are this provider's own:
+    ``client_token_namespace``, ``requests_per_second`` and ``console_url``.
 
     :param aws_conn_id: the Airflow connection; ``None`` for boto3's own configuration.
     :param region_name: the AWS region; by default the connection's.
@@ -62,6 +62,12 @@ class LookoutVisionHook(LookoutVisionConnectionMixin):
     def client_token_namespace(self) -> str:
         """The extra ``client_token_namespace`` of the connection; empty without one."""
         return str(self.conn_config.extra_config.get("client_token_namespace") or "")
+
+    @property
+    def console_url(self) -> str:
+        """The service's console: the connection's extra of that name, or ``/console`` at its endpoint."""
+        given = self.conn_config.extra_config.get("console_url")
+        return str(given or f"{self.conn.meta.endpoint_url.rstrip('/')}/console").rstrip("/")
 
     @property
     def requests_per_second(self) -> float:
@@ -118,6 +124,20 @@ class LookoutVisionHook(LookoutVisionConnectionMixin):
         wanted = (status,) if isinstance(status, str) else status
         models = (each for each in self.iter_models(project_name) if not wanted or each["Status"] in wanted)
         return max(models, key=lambda each: int(each["ModelVersion"]), default=None)
+
+    def tagged_models(self, project_name: str, tags: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """Yield the ModelMetadata of the models that have all these tags, the newest first.
+
+        It takes a request for each model: ListModels has no tags.
+        """
+        newest_first = sorted(self.iter_models(project_name), key=lambda each: -int(each["ModelVersion"]))
+        for model in newest_first:
+            try:
+                found = self.tags(model["ModelArn"])
+            except self.conn.exceptions.ResourceNotFoundException:
+                continue  # deleted meanwhile
+            if tags.items() <= found.items():
+                yield model
 
     def iter_model_packaging_jobs(self, project_name: str) -> Iterator[dict[str, Any]]:
         """Yield the ModelPackagingJobMetadata of a project's model packaging jobs, page by page."""

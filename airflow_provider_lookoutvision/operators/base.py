@@ -53,6 +53,8 @@ class LookoutVisionBaseOperator(BaseOperator):
     ui_color = "#c2e6dd"
     parameter_checks: ClassVar[Mapping[str, Check]] = CHECKS
 
+    console_pages: Mapping[str, str] | None = None
+
     def __init__(
         self,
         *,
@@ -105,6 +107,21 @@ class LookoutVisionBaseOperator(BaseOperator):
             if name in TEXT or (name == "tags" and isinstance(template, dict)):
                 rendered = getattr(parent, name, None)
                 setattr(parent, name, rendered_as_text(template, rendered, context, jinja_env))
+
+    def persist_links(self, context: Context, project_name: str, **names: str) -> None:
+        """Keep the addresses of the console's pages for the task's links; without any the task goes on.
+
+        :param names: as for :func:`.console_pages`.
+        """
+        from airflow_provider_lookoutvision.links.lookoutvision import XCOM_KEY, console_pages
+
+        if not self.do_xcom_push:
+            return
+        try:
+            self.console_pages = console_pages(self.hook.console_url, str(project_name), **names)
+            context["ti"].xcom_push(key=XCOM_KEY, value=self.console_pages)
+        except Exception as error:  # a link is no reason for a task to fail
+            self.log.debug("The task has no links: %s", error)
 
     def derived_token(self, context: Context, *purpose: str) -> str:
         """Return this task instance's own client token; see :func:`.client_token`."""

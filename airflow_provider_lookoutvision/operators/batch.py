@@ -15,11 +15,11 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import IO, Any
 
 from airflow_provider_lookoutvision.manifests import is_image
 from airflow_provider_lookoutvision.operators.adaptive_concurrency import AdaptiveConcurrency, TaskStopped
@@ -27,8 +27,11 @@ from airflow_provider_lookoutvision.operators.adaptive_concurrency import Adapti
 PART_RESULTS = 500
 PART_SECONDS = 10.0
 _STOP_CHECK_SECONDS = 0.5  # between two checks whether the task was asked to stop
-_MAX_FAILURES_SHOWN = 10
 _MOST_DELETED = 1000  # in one request to S3
+
+# The names of an object's metadata.
+_TOKEN = "client-token"  # noqa: S105
+_DIGEST = "listing-digest"
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,62 @@ class ListingDigest:
     def hexdigest(self) -> str:
         """The digest so far: 64 characters."""
         return self._hash.hexdigest()
+
+
+@dataclass(frozen=True)
+class ResultsObject:
+    """The object of a batch's results, which knows who has written it, and of which images.
+
+    :param client: of S3.
+    :param token: of the task instance.
+    :param options: what the results depend on besides the images.
+    """
+
+    client: Any
+    bucket: str
+    key: str
+    token: str
+    options: Sequence[str]
+
+    def is_written(self, images: Callable[[], Iterable[Image]]) -> bool:
+        """Whether it is there, written by this task instance, and of the images as they are now."""
+        from botocore.exceptions import ClientError
+
+        try:
+            metadata = self.client.head_object(Bucket=self.bucket, Key=self.key)["Metadata"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "404":
+                return False
+            raise
+        if metadata.get(_TOKEN) != self.token:
+            return False
+        digest = ListingDigest(self.options)
+        for _ in digest.track(images()):
+            pass
+        if metadata.get(_DIGEST) == digest.hexdigest():
+            return True
+        log.warning(
+            "s3://%s/%s has the results of other images than there are now: an earlier try, or an earlier "
+            "run with this run_id, has written it. All images are processed",
+            self.bucket,
+            self.key,
+        )
+        return False
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield its lines."""
+        for text in self.client.get_object(Bucket=self.bucket, Key=self.key)["Body"].iter_lines():
+            yield json.loads(text)
+
+    def write(self, file: IO[bytes], digest: ListingDigest) -> None:
+        """Write it.
+
+        :param digest: of the images, with the same options.
+        """
+        file.seek(0)
+        metadata = {_TOKEN: self.token, _DIGEST: digest.hexdigest()}
+        extra = {"ContentType": "application/x-ndjson", "Metadata": metadata}
+        self.client.upload_fileobj(file, Bucket=self.bucket, Key=self.key, ExtraArgs=extra)
 
 
 class Checkpoint:
@@ -217,47 +276,3 @@ def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     for page in pages:
         yield from page.get("Contents", ())
-
-
-@dataclass
-class Summary:
-    """The counts over the lines of the results."""
-
-    results_s3_uri: str
-    max_anomalous_s3_uris: int
-    total: int = 0
-    anomalous: int = 0
-    failed: int = 0
-    anomalous_s3_uris: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Count a line."""
-        self.total += 1
-        if error := line.get("error"):
-            self.failed += 1
-            if len(self.failures) < _MAX_FAILURES_SHOWN:
-                self.failures.append(f"{line['source-ref']}: {error['Message']}")
-        elif line["IsAnomalous"]:
-            self.anomalous += 1
-            if len(self.anomalous_s3_uris) < self.max_anomalous_s3_uris:
-                self.anomalous_s3_uris.append(line["source-ref"])
-
-    @property
-    def normal(self) -> int:
-        """How many are neither anomalous nor failed."""
-        return self.total - self.anomalous - self.failed
-
-    @property
-    def text(self) -> str:
-        """The counts as a sentence."""
-        return (
-            f"{self.total} images, {self.anomalous} anomalous, {self.normal} normal, "
-            f"{self.failed} that can't be used"
-        )
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """The counts, for an XCom."""
-        names = ("total", "anomalous", "normal", "failed", "results_s3_uri", "anomalous_s3_uris")
-        return {name: getattr(self, name) for name in names}

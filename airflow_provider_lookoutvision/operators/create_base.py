@@ -37,6 +37,9 @@ class LookoutVisionCreateBaseOperator(ClientTokenMixin):
     noun: ClassVar[str]
     purpose: ClassVar[tuple[str, ...]] = ()
 
+    # Whether this task instance created the resource, or uses another's; None until that is known.
+    is_own: bool | None = None
+
     def __init__(self, *, if_exists: IfExists = "fail", **kwargs: Any) -> None:
         super().__init__(**{"multiple_outputs": True, **kwargs})
         self.if_exists = if_exists
@@ -57,11 +60,17 @@ class LookoutVisionCreateBaseOperator(ClientTokenMixin):
         """Return the metadata of the existing resource."""
 
     def create_or_find(self, context: Context) -> dict[str, Any]:
-        """Create the resource, or find the one that this task instance created before.
+        """Create the resource, or find the one that this task instance created before, and set ``is_own``.
 
         :raises AirflowFailException: when this task instance did not create it, and ``if_exists`` is
             ``fail``; or when an earlier try created another one.
         """
+        self.is_own = None
+        found = self._create_or_find(context)
+        self.is_own = self.is_own is None
+        return found
+
+    def _create_or_find(self, context: Context) -> dict[str, Any]:
         token = self.token(context, *self.purpose)
         self.log.info("Creating %s %s with client token %s", self.noun, self.resource_id, token)
         try:
@@ -84,6 +93,7 @@ class LookoutVisionCreateBaseOperator(ClientTokenMixin):
             return own
         if self.if_exists != "fail":
             self.log.info("Using %s %s, which this task instance did not create", self.noun, self.resource_id)
+            self.is_own = False
             return existing
         raise AirflowFailException(
             f"The {self.noun} {self.resource_id!r} exists, and this task instance did not create it. Set "

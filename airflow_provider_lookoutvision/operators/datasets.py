@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_lookoutvision import manifests
+from airflow_provider_lookoutvision.assets import dataset_uri, emit_asset_event, has_outlets
 from airflow_provider_lookoutvision.idempotency import is_retry
-from airflow_provider_lookoutvision.manifests import split_lines
+from airflow_provider_lookoutvision.links.lookoutvision import DATASET_LINKS
 from airflow_provider_lookoutvision.operators.async_operation import AsyncOperationMixin
 from airflow_provider_lookoutvision.operators.base import (
     LookoutVisionBaseOperator,
@@ -57,11 +59,9 @@ class LookoutVisionCreateDatasetOperator(AsyncOperationMixin, LookoutVisionCreat
         "manifest_s3_uri",
         "manifest_version_id",
     )
+    operator_extra_links = DATASET_LINKS
     noun: ClassVar[str] = "dataset"
     waiter_name: ClassVar[str] = "DatasetCreated"
-
-    # Whether this task imports the dataset, or uses another's; None until that is known.
-    _imports: bool | None = None
 
     def __init__(
         self,
@@ -90,9 +90,9 @@ class LookoutVisionCreateDatasetOperator(AsyncOperationMixin, LookoutVisionCreat
         self.check_parameters()
         with fail_fast_on_client_errors():
             metadata = self.create_or_find(context)
+        self.persist_links(context, self.project_name, dataset_type=self.dataset_type)
         result: dict[str, Any] = to_json(metadata)
-        self._imports = bool(self._imports)
-        return self.wait_or_defer(context, result, imports=self._imports)
+        return self.wait_or_defer(context, result, imports=self.is_own)
 
     def waiter_args(self) -> dict[str, Any]:
         """The dataset to poll."""
@@ -100,19 +100,21 @@ class LookoutVisionCreateDatasetOperator(AsyncOperationMixin, LookoutVisionCreat
 
     def result(self, context: Context, **state: Any) -> dict[str, Any]:
         """Return the description of the dataset."""
-        self._imports = state.get("imports", True)
+        self.is_own = state.get("imports", True)
         description: dict[str, Any] = to_json(self.describe())
         self.log.info("Dataset %s: %s", self.resource_id, description["ImageStats"])
+        if self.is_own:
+            announce_dataset(self, context, description, manifest_s3_uri=self.manifest_s3_uri)
         return description
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """Return the lineage: the manifest in, the dataset out; or another task's dataset in."""
         from airflow_provider_lookoutvision import lineage
 
-        if self._imports is None:
+        if self.is_own is None:
             return lineage.operator_lineage(inputs=[lineage.s3_dataset(self.manifest_s3_uri)], outputs=[])
         datasets = lineage.project_datasets(self, self.project_name, self.dataset_type)
-        if not self._imports:
+        if not self.is_own:
             return lineage.operator_lineage(inputs=datasets, outputs=[])
         return lineage.operator_lineage(inputs=[lineage.s3_dataset(self.manifest_s3_uri)], outputs=datasets)
 
@@ -124,10 +126,8 @@ class LookoutVisionCreateDatasetOperator(AsyncOperationMixin, LookoutVisionCreat
             version = {"VersionId": self.manifest_version_id} if self.manifest_version_id else {}
             location = {"Bucket": bucket, "Key": key, **version}
             parameters["DatasetSource"] = {"GroundTruthManifest": {"S3Object": location}}
-        metadata: dict[str, Any] = self.call("CreateDataset", **parameters, ClientToken=token)[
-            "DatasetMetadata"
-        ]
-        self._imports = True
+        answer = self.call("CreateDataset", **parameters, ClientToken=token)
+        metadata: dict[str, Any] = answer["DatasetMetadata"]
         return metadata
 
     def describe(self) -> dict[str, Any]:
@@ -148,6 +148,8 @@ class LookoutVisionUpdateDatasetEntriesOperator(AsyncOperationMixin, LookoutVisi
     :param dataset_type: ``train`` or ``test``.
     :param changes: the entries: JSON Lines in one string, a list of objects or of lines, or one object.
     :param changes_s3_uri: instead, an S3 object of JSON Lines, ``s3://bucket/key``.
+    :param labels: instead, the label of each image, ``{"s3://bucket/key": "anomaly"}``, or ``normal``. An
+        image that has a mask in the dataset loses it.
     :param s3_conn_id: the connection for that; by default ``aws_conn_id``.
     :raises AirflowFailException: when the entries are invalid; the dataset is as before.
     """
@@ -158,8 +160,10 @@ class LookoutVisionUpdateDatasetEntriesOperator(AsyncOperationMixin, LookoutVisi
         "dataset_type",
         "changes",
         "changes_s3_uri",
+        "labels",
         "s3_conn_id",
     )
+    operator_extra_links = DATASET_LINKS
     waiter_name: ClassVar[str] = "DatasetUpdated"
 
     def __init__(
@@ -169,6 +173,7 @@ class LookoutVisionUpdateDatasetEntriesOperator(AsyncOperationMixin, LookoutVisi
         dataset_type: DatasetType,
         changes: str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]] | None = None,
         changes_s3_uri: str | None = None,
+        labels: Mapping[str, str] | None = None,
         s3_conn_id: str | None = None,
         waiter_delay: float = 5,
         waiter_max_attempts: int = 720,
@@ -179,11 +184,13 @@ class LookoutVisionUpdateDatasetEntriesOperator(AsyncOperationMixin, LookoutVisi
         self.dataset_type = dataset_type
         self.changes = changes
         self.changes_s3_uri = changes_s3_uri
+        self.labels = labels
         self.s3_conn_id = s3_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the first part, and wait."""
         self.check_parameters()
+        self.persist_links(context, self.project_name, dataset_type=self.dataset_type)
         return self._send(context, 0)
 
     def waiter_args(self) -> dict[str, Any]:
@@ -193,10 +200,11 @@ class LookoutVisionUpdateDatasetEntriesOperator(AsyncOperationMixin, LookoutVisi
     def result(self, context: Context, **state: Any) -> dict[str, Any]:
         """Send the next part, or return the description after the last."""
         part = state["part"] + 1
-        if part < len(self._parts()):
+        if part < len(self._parts(context)):
             return self._send(context, part)
         answer = self.call("DescribeDataset", **self.waiter_args())
         description: dict[str, Any] = to_json(answer["DatasetDescription"])
+        announce_dataset(self, context, description, changes_s3_uri=self.changes_s3_uri)
         return description
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
@@ -209,7 +217,7 @@ class LookoutVisionUpdateDatasetEntriesOperator(AsyncOperationMixin, LookoutVisi
         )
 
     def _send(self, context: Context, part: int) -> dict[str, Any]:
-        parts = self._parts()
+        parts = self._parts(context)
         again = ", again if an earlier try has sent it: it counts once" if is_retry(context) else ""
         self.log.info("Sending part %d of %d: %d bytes%s", part + 1, len(parts), len(parts[part]), again)
         with fail_fast_on_client_errors():
@@ -225,14 +233,27 @@ class LookoutVisionUpdateDatasetEntriesOperator(AsyncOperationMixin, LookoutVisi
         last = part + 1 == len(parts)
         return self.wait_or_defer(context, answer, must_wait=not last, part=part)
 
-    def _parts(self) -> list[bytes]:
-        if (self.changes is None) == (self.changes_s3_uri is None):
-            raise AirflowFailException("Set either changes or changes_s3_uri")
-        lines = self.changes if self.changes_s3_uri is None else self._read_s3(self.changes_s3_uri)
-        parts = list(split_lines(str(lines).encode(), LARGEST_CHANGES))
+    def _parts(self, context: Context) -> list[bytes]:
+        if [self.changes, self.changes_s3_uri, self.labels].count(None) != 2:
+            raise AirflowFailException("Set one of changes, changes_s3_uri and labels")
+        lines: Any = self.changes
+        if self.changes_s3_uri is not None:
+            lines = self._read_s3(self.changes_s3_uri)
+        elif self.labels is not None:
+            lines = self._labelled(self.labels, context)
+        parts = list(manifests.split_lines(str(lines).encode(), LARGEST_CHANGES))
         if not parts:
-            raise AirflowFailException(f"There are no entries: {self.changes_s3_uri or 'changes'} is empty")
+            empty = self.changes_s3_uri or ("labels" if self.changes is None else "changes")
+            raise AirflowFailException(f"There are no entries: {empty} is empty")
         return parts
+
+    def _labelled(self, labels: Mapping[str, str], context: Context) -> str:
+        # A time of the run: each try sends the same bytes.
+        run: Any = context["dag_run"]
+        try:
+            return manifests.labelled(labels, run.logical_date or run.run_after)
+        except manifests.InvalidLayout as error:
+            raise AirflowFailException(str(error)) from error
 
     def _read_s3(self, uri: str) -> str | None:
         bucket, key = parse_s3_uri("changes_s3_uri", uri)
@@ -267,6 +288,26 @@ class LookoutVisionDeleteDatasetOperator(ClientTokenMixin):
         self.check_parameters()
         with fail_fast_on_client_errors():
             delete_dataset(self, self.project_name, self.dataset_type, self.token(context))
+
+
+def announce_dataset(
+    operator: LookoutVisionBaseOperator,
+    context: Context,
+    description: Mapping[str, Any],
+    **source: str | None,
+) -> None:
+    """Emit the event of a dataset's asset, if the task has outlets.
+
+    :param description: its DatasetDescription, as JSON.
+    :param source: where its entries are from, by the parameter's name.
+    """
+    if not has_outlets(context):
+        return
+    project = operator.call("DescribeProject", ProjectName=description["ProjectName"])["ProjectDescription"]
+    uri = dataset_uri(project["ProjectArn"], description["DatasetType"])
+    names = ("ProjectName", "DatasetType", "ImageStats", "LastUpdatedTimestamp")
+    extra = {name: description[name] for name in names if name in description}
+    emit_asset_event(context, uri, extra | {name: place for name, place in source.items() if place})
 
 
 def delete_dataset(

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_lookoutvision.assets import emit_asset_event, verdicts_uri
 from airflow_provider_lookoutvision.idempotency import previous_tokens
+from airflow_provider_lookoutvision.links.lookoutvision import VERDICTS_LINKS
 from airflow_provider_lookoutvision.model.anomaly_maps import request_anomaly_maps
 from airflow_provider_lookoutvision.operators.adaptive_concurrency import AdaptiveConcurrency
 from airflow_provider_lookoutvision.operators.base import fail_fast_on_client_errors
 from airflow_provider_lookoutvision.operators.batch import (
     Checkpoint,
-    Image,
     ListingDigest,
     Result,
-    Summary,
+    ResultsObject,
     list_images,
     process_images,
 )
+from airflow_provider_lookoutvision.operators.detection_summary import Gates, Summary
 from airflow_provider_lookoutvision.operators.image_detector import ImageDetector
-from airflow_provider_lookoutvision.operators.model_version import ModelVersion, ModelVersionMixin
+from airflow_provider_lookoutvision.operators.model_version import ModelVersionMixin
 from airflow_provider_lookoutvision.operators.s3 import (
     fail_fast_on_s3_errors,
     parse_s3_prefix,
@@ -35,10 +37,6 @@ from airflow_provider_lookoutvision.operators.s3 import (
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
-
-# The names of an object's metadata.
-_TOKEN = "client-token"  # noqa: S105
-_DIGEST = "listing-digest"
 
 
 class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
@@ -52,9 +50,11 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
     is processed. The object at ``results_s3_uri`` becomes JSON Lines in the order of the keys, one object for
     each image: ``source-ref`` and ``IsAnomalous``, ``Confidence``, ``Anomalies`` and ``mask-ref`` as above;
     or ``source-ref`` and ``error`` (``Code``, ``Message``) of an image that can't be used. The result is a
-    summary: ``total``, ``anomalous``, ``normal``, ``failed``, ``results_s3_uri``, ``anomalous_s3_uris`` (the
-    first ``max_anomalous_s3_uris``) and ``ModelVersion``. Each member of either result is an XCom of its own
-    too.
+    summary: ``total``, ``anomalous``, ``normal``, ``failed``, ``anomaly_rate`` and ``mean_confidence`` of the
+    images with a verdict (0 to 1, or None), ``results_s3_uri``, ``anomalous_s3_uris`` (the first
+    ``max_anomalous_s3_uris``), ``uncertain_refs`` (the ``max_uncertain`` with the lowest confidences, the
+    lowest first) and ``ModelVersion``. Each member of either result is an XCom of its own too. The counts and
+    rates are metrics of Airflow too: see :mod:`.detection_summary`.
 
     Results are saved while they come in, below ``<results_s3_uri>.parts/``, and the parts are removed at the
     end: a retry, or a clear of a failed task, goes on where the task ended, and sends only new or changed
@@ -62,7 +62,8 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
     ``results_s3_uri="s3://results/{{ ds }}/{{ ti.map_index }}.jsonl"``.
 
     :param project_name: the project.
-    :param model_version: the version's number; or ``latest``, which is looked up once for all images.
+    :param model_version: the version's number; or ``latest``, or a tag such as ``stage=production``, which is
+        looked up once for all images.
     :param image_s3_uri: one image, ``s3://bucket/key``.
     :param images_s3_prefix: all images whose keys begin like this, ``s3://bucket/prefix``; a folder ends with
         ``/``.
@@ -81,9 +82,15 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
     :param fail_if_empty: whether a prefix without images is an error; by default it is a warning.
     :param max_workers: how many images to send at a time.
     :param max_anomalous_s3_uris: how many anomalous images the summary names.
+    :param max_uncertain: how many uncertain images the summary names.
+    :param max_anomaly_rate: a gate for a prefix: the highest acceptable fraction of anomalous images among
+        those with a verdict, 0 to 1.
+    :param min_images: another: how many images must have a verdict at least.
+    :param on_gate_failure: what to do about a batch that fails a gate, when its results are written: ``fail``
+        the task, or ``warn`` in its log.
     :param s3_conn_id: the connection for S3; by default ``aws_conn_id``.
     :raises AirflowFailException: when the model isn't hosted; when an input can't be read, or the one image
-        can't be used.
+        can't be used; when the batch fails a gate.
     :raises AirflowException: when the model is starting; when the service accepts nothing for five minutes,
         or fails five times on one image.
     """
@@ -96,9 +103,13 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         "masks_s3_prefix",
         "heatmaps_s3_prefix",
         "on_invalid_image",
+        "max_anomaly_rate",
+        "min_images",
+        "on_gate_failure",
         "s3_conn_id",
     )
 
+    operator_extra_links = VERDICTS_LINKS
     _concurrency: AdaptiveConcurrency | None = None
     _model: Mapping[str, Any] | None = None
     _found: Mapping[str, Any] | None = None
@@ -116,6 +127,10 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         fail_if_empty: bool = False,
         max_workers: int = 8,
         max_anomalous_s3_uris: int = 100,
+        max_uncertain: int = 10,
+        max_anomaly_rate: float | str | None = None,
+        min_images: int | str | None = None,
+        on_gate_failure: Literal["fail", "warn"] = "fail",
         s3_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -130,18 +145,24 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         self.fail_if_empty = fail_if_empty
         self.max_workers = max_workers
         self.max_anomalous_s3_uris = max_anomalous_s3_uris
+        self.max_uncertain = max_uncertain
+        self.max_anomaly_rate = max_anomaly_rate
+        self.min_images = min_images
+        self.on_gate_failure = on_gate_failure
         self.s3_conn_id = s3_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Process the one image, or all images without a saved result."""
         self.check_parameters()
         self._check()
+        gates = Gates(self.max_anomaly_rate, self.min_images, self.on_gate_failure)
         self._concurrency = AdaptiveConcurrency(self.max_workers)
         with fail_fast_on_client_errors(), fail_fast_on_s3_errors():
-            model = ModelVersion(self, self.project_name, self.model_version)
-            self._model = description = model.describe()
+            self._model = description = self.tagged_version().describe()
             version = description["ModelVersion"]
             names = {"ProjectName": self.project_name, "ModelVersion": version}
+            results = {"results_s3_uri": self.results_s3_uri} if self.results_s3_uri else {}
+            self.persist_links(context, self.project_name, model_version=version, **results)
             prefix = self.masks_s3_prefix
             masks = None if prefix is None else parse_s3_prefix("masks_s3_prefix", prefix)
             heatmaps = self._heatmaps()
@@ -150,8 +171,12 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
                 found = self._process_one(detector, self.image_s3_uri)
             else:
                 options = self._results_of(description)
-                found = self._process_all(detector, self._tokens(context, options), options)
+                report = partial(self._report, context, gates)
+                found = self._process_all(detector, self._tokens(context, options), options, report)
             self._found = found
+            extra = {**names, "ModelArn": description["ModelArn"], **found}
+            extra.pop("anomalous_s3_uris", None)  # they are many, and in the results
+            emit_asset_event(context, verdicts_uri(description["ModelArn"]), extra)
             return {**found, "ModelVersion": version}
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
@@ -203,6 +228,8 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         )
         if given not in ((True, False, False), (False, True, True)):
             raise AirflowFailException("Set either image_s3_uri, or images_s3_prefix and results_s3_uri")
+        if self.image_s3_uri is not None and (self.max_anomaly_rate, self.min_images) != (None, None):
+            raise AirflowFailException("max_anomaly_rate and min_images are for images_s3_prefix")
         if self.heatmaps_s3_prefix is not None and not self.store_heatmaps:
             raise AirflowFailException("heatmaps_s3_prefix is set, and store_heatmaps isn't: set it to True")
         if self.image_s3_uri is not None and self.store_heatmaps and self.heatmaps_s3_prefix is None:
@@ -256,18 +283,22 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         return line
 
     def _process_all(
-        self, detector: ImageDetector, tokens: Sequence[str], options: Sequence[str]
+        self,
+        detector: ImageDetector,
+        tokens: Sequence[str],
+        options: Sequence[str],
+        report: Callable[[Summary], None],
     ) -> dict[str, Any]:
         bucket, prefix = parse_s3_prefix("images_s3_prefix", str(self.images_s3_prefix))
         results_bucket, results_key = parse_s3_uri("results_s3_uri", str(self.results_s3_uri))
-        results = {"Bucket": results_bucket, "Key": results_key}
+        results = ResultsObject(self._s3, results_bucket, results_key, tokens[0], options)
         checkpoint = Checkpoint(self._s3, results_bucket, f"{results_key}.parts/", tokens)
-        summary = Summary(str(self.results_s3_uri), self.max_anomalous_s3_uris)
+        summary = Summary(str(self.results_s3_uri), self.max_anomalous_s3_uris, self.max_uncertain)
         images = partial(list_images, self._s3, bucket, prefix)
-        if self._are_written(results, tokens[0], options, images):
+        if results.is_written(images):
             self.log.info("An earlier try has written %s", self.results_s3_uri)
-            for text in self._s3.get_object(**results)["Body"].iter_lines():
-                summary.add(json.loads(text))
+            for line in results.lines():
+                summary.add(line)
         else:
             with tempfile.TemporaryFile() as file:
 
@@ -284,46 +315,16 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
                     handle,
                     detector.concurrency,
                 )
-                file.seek(0)
-                metadata = {_TOKEN: tokens[0], _DIGEST: digest.hexdigest()}
-                extra = {"ContentType": "application/x-ndjson", "Metadata": metadata}
-                self._s3.upload_fileobj(file, **results, ExtraArgs=extra)
-        self._report(summary)
+                results.write(file, digest)
+        report(summary)
         checkpoint.remove()
         return summary.result
 
-    def _are_written(
-        self,
-        results: Mapping[str, str],
-        token: str,
-        options: Sequence[str],
-        images: Callable[[], Iterable[Image]],
-    ) -> bool:
-        """Whether the results are there, written by this task instance, and of the images as they are now."""
-        from botocore.exceptions import ClientError
-
-        try:
-            metadata = self._s3.head_object(**results)["Metadata"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] == "404":
-                return False
-            raise
-        if metadata.get(_TOKEN) != token:
-            return False
-        digest = ListingDigest(options)
-        for _ in digest.track(images()):
-            pass
-        if metadata.get(_DIGEST) == digest.hexdigest():
-            return True
-        self.log.warning(
-            "%s has the results of other images than there are now: an earlier try, or an earlier run with "
-            "this run_id, has written it. All images are processed",
-            self.results_s3_uri,
-        )
-        return False
-
-    def _report(self, summary: Summary) -> None:
-        """Log the summary; fail or warn, as the parameters say. After a failure the parts are kept."""
+    def _report(self, context: Context, gates: Gates, summary: Summary) -> None:
+        """Log and send what came of it; fail or warn, as the parameters say. A failure keeps the parts."""
+        ti, version = context["ti"], (self._model or {})["ModelVersion"]
+        tags = {"project_name": self.project_name, "model_version": version}
+        summary.send_metrics({**tags, "dag_id": ti.dag_id, "task_id": ti.task_id})
         if not summary.total:
             if self.fail_if_empty:
                 raise AirflowFailException(f"There are no images below {self.images_s3_prefix}")
@@ -337,3 +338,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
                     "clear this task: it then sends only them"
                 )
             self.log.warning("%s", text)
+        if failures := "; ".join(gates.failures(summary)):
+            if gates.on_failure == "fail":
+                raise AirflowFailException(f"{failures}. The results are in {self.results_s3_uri}")
+            self.log.warning("%s", failures)

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lookoutvision.idempotency import is_retry
+from airflow_provider_lookoutvision.links.lookoutvision import MODEL_LINKS
+from airflow_provider_lookoutvision.operators.api_rules import conform_input
 from airflow_provider_lookoutvision.operators.async_operation import AsyncOperationMixin, CancelOnKillMixin
 from airflow_provider_lookoutvision.operators.base import fail_fast_on_client_errors, to_json
 from airflow_provider_lookoutvision.operators.client_token import ClientTokenMixin
-from airflow_provider_lookoutvision.operators.model_version import LATEST, ModelVersion, ModelVersionMixin
+from airflow_provider_lookoutvision.operators.model_version import (
+    ModelVersion,
+    ModelVersionMixin,
+    is_looked_up,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -23,6 +29,8 @@ class _HostingOperator(AsyncOperationMixin, ClientTokenMixin, ModelVersionMixin)
     """The base of both: they wait for one version of a model, and return its description."""
 
     template_fields: Sequence[str] = (*ClientTokenMixin.template_fields, "project_name", "model_version")
+    operator_extra_links = MODEL_LINKS
+    polls_before_deferring: ClassVar[bool] = True
 
     _model: ModelVersion
 
@@ -40,12 +48,14 @@ class _HostingOperator(AsyncOperationMixin, ClientTokenMixin, ModelVersionMixin)
     def result(self, context: Context, **state: Any) -> dict[str, Any]:
         """Return the model's description."""
         model = ModelVersion(self, self.project_name, state["model_version"])
+        self.persist_links(context, self.project_name, model_version=model.version)
         description: dict[str, Any] = to_json(model.describe())
         return description
 
     def wait_for(self, context: Context, model: ModelVersion) -> dict[str, Any]:
         """Wait for this model, with ``wait_for_completion``, and return its description."""
         self._model = model
+        self.persist_links(context, self.project_name, model_version=model.version)
         unfinished = {} if self.wait_for_completion else to_json(model.describe())
         return self.wait_or_defer(context, unfinished, model_version=model.version)
 
@@ -61,8 +71,8 @@ class LookoutVisionStartModelOperator(CancelOnKillMixin, _HostingOperator):
     model that is stopping is waited for, in the task, and then started.
 
     :param project_name: the project.
-    :param model_version: the version's number; or ``latest``, which is looked up once: a retry stays with the
-        version that an earlier try has started.
+    :param model_version: the version's number; or ``latest``, or a tag such as ``stage=production``, which is
+        looked up once: a retry stays with the version that an earlier try has started.
     :param min_inference_units: how many units host it at least.
     :param max_inference_units: how many host it at most, when it is busy; by default no more.
     :param client_token: a token of your own, used as it is; by default the task instance's.
@@ -90,24 +100,28 @@ class LookoutVisionStartModelOperator(CancelOnKillMixin, _HostingOperator):
         """Start the model, unless it is hosted, and wait for it."""
         self.check_parameters()
         with fail_fast_on_client_errors():
-            token, units = self.token(context), self._units()
-            model = self._find_own(context, units, token)
-            model = model or self._start(self.resolve_version(), units, token)
+            token = self.token(context)
+            model = self._find_own(context, token) or self.start_model(self.resolve_version(), token)
             return self.wait_for(context, model)
+
+    def start_model(self, model: ModelVersion, token: str) -> ModelVersion:
+        """Call StartModel, unless the model is hosted, or about to be."""
+        return self._start(model, self._units(), token)
 
     def _units(self) -> dict[str, int]:
         units = {"MinInferenceUnits": self.min_inference_units, "MaxInferenceUnits": self.max_inference_units}
         return {name: count for name, count in units.items() if count is not None}
 
-    def _find_own(self, context: Context, units: Mapping[str, int], token: str) -> ModelVersion | None:
-        """The model that an earlier try has started, when it was the latest: the token shows whose it is."""
-        if self.model_version != LATEST or not is_retry(context):
+    def _find_own(self, context: Context, token: str) -> ModelVersion | None:
+        """The model that an earlier try has started, when it had the name: the token shows whose it is."""
+        if not is_looked_up(self.model_version) or not is_retry(context):
             return None
+        conform_input("ListModels", {"ProjectName": self.project_name})
         for each in self.hook.iter_models(self.project_name):
             if each["Status"] in _HOSTED:
                 model = ModelVersion(self, self.project_name, each["ModelVersion"])
                 try:
-                    self.call("StartModel", **model.args, **units, ClientToken=token)
+                    self.call("StartModel", **model.args, **self._units(), ClientToken=token)
                 except self.hook.conn.exceptions.ConflictException:
                     continue  # another has started it
                 self.log.info("An earlier try has started model %s: this try goes on with it", model.name)
@@ -121,7 +135,8 @@ class LookoutVisionStartModelOperator(CancelOnKillMixin, _HostingOperator):
         except exceptions.ServiceQuotaExceededException as error:
             raise AirflowFailException(str(error)) from error  # of units: it is the same at a retry
         except exceptions.ConflictException as conflict:
-            return self._after_conflict(conflict.response, model, units, token)
+            self.log.info("The service refuses: %s", conflict.response["Error"]["Message"])
+            return self._after_conflict(model, units, token)
         self.log.info("Model %s is starting with %s", model.name, _units_text(units))
         return self._started(model)
 
@@ -129,15 +144,7 @@ class LookoutVisionStartModelOperator(CancelOnKillMixin, _HostingOperator):
         self.set_cancellation("StopModel", **model.args)
         return model
 
-    def _after_conflict(
-        self, response: Mapping[str, Any], model: ModelVersion, units: Mapping[str, int], token: str
-    ) -> ModelVersion:
-        started = str(response.get("ResourceId", ""))
-        if self.model_version == LATEST and started != model.name:
-            project_name, _, version = started.rpartition("/")
-            if project_name == self.project_name and version:
-                self.log.info("An earlier try has started model %s, which was the latest then", started)
-                model = self._started(ModelVersion(self, project_name, version))
+    def _after_conflict(self, model: ModelVersion, units: Mapping[str, int], token: str) -> ModelVersion:
         description = model.describe()
         if description["Status"] in _HOSTED:
             self.log.info("Model %s is %s already", model.name, description["Status"])
@@ -169,7 +176,8 @@ class LookoutVisionStopModelOperator(_HostingOperator):
         start >> work >> stop
 
     :param project_name: the project.
-    :param model_version: the version's number; or ``latest``, which may not be the one that was started.
+    :param model_version: the version's number; or ``latest``, or a tag, which may not be the one that was
+        started.
     :param client_token: a token of your own, used as it is; by default the task instance's.
     """
 

@@ -28,6 +28,7 @@ from airflow_provider_lookoutvision.operators.projects import (
     LookoutVisionCreateProjectOperator,
     LookoutVisionDeleteProjectOperator,
 )
+from airflow_provider_lookoutvision.operators.promotion import LookoutVisionPromoteModelOperator
 from airflow_provider_lookoutvision.operators.thresholds import LookoutVisionSetThresholdOperator
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "LookoutVisionDeleteProjectOperator",
     "LookoutVisionDetectAnomaliesOperator",
     "LookoutVisionImportDatasetsOperator",
+    "LookoutVisionPromoteModelOperator",
     "LookoutVisionSetThresholdOperator",
     "LookoutVisionStartModelOperator",
     "LookoutVisionStartModelPackagingJobOperator",

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_lookoutvision.operators.api_rules import conform_input
 from airflow_provider_lookoutvision.operators.base import LookoutVisionBaseOperator
 
 LATEST = "latest"
@@ -81,7 +84,8 @@ class ModelVersionMixin(LookoutVisionBaseOperator):
     """What an operator adds that works on one version of a project's models.
 
     :param project_name: the project.
-    :param model_version: the version's number; or ``latest``, the highest number when the task runs.
+    :param model_version: the version's number; or ``latest``, the highest number when the task runs; or a
+        tag such as ``stage=production``, the highest number that has it.
     """
 
     template_fields: Sequence[str] = (
@@ -95,9 +99,55 @@ class ModelVersionMixin(LookoutVisionBaseOperator):
         self.project_name = project_name
         self.model_version = model_version
 
+    def tagged_version(self) -> ModelVersion:
+        """Return the version; a tag is looked up, and ``latest`` is left to the service.
+
+        :raises AirflowFailException: when no model has the tag.
+        """
+        version = resolve_tag(self, self.project_name, self.model_version)
+        return ModelVersion(self, self.project_name, version)
+
     def resolve_version(self) -> ModelVersion:
-        """Return the version by its number; ``latest`` is looked up."""
-        model = ModelVersion(self, self.project_name, self.model_version)
+        """Return the version by its number; ``latest``, or a tag, is looked up.
+
+        :raises AirflowFailException: when no model has the tag.
+        """
+        model = self.tagged_version()
         if model.version != LATEST:
             return model
         return ModelVersion(self, self.project_name, model.describe()["ModelVersion"])
+
+
+def is_looked_up(version: str) -> bool:
+    """Whether it is no number: it may be another version at the next look."""
+    return version == LATEST or _is_tag(version)
+
+
+def parse_tag(parameter: str, text: str) -> tuple[str, str]:
+    """Return the key and the value of ``key=value``.
+
+    :raises AirflowFailException: when it is something else.
+    """
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise AirflowFailException(f"{parameter} is {text!r}; it must be key=value, as stage=production")
+    return key, value
+
+
+def resolve_tag(operator: LookoutVisionBaseOperator, project_name: str, version: str) -> str:
+    """Return the highest version that has a tag; a number, or ``latest``, as it is.
+
+    :param version: such as ``stage=production``.
+    :raises AirflowFailException: when no model has the tag.
+    """
+    if not _is_tag(version):
+        return version
+    key, value = parse_tag("model_version", version)
+    conform_input("ListModels", {"ProjectName": project_name})
+    for model in operator.hook.tagged_models(project_name, {key: value}):
+        return str(model["ModelVersion"])
+    raise AirflowFailException(f"No model of project {project_name} is tagged {version}")
+
+
+def _is_tag(version: str) -> bool:
+    return "=" in version

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_lookoutvision.assets import emit_asset_event
+from airflow_provider_lookoutvision.assets import emit_asset_event, models_uri
+from airflow_provider_lookoutvision.links.lookoutvision import MODEL_LINKS
 from airflow_provider_lookoutvision.operators.async_operation import AsyncOperationMixin, CancelOnKillMixin
 from airflow_provider_lookoutvision.operators.base import fail_fast_on_client_errors, to_json
 from airflow_provider_lookoutvision.operators.client_token import ClientTokenMixin
 from airflow_provider_lookoutvision.operators.dataset_lock import retry_while_dataset_is_busy
 from airflow_provider_lookoutvision.operators.model_version import GONE, ModelVersion, ModelVersionMixin
 from airflow_provider_lookoutvision.operators.s3 import parse_s3_prefix
+from airflow_provider_lookoutvision.operators.values import METRICS
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
-
-_METRICS = ("F1Score", "Precision", "Recall")
 
 
 class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
@@ -65,6 +65,7 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
         "effort",
         "min_f1",
     )
+    operator_extra_links = MODEL_LINKS
     waiter_name: ClassVar[str] = "ModelTrained"
 
     _model: ModelVersion
@@ -109,6 +110,7 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
         self._made = metadata
         self._model = ModelVersion(self, self.project_name, metadata["ModelVersion"])
         self.set_cancellation("DeleteModel", **self._cancel_args(context, self._model))
+        self.persist_links(context, self.project_name, model_version=self._model.version)
         self.log.info("Model %s: %s", self._model.name, metadata["ModelArn"])
         return self.wait_or_defer(context, metadata, model_version=self._model.version)
 
@@ -122,13 +124,13 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
         description: dict[str, Any] = to_json(model.describe())
         self._made = description
         metrics = description.get("Performance", {})
-        shown = ", ".join(f"{name} {metrics.get(name, 0):.4f}" for name in _METRICS)
+        shown = ", ".join(f"{name} {metrics.get(name, 0):.4f}" for name in METRICS)
         self.log.info("Model %s: %s", model.name, shown)
         if self.min_f1 is not None and metrics.get("F1Score", 0) < self.min_f1:
             raise AirflowFailException(
                 f"Model {model.name} is not good enough: {shown}; min_f1 is {self.min_f1}. The model is kept"
             )
-        emit_asset_event(context, description["ModelArn"], {"ModelVersion": model.version, **metrics})
+        emit_asset_event(context, models_uri(description["ModelArn"]), event_extra(model, description))
         return description
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
@@ -136,12 +138,11 @@ class LookoutVisionCreateModelOperator(CancelOnKillMixin, ClientTokenMixin):
         from airflow_provider_lookoutvision import lineage
 
         made = self._made or {}
-        evaluation = [made[name] for name in ("EvaluationManifest", "EvaluationResult") if name in made]
         return lineage.operator_lineage(
             inputs=lineage.project_datasets(self, self.project_name),
             outputs=[
                 lineage.model_dataset(made),
-                *(lineage.s3_dataset(f"s3://{each['Bucket']}/{each['Key']}") for each in evaluation),
+                *map(lineage.s3_dataset, _places(made).values()),
             ],
         )
 
@@ -249,3 +250,15 @@ class LookoutVisionDeleteModelOperator(AsyncOperationMixin, ClientTokenMixin, Mo
     def _model_version(self) -> ModelVersion:
         # Not "latest": the API doesn't delete by that name, so that no retry deletes a second version.
         return ModelVersion(self, self.project_name, self.model_version)
+
+
+def event_extra(model: ModelVersion, description: Mapping[str, Any]) -> dict[str, Any]:
+    """What an asset event has of a model: its names, metrics and places."""
+    metrics = description.get("Performance", {})
+    return {**model.args, "ModelArn": description["ModelArn"], **metrics, **_places(description)}
+
+
+def _places(description: Mapping[str, Any]) -> dict[str, str]:
+    """Where the evaluation is, by the members' names, as ``s3://bucket/key``."""
+    evaluation = {name: description.get(name) for name in ("EvaluationManifest", "EvaluationResult")}
+    return {name: f"s3://{each['Bucket']}/{each['Key']}" for name, each in evaluation.items() if each}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_lookoutvision.links.lookoutvision import MODEL_LINKS
 from airflow_provider_lookoutvision.operators.async_operation import AsyncOperationMixin
 from airflow_provider_lookoutvision.operators.base import fail_fast_on_client_errors, to_json
 from airflow_provider_lookoutvision.operators.client_token import ClientTokenMixin
@@ -25,7 +26,7 @@ class LookoutVisionStartModelPackagingJobOperator(AsyncOperationMixin, ClientTok
     anew; then only a clear starts another job.
 
     :param project_name: the project.
-    :param model_version: the version's number, or ``latest``.
+    :param model_version: the version's number, or ``latest``, or a tag such as ``stage=production``.
     :param configuration: the API's ModelPackagingConfiguration, ``{"Greengrass": {...}}``.
     :param job_name: a name for the job; by default the service makes one.
     :param description: of the job.
@@ -42,6 +43,7 @@ class LookoutVisionStartModelPackagingJobOperator(AsyncOperationMixin, ClientTok
         "job_name",
         "description",
     )
+    operator_extra_links = MODEL_LINKS
     waiter_name: ClassVar[str] = "ModelPackagingJobSucceeded"
 
     _job: str
@@ -74,7 +76,7 @@ class LookoutVisionStartModelPackagingJobOperator(AsyncOperationMixin, ClientTok
             answer = self.call(
                 "StartModelPackagingJob",
                 ProjectName=self.project_name,
-                ModelVersion=self.model_version,
+                ModelVersion=self.tagged_version().version,
                 Configuration=self.configuration,
                 ClientToken=self.token(context),
                 **{name: value for name, value in optional.items() if value},
@@ -94,6 +96,7 @@ class LookoutVisionStartModelPackagingJobOperator(AsyncOperationMixin, ClientTok
         )
         description: dict[str, Any] = to_json(answer["ModelPackagingDescription"])
         self._made = description
+        self.persist_links(context, self.project_name, model_version=description.get("ModelVersion", ""))
         return description
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:

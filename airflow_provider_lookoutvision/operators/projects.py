@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_provider_lookoutvision.assets import emit_asset_event
+from airflow_provider_lookoutvision.assets import asset_uri, emit_asset_event
+from airflow_provider_lookoutvision.links.lookoutvision import PROJECT_LINKS
 from airflow_provider_lookoutvision.operators.async_operation import PollingMixin
 from airflow_provider_lookoutvision.operators.base import (
     fail_fast_on_client_errors,
@@ -45,6 +46,7 @@ class LookoutVisionCreateProjectOperator(LookoutVisionCreateBaseOperator):
     """
 
     template_fields: Sequence[str] = (*LookoutVisionCreateBaseOperator.template_fields, "project_name")
+    operator_extra_links = PROJECT_LINKS
     noun: ClassVar[str] = "project"
 
     def __init__(self, *, project_name: str, **kwargs: Any) -> None:
@@ -62,8 +64,10 @@ class LookoutVisionCreateProjectOperator(LookoutVisionCreateBaseOperator):
         with fail_fast_on_client_errors():
             project = self.create_or_find(context)
         self.log.info("Project %s: %s", self.project_name, project["ProjectArn"])
+        self.persist_links(context, self.project_name)
         metadata: dict[str, Any] = to_json(project)
-        emit_asset_event(context, metadata["ProjectArn"], metadata)
+        if self.is_own:
+            emit_asset_event(context, asset_uri(metadata["ProjectArn"]), metadata)
         return metadata
 
     def create(self, token: str) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_lookoutvision.links.lookoutvision import MODEL_LINKS
 from airflow_provider_lookoutvision.operators.base import fail_fast_on_client_errors
-from airflow_provider_lookoutvision.operators.model_version import ModelVersion, ModelVersionMixin
+from airflow_provider_lookoutvision.operators.model_version import ModelVersionMixin
 from airflow_provider_lookoutvision.operators.s3 import fail_fast_on_s3_errors, s3_hook
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class LookoutVisionSetThresholdOperator(ModelVersionMixin):
     of the test images with that threshold; each member is an XCom of its own too.
 
     :param project_name: the project.
-    :param model_version: the version's number; or ``latest``, the highest number when the task runs.
+    :param model_version: the version's number; or ``latest``, the highest number when the task runs; or a
+        tag such as ``stage=production``, the highest number that has it.
     :param threshold: between 0 and 1. Exactly one of this, ``min_recall`` and ``min_precision`` is given.
     :param min_recall: the fraction of the anomalous test images, 0 to 1, that are found at least: of the
         thresholds that do, the one with the highest precision.
@@ -41,6 +43,7 @@ class LookoutVisionSetThresholdOperator(ModelVersionMixin):
         model isn't trained; when the service doesn't know the setting.
     """
 
+    operator_extra_links = MODEL_LINKS
     template_fields: Sequence[str] = (*ModelVersionMixin.template_fields, *_TARGETS, "s3_conn_id")
 
     def __init__(
@@ -63,8 +66,8 @@ class LookoutVisionSetThresholdOperator(ModelVersionMixin):
         self.check_parameters()
         name, value = self._target()
         with fail_fast_on_client_errors(), fail_fast_on_s3_errors():
-            model = ModelVersion(self, self.project_name, self.model_version)
-            description = model.describe()
+            description = self.tagged_version().describe()
+            self.persist_links(context, self.project_name, model_version=description["ModelVersion"])
             if name == "threshold":
                 chosen: Mapping[str, float] = {"Threshold": value}
             else:

@@ -14,6 +14,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 NATIVE = "set render_template_as_native_obj on the DAG, or give JSON"
 
+METRICS = ("F1Score", "Precision", "Recall")
+
 
 def text(name: str, value: Any) -> str | None:
     """A text. A number is what native rendering, or YAML, makes of digits."""
@@ -41,6 +43,14 @@ def model_version(name: str, value: Any) -> str | None:
     """A version as text; ``LATEST`` is ``latest``."""
     version = text(name, value)
     return version.lower() if version and version.lower() == "latest" else version
+
+
+def metric(name: str, value: Any) -> str:
+    """A metric of an evaluation by its name in the API, which is given in whatever case."""
+    for known in METRICS:
+        if str(value).lower() == known.lower():
+            return known
+    raise AirflowFailException(f"{name} is {value!r}; it must be one of {', '.join(METRICS)}")
 
 
 def boolean(name: str, value: Any) -> bool:

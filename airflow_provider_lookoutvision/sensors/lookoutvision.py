@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_lookoutvision.links.lookoutvision import DATASET_LINKS, MODEL_LINKS
 from airflow_provider_lookoutvision.operators.api_rules import conform_input
 from airflow_provider_lookoutvision.operators.async_operation import (
     DEFER_AFTER_SECONDS,
@@ -31,6 +32,7 @@ from airflow_provider_lookoutvision.operators.base import (
     fail_fast_on_client_errors,
     to_json,
 )
+from airflow_provider_lookoutvision.operators.model_version import resolve_tag
 from airflow_provider_lookoutvision.waiters.waiter import WaiterRun, WaiterSpec
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
     """
 
     description: ClassVar[str]
+    project_name: str
 
     def __init__(
         self,
@@ -75,10 +78,10 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
         """Poll once, or for ``defer_after`` if the sensor is deferrable; then defer."""
         self.check_parameters()
         end_time = time.time() + self.timeout
-        response = self._check(self._waiter_run)
+        response = self._check()
         if response is None and self.deferrable:
             self._defer_until(end_time)
-        return PokeReturnValue(is_done=response is not None, xcom_value=self._result(response))
+        return PokeReturnValue(is_done=response is not None, xcom_value=self._result(context, response))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Go on when the trigger has fired."""
@@ -86,19 +89,20 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
             raise AirflowSensorTimeout(event["message"])
         self.check_parameters()
         end_time = validate_execute_complete_event(event)["end_time"]
-        response = self._check(WaiterRun(self.waiter_spec, self.log, end_time))
+        response = self._check(end_time)
         if response is None:
             # "latest" is another model by now. It is waited for in the time that is left.
             self._defer_until(end_time)
-        return self._result(response)
+        return self._result(context, response)
 
     @cached_property
     def _waiter_run(self) -> WaiterRun:
         return WaiterRun(self.waiter_spec, self.log)
 
-    def _check(self, run: WaiterRun) -> Mapping[str, Any] | None:
-        conform_input(run.spec.operation, run.spec.waiter_args)
+    def _check(self, end_time: float | None = None) -> Mapping[str, Any] | None:
         with fail_fast_on_client_errors(), waiter_failures_as_airflow_exceptions():
+            run = self._waiter_run if end_time is None else WaiterRun(self.waiter_spec, self.log, end_time)
+            conform_input(run.spec.operation, run.spec.waiter_args)
             if not self.deferrable:
                 return run.check(self.hook)
             return run.wait_briefly(min(self.defer_after, self.timeout), self.hook)
@@ -120,8 +124,14 @@ class LookoutVisionBaseSensor(LookoutVisionBaseOperator, BaseSensorOperator):
             timeout=min(filter(None, (left + _GRACE, self.execution_timeout))),
         )
 
-    def _result(self, response: Mapping[str, Any] | None) -> Any:
-        return to_json(response[self.description]) if response else None
+    def _result(self, context: Context, response: Mapping[str, Any] | None) -> Any:
+        if not response:
+            return None
+        found = to_json(response[self.description])
+        names = {"dataset_type": "DatasetType", "model_version": "ModelVersion"}
+        given = {name: found[member] for name, member in names.items() if member in found}
+        self.persist_links(context, self.project_name, **given)
+        return found
 
     def _spec(self, waiter_name: str, tolerated_states: Sequence[str] = (), **waiter_args: str) -> WaiterSpec:
         delay = max(self.poke_interval, 1.0)
@@ -144,6 +154,7 @@ class LookoutVisionDatasetSensor(LookoutVisionBaseSensor):
         "project_name",
         "dataset_type",
     )
+    operator_extra_links = DATASET_LINKS
     description: ClassVar[str] = "DatasetDescription"
 
     def __init__(self, *, project_name: str, dataset_type: Literal["train", "test"], **kwargs: Any) -> None:
@@ -161,7 +172,9 @@ class LookoutVisionModelSensor(LookoutVisionBaseSensor):
     """Wait until a model is trained, hosted, or no longer hosted.
 
     :param project_name: the project.
-    :param model_version: the version's number, or ``latest``: the highest number at each poll.
+    :param model_version: the version's number; or ``latest``, the highest number at each poll; or a tag such
+        as ``stage=production``, the highest number that has it when the sensor begins, is rescheduled, or has
+        been deferred.
     :param state: ``trained``, ``hosted`` or ``stopped``, in lower or upper case. For ``hosted``, a model that
         is in training or stopping is waited for, since a start may follow.
     :raises AirflowFailException: when the training failed because of its images, with the StatusMessage; or
@@ -175,6 +188,7 @@ class LookoutVisionModelSensor(LookoutVisionBaseSensor):
         "model_version",
         "state",
     )
+    operator_extra_links = MODEL_LINKS
     description: ClassVar[str] = "ModelDescription"
 
     def __init__(
@@ -190,6 +204,10 @@ class LookoutVisionModelSensor(LookoutVisionBaseSensor):
         self.model_version = model_version
         self.state = state
 
+    @cached_property
+    def _version(self) -> str:
+        return resolve_tag(self, self.project_name, str(self.model_version))
+
     @property
     def waiter_spec(self) -> WaiterSpec:
         """The model and the state to wait for."""
@@ -197,7 +215,7 @@ class LookoutVisionModelSensor(LookoutVisionBaseSensor):
             _MODEL_WAITERS[self.state],
             _BEFORE_START if self.state == "hosted" else (),
             ProjectName=self.project_name,
-            ModelVersion=str(self.model_version),
+            ModelVersion=self._version,
         )
 
 
@@ -211,6 +229,7 @@ class LookoutVisionModelPackagingJobSensor(LookoutVisionBaseSensor):
     """
 
     template_fields: Sequence[str] = (*LookoutVisionBaseOperator.template_fields, "project_name", "job_name")
+    operator_extra_links = MODEL_LINKS
     description: ClassVar[str] = "ModelPackagingDescription"
 
     def __init__(self, *, project_name: str, job_name: str, **kwargs: Any) -> None:

@@ -90,7 +90,8 @@ class Examples:
     def promote(self) -> str:
         """The second is as good, and takes its place."""
         self._test(PROMOTE)
-        assert self._airflow.result(PROMOTE, "promote") == "2"
+        promoted = self._airflow.result(PROMOTE, "promote")
+        assert (promoted["ModelVersion"], promoted["replaced"]) == ("2", ["1"])
         assert self._stages() == {"1": "retired", "2": "production"}
         return "model 2 is as good, and is in use instead"
 
@@ -185,7 +186,9 @@ class Examples:
             model["ModelVersion"]: client.list_tags_for_resource(ResourceArn=model["ModelArn"])["Tags"]
             for model in client.list_models(ProjectName=images.PARTS)["Models"]
         }
-        return {version: tag["Value"] for version, each in tags.items() for tag in each}
+        return {
+            version: tag["Value"] for version, each in tags.items() for tag in each if tag["Key"] == "stage"
+        }
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 from airflow_instance import AirflowInstance
+from airflow_metrics import Metrics
 
 from airflow_provider_lookoutvision.model import register_service_model
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
@@ -19,11 +20,12 @@ ATTEMPTS_OF_A_TRY = 2  # see AirflowInstance.connection
 
 @dataclass
 class Deployment:
-    """Airflow, a service, and an Airflow connection to the service."""
+    """Airflow, a service, an Airflow connection to the service, and the metrics that Airflow sends."""
 
     airflow: AirflowInstance
     service: Service
     conn_id: str
+    metrics: Metrics
 
     def projects(self, prefix: str) -> list[dict[str, Any]]:
         """The projects whose names begin like this."""

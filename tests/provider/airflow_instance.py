@@ -68,6 +68,11 @@ class Run:
         path = f"/taskInstances/{task_id}/xcomEntries/{key}?{REST.plain_xcom}&map_index={map_index}"
         return self._get(path)["value"]
 
+    def links(self, task_id: str) -> dict[str, str]:
+        """Return the addresses of a task's extra links, without those that have none."""
+        found = REST.links(self._get(f"/taskInstances/{task_id}/links"))
+        return {name: url for name, url in found.items() if url}
+
     def log(self, task_id: str, try_number: int, map_index: int = -1) -> str:
         """Return the log of one try, as text."""
         path = f"/taskInstances/{task_id}/logs/{try_number}?full_content=true&map_index={map_index}"
@@ -78,11 +83,26 @@ class Run:
         tries = range(1, self.task(task_id).try_number + 1)
         return "\n".join(self.log(task_id, number) for number in tries)
 
-    def asset_events(self) -> dict[str, Any]:
-        """Return the extra of each event of an asset, by the asset's URI."""
+    def asset_events(self) -> list[tuple[str, Any]]:
+        """Return the URI of the asset and the extra, for each event of an asset."""
         place, events, uri = REST.asset_events
         query = f"?source_dag_id={self.dag_id}&source_run_id={self.run_id}"
-        return {event[uri]: event["extra"] for event in self.airflow.request("GET", place + query)[events]}
+        return [(event[uri], event["extra"]) for event in self.airflow.request("GET", place + query)[events]]
+
+    def answer(self, task_id: str, choice: str, map_index: int = -1) -> str:
+        """Wait until a task waits for somebody, choose an option, and return the text that it shows."""
+        path = f"/taskInstances/{task_id}/{map_index}/hitlDetails"
+
+        def body() -> str | None:
+            try:
+                return str(self._get(path)["body"])
+            except AssertionError:
+                return None
+
+        shown = str(wait_for(body, RUN_SECONDS, f"{task_id} to wait for somebody"))
+        place = f"/dags/{self.dag_id}/dagRuns/{self.run_id}{path}"
+        self.airflow.request("PATCH", place, json={"chosen_options": [choice]})
+        return shown
 
     def clear(self, *task_ids: str) -> None:
         """Clear the tasks, as a user does in the UI."""
@@ -134,10 +154,10 @@ class AirflowInstance:
         """Open a page of its UI, without being led on."""
         return self._client.get(path)
 
-    def connection(self, endpoint_url: str, key: Any, **extra: Any) -> str:
+    def connection(self, endpoint_url: str, key: Any, conn_id: str = "", **extra: Any) -> str:
         """Make an Amazon connection to a service, and return its ID."""
         self._connections += 1
-        conn_id = f"service_{self._connections}"
+        conn_id = conn_id or f"service_{self._connections}"
         extra = {
             "region_name": "eu-central-1",
             "service_config": {"lookoutvision": {"endpoint_url": endpoint_url}},
@@ -169,6 +189,19 @@ class AirflowInstance:
         body = {"dag_run_id": run_id, "conf": conf, **REST.new_run}
         self.request("POST", f"/dags/{dag_id}/dagRuns", json=body)
         return Run(self, dag_id, run_id)
+
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG run when it is to."""
+        self.request("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
+
+    def next_run(self, dag_id: str) -> Run:
+        """Wait for the first run of a DAG that nobody triggers."""
+        runs = wait_for(
+            lambda: self.request("GET", f"/dags/{dag_id}/dagRuns")["dag_runs"],
+            RUN_SECONDS,
+            f"{dag_id} to run",
+        )
+        return Run(self, dag_id, runs[0]["dag_run_id"])
 
     def wait_until_ready(self, dag_ids: set[str]) -> None:
         """Wait until it answers, works and knows the DAGs."""

@@ -26,6 +26,8 @@ class Rest(ABC):
     and the names of them and of their URIs in the answer; ``new_run`` are further members of a new run;
     ``connection_forms`` is where the UI finds what forms of connections have, or empty;
     ``has_task_state_store`` says whether a task instance can keep something as long as its run lives.
+    ``has_task_state_store`` says whether a task instance can keep something as long as its run lives, and
+    ``has_hitl`` whether a task can wait for people.
     """
 
     api: str
@@ -36,6 +38,7 @@ class Rest(ABC):
     new_run: dict[str, Any] = {}
     connection_forms = ""
     has_task_state_store = False
+    has_hitl = False
 
     @abstractmethod
     def environment(self, home: Path, port: int, database_url: str) -> dict[str, str]:
@@ -48,6 +51,10 @@ class Rest(ABC):
     def task_state_store(self, get: Callable[[str], Any]) -> dict[str, Any]:
         """The member of a context for what a task instance keeps, read by this function; none before 3.3."""
         return {}
+
+    @abstractmethod
+    def links(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The addresses of a task's extra links, by their names."""
 
     @abstractmethod
     def log(self, content: Any) -> str:
@@ -79,6 +86,9 @@ class _Rest2(Rest):
     def log_in(self, client: httpx.Client) -> None:
         client.headers["Accept"] = "application/json"
 
+    def links(self, answer: dict[str, Any]) -> dict[str, Any]:
+        return answer
+
     def log(self, content: Any) -> str:
         # The representation of a list of pairs, of a host and its text.
         return "\n".join(text for _, text in ast.literal_eval(content))
@@ -98,6 +108,7 @@ class _Rest3(Rest):
     new_run = {"logical_date": None}
     connection_forms = "/ui/connections/hook_meta"
     has_task_state_store = True
+    has_hitl = True
 
     def environment(self, home: Path, port: int, database_url: str) -> dict[str, str]:
         return {
@@ -116,6 +127,9 @@ class _Rest3(Rest):
     def log_in(self, client: httpx.Client) -> None:
         token = client.get("/auth/token").json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"
+
+    def links(self, answer: dict[str, Any]) -> dict[str, Any]:
+        return dict(answer["extra_links"])
 
     def log(self, content: Any) -> str:
         return json.dumps(content)

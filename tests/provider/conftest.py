@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from airflow_and_service import Deployment
 from airflow_instance import running_airflow
+from airflow_metrics import Metrics
 from airflow_rest import REST
 from postgres_server import PostgresServer
 
@@ -28,6 +29,7 @@ DAGS = {
     "create_and_delete_twice",
     "create_with_a_new_name_on_every_try",
     "create_with_a_new_token_on_every_try",
+    "detect_and_announce",
     "detect_mapped",
     "train_deferred_and_delete",
     "train_host_and_fail",
@@ -49,9 +51,12 @@ def deployment(
     database_url = postgres_server().new_database()
     with (
         running_service() as service,
-        running_airflow(home, database_url, folders, DAGS, TZ="Asia/Kolkata") as airflow,
+        Metrics() as metrics,
+        running_airflow(
+            home, database_url, folders, DAGS, TZ="Asia/Kolkata", **metrics.environment
+        ) as airflow,
     ):
-        yield Deployment(airflow, service, airflow.connection(service.endpoint_url, service))
+        yield Deployment(airflow, service, airflow.connection(service.endpoint_url, service), metrics)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
@@ -87,7 +88,7 @@ def test_mapped_tasks_and_one_that_is_killed(run_mapped: tuple[Run, LossyProxy],
     assert [run.task("detect", index).try_number for index in range(3)] == [2, 1, 1]
     statuses = [exchange.status for exchange in proxy.exchanges if detecting(exchange)]
     # Eight of the first twelve were saved when it was killed. What a busy service refuses is sent again.
-    assert statuses.count(200) <= 12 + 4 + 12, statuses
+    assert statuses.count(200) <= 12 + 4 + 12 + 12, statuses
     for index, folder in enumerate(("mapped-a/", "mapped-b/")):
         summary = run.xcom("detect", map_index=index)
         spotted = [f"s3://images/{folder}{number:02}.png" for number in (0, 3, 6, 9)]
@@ -98,7 +99,68 @@ def test_mapped_tasks_and_one_that_is_killed(run_mapped: tuple[Run, LossyProxy],
             f"s3://images/{folder}{number:02}.png" for number in range(12)
         ]
     left = s3.list_objects_v2(Bucket="reports", Prefix=f"{run.run_id}/")["Contents"]
-    assert [each["Key"].rpartition("/")[2] for each in left] == ["0.jsonl", "1.jsonl", "2.jsonl"]
+    names = [each["Key"].partition("/")[2] for each in left if ".parts/" not in each["Key"]]
+    assert names == ["0.jsonl", "1.jsonl", "2.jsonl", "too-many.jsonl"]
+
+
+def test_a_gate_fails_the_task_and_is_not_retried(run_mapped: tuple[Run, LossyProxy]) -> None:
+    run, _ = run_mapped
+    assert run.wait() == "success"
+
+    assert (run.task("detect_too_many").state, run.task("stop_the_line").state) == ("failed", "success")
+    assert run.task("detect_too_many").try_number == 1
+    reason = "The anomaly rate is 0.3333, 4 of 12 images; max_anomaly_rate is 0.25; 12 images have a verdict"
+    assert f"{reason}; min_images is 13. The results are in s3://" in run.log("detect_too_many", 1)
+
+
+def test_a_batch_that_fails_has_a_link_to_its_verdicts(
+    run_mapped: tuple[Run, LossyProxy], deployment: Deployment
+) -> None:
+    run, proxy = run_mapped
+    assert run.wait() == "success"
+
+    results = quote(f"s3://reports/{run.run_id}/too-many.jsonl", safe="")
+    assert run.links("detect_too_many") == {
+        "Project": f"{proxy.endpoint_url}/console/projects/plates",
+        "Model": f"{proxy.endpoint_url}/console/projects/plates/models/1",
+        "Evaluation": f"{proxy.endpoint_url}/console/projects/plates/models/1/evaluation",
+        "Verdicts": f"{proxy.endpoint_url}/console/review?results={results}",
+    }
+
+
+def test_what_a_batch_comes_to_is_announced(run_mapped: tuple[Run, LossyProxy], account: Account) -> None:
+    run, _ = run_mapped
+    assert run.wait() == "success"
+
+    events = run.asset_events()
+    assert {uri for uri, _ in events} == {
+        f"lookoutvision://eu-central-1/{account.key.account}/verdicts/plates"
+    }
+    by_place = {extra["results_s3_uri"]: extra for _, extra in events}
+    assert len(events) == len(by_place) == 3
+    for index in range(3):
+        summary = run.xcom("detect", map_index=index)
+        extra = by_place[summary["results_s3_uri"]]
+        names = ("total", "anomaly_rate", "mean_confidence", "uncertain_refs", "ModelVersion")
+        assert {name: extra[name] for name in names} == {name: summary[name] for name in names}
+        assert extra["ModelArn"].endswith(":model/plates/1")
+
+
+def test_what_a_batch_comes_to_is_a_metric(
+    run_mapped: tuple[Run, LossyProxy], deployment: Deployment
+) -> None:
+    run, _ = run_mapped
+    assert run.wait() == "success"
+
+    tags = {"project_name": "plates", "model_version": "1", "dag_id": "detect_mapped"}
+    for task_id, rates in (("detect", {"0.3333333333333333"}), ("detect_too_many", {"0.3333333333333333"})):
+        sent = deployment.metrics.of({**tags, "task_id": task_id})
+        assert sent["lookoutvision.anomaly_rate"] == rates
+        (confidence, *_) = sent["lookoutvision.mean_confidence"]
+        assert 0.5 < float(confidence) <= 1
+        assert "12" in sent["lookoutvision.images"]
+        assert "4" in sent["lookoutvision.anomalous_images"]
+    assert "0.3333333333333333" in deployment.metrics.of({})["lookoutvision.plates.anomaly_rate"]
 
 
 # -- one image -------------------------------------------------------------------------------------------
@@ -153,9 +215,10 @@ def test_all_images_of_a_prefix(runs: DetectionRuns, folder: str, s3: Any) -> No
     }
     for name, content in others.items():
         s3.put_object(Bucket="images", Key=folder + name, Body=content)
-    found = runs.run(folder, masks_s3_prefix="s3://reports/masks/", max_anomalous_s3_uris=3)
+    found = runs.run(folder, masks_s3_prefix="s3://reports/masks/", max_anomalous_s3_uris=3, max_uncertain=2)
 
     lines = runs.lines(folder)
+    confidences = {line["source-ref"]: line["Confidence"] for line in lines if "error" not in line}
     by_name = {line["source-ref"].rpartition("/")[2]: line for line in lines}
     assert list(by_name) == sorted({*(f"{number:02}.png" for number in range(12)), *others} - {"07.png.bak"})
     failures = {name: line["error"]["Message"] for name, line in by_name.items() if "error" in line}
@@ -171,8 +234,11 @@ def test_all_images_of_a_prefix(runs: DetectionRuns, folder: str, s3: Any) -> No
         "anomalous": 5,
         "normal": 8,
         "failed": 3,
+        "anomaly_rate": 5 / 13,
+        "mean_confidence": pytest.approx(sum(confidences.values()) / 13),
         "results_s3_uri": results_of(folder),
         "anomalous_s3_uris": [f"s3://images/{folder}{name}" for name in ("00.png", "03.png", "04.JPG")],
+        "uncertain_refs": sorted(confidences, key=lambda ref: confidences[ref])[:2],
         "ModelVersion": "1",
     }
     assert runs.parts(folder) == []
@@ -344,8 +410,9 @@ def test_unusable_images_fail_the_task_at_the_end_and_a_clear_asks_about_them_on
 
 def test_a_prefix_without_images(runs: DetectionRuns) -> None:
     assert runs.run("empty/") == {
-        "total": 0, "anomalous": 0, "normal": 0, "failed": 0, "results_s3_uri": results_of("empty/"),
-        "anomalous_s3_uris": [], "ModelVersion": "1",
+        "total": 0, "anomalous": 0, "normal": 0, "failed": 0, "anomaly_rate": None, "mean_confidence": None,
+        "results_s3_uri": results_of("empty/"), "anomalous_s3_uris": [], "uncertain_refs": [],
+        "ModelVersion": "1",
     }  # fmt: skip
     assert runs.lines("empty/") == []
     with pytest.raises(AirflowFailException, match="There are no images below s3://images/none/"):
@@ -371,6 +438,20 @@ def test_a_prefix_without_images(runs: DetectionRuns) -> None:
         ({"masks_s3_prefix": "s3://images/"}, "the masks would be images the next time"),
         ({"max_workers": 0}, "max_workers is 0; it must be at least 1"),
         ({"project_name": "none"}, "ResourceNotFoundException"),
+        ({"model_version": "stage=none"}, "No model of project plates is tagged stage=none"),
+        ({"max_anomaly_rate": "high"}, "max_anomaly_rate is 'high'; it must be a number from 0 to 1"),
+        ({"max_anomaly_rate": 1.5}, "max_anomaly_rate is 1.5; it must be a number from 0 to 1"),
+        ({"min_images": "1.5"}, "min_images is '1.5'; it must be a whole number"),
+        ({"on_gate_failure": "cry"}, "on_gate_failure is 'cry'; it must be one of fail, warn"),
+        (
+            {
+                "image_s3_uri": "s3://images/a",
+                "images_s3_prefix": None,
+                "results_s3_uri": None,
+                "min_images": 1,
+            },
+            "max_anomaly_rate and min_images are for images_s3_prefix",
+        ),
     ],
 )
 def test_parameters_that_can_not_be(
@@ -378,6 +459,24 @@ def test_parameters_that_can_not_be(
 ) -> None:
     with pytest.raises(AirflowFailException, match=message):
         runs.run(folder, **parameters)
+
+
+@pytest.mark.parametrize("parameters", [{"max_anomaly_rate": "0.3"}, {"min_images": 13}])
+def test_a_gate(
+    runs: DetectionRuns, folder: str, parameters: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four of twelve are anomalous. What fails a gate has been sent, and isn't sent again after a clear."""
+    with pytest.raises(AirflowFailException, match=r"12 images.*The results are in s3://reports/"):
+        runs.run(folder, **parameters)
+    assert len(runs.lines(folder)) == 12
+    found = runs.run(folder, cleared=1, **parameters, on_gate_failure="warn")
+    assert (found["total"], found["anomaly_rate"]) == (12, 4 / 12)
+    assert f"{'max_anomaly_rate is 0.3' if 'min_images' not in parameters else 'min_images is 13'}" in (
+        capsys.readouterr().out
+    )
+    assert runs.detections == 12
+    assert runs.parts(folder) == []
+    assert runs.run(folder, cleared=2, max_anomaly_rate=4 / 12, min_images="12") == found
 
 
 # -- a service that is busy ------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def test_what_waits_does_so_in_the_task_and_deferred(mapped: Mapped) -> None:
         "DatasetUpdated": 1,
         "ModelTrained": 1,
         "ModelPackagingJobSucceeded": 2,
-        "ModelHosted": 2,
+        "ModelHosted": 2,  # the promotion's start, and the sensor
         "ModelStopped": 1,
         "ModelDeleted": 1,
     }
@@ -184,6 +184,7 @@ def test_each_instance_works_on_what_it_was_given(mapped: Mapped) -> None:
     assert all(each["F1Score"] > 0.5 for each in results["create_model"])
     arns = [each["ModelArn"].partition(":model/")[2] for each in results["wait_for_model"]]
     assert arns == ["left/1", "right/1"]
+    assert (results["set_threshold"], results["promote_model"]) == ([0.5, 0.5], [True, True])
     assert {name: results[name] for name in ("start_model", "detect", "stop_model")} == {
         "start_model": ["HOSTED"] * 2,
         "detect": [10] * 2,
@@ -202,6 +203,7 @@ def test_each_instance_has_a_token_of_its_own_that_another_try_would_have_too(ma
             ("update_entries", 2, "UpdateDatasetEntries", "0"),
             ("create_model", 2),
             ("package", 2),
+            ("promote_model", 2),
             ("start_model", 2),
             ("stop_model", 2),
             ("delete_dataset", 2),

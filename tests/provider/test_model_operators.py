@@ -83,6 +83,48 @@ def test_trains_in_a_triggerer_and_deletes(run_deferred: tuple[Run, Account]) ->
     assert account.statuses() == {}
 
 
+def test_links_lead_to_the_console(run_deferred: tuple[Run, Account], deployment: Deployment) -> None:
+    run, _ = run_deferred
+    assert run.wait() == "success"
+
+    project = f"{deployment.service.endpoint_url}/console/projects/plates"
+    model = f"{project}/models/1"
+    links = {"Project": project, "Model": model, "Evaluation": f"{model}/evaluation"}
+    assert run.links("create") == run.links("promote") == links
+    assert run.links("delete") == {}
+
+
+def test_a_killed_promotion_is_one(run_deferred: tuple[Run, Account]) -> None:
+    run, _ = run_deferred
+    assert run.wait() == "success"
+
+    assert run.task("promote").try_number == 2, run.log("promote", 1)
+    assert "An earlier try has promoted model plates/1" in run.log("promote", 2)
+    assert (run.xcom("promote", "promoted"), run.xcom("promote", "replaced")) == (True, [])
+
+
+def test_a_model_and_its_promotion_are_announced(run_deferred: tuple[Run, Account]) -> None:
+    run, account = run_deferred
+    assert run.wait() == "success"
+
+    model = run.xcom("create")
+    extra = {
+        "ProjectName": "plates",
+        "ModelVersion": "1",
+        "ModelArn": model["ModelArn"],
+        **model["Performance"],
+        **{
+            name: f"s3://{model[name]['Bucket']}/{model[name]['Key']}"
+            for name in ("EvaluationManifest", "EvaluationResult")
+        },
+    }
+    models = f"lookoutvision://eu-central-1/{account.key.account}/model/plates"
+    assert dict(run.asset_events()) == {
+        models: extra,
+        f"{models}/stage=production": {**extra, "replaced": []},
+    }
+
+
 # -- without a DAG run -----------------------------------------------------------------------------------
 
 

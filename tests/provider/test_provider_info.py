@@ -7,9 +7,11 @@ from importlib import import_module, resources
 from importlib.metadata import distribution, metadata
 
 import jsonschema
+from airflow.providers.common.compat.sdk import BaseOperatorLink
 from airflow.providers_manager import ProvidersManager
 
 from airflow_provider_lookoutvision import __version__
+from airflow_provider_lookoutvision.operators import lookoutvision as operators
 from airflow_provider_lookoutvision.provider_info import CONNECTION_TYPE, HOME_PAGE, HOOK, get_provider_info
 
 NAME = "airflow-provider-lookoutvision"
@@ -56,3 +58,13 @@ def test_names_what_exists() -> None:
             assert entry["integration-name"] in integrations
             for module in entry["python-modules"]:
                 import_module(module)
+    for link in info["extra-links"]:
+        module, _, name = link.rpartition(".")
+        assert issubclass(getattr(import_module(module), name), BaseOperatorLink)
+
+
+def test_each_link_of_an_operator_is_registered() -> None:
+    registered = set(get_provider_info()["extra-links"])
+    for name in operators.__all__:
+        for link in vars(operators)[name].operator_extra_links:
+            assert f"{type(link).__module__}.{type(link).__name__}" in registered

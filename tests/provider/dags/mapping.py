@@ -21,6 +21,8 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionDeleteProjectOperator,
     LookoutVisionDetectAnomaliesOperator,
     LookoutVisionImportDatasetsOperator,
+    LookoutVisionPromoteModelOperator,
+    LookoutVisionSetThresholdOperator,
     LookoutVisionStartModelOperator,
     LookoutVisionStartModelPackagingJobOperator,
     LookoutVisionStopModelOperator,
@@ -107,8 +109,14 @@ with DAG(
         job_name="job",
         poke_interval=1,
     ).expand_kwargs(POKES)
+    threshold = LookoutVisionSetThresholdOperator.partial(
+        task_id="set_threshold", model_version="latest", threshold="{{ 0.5 }}"
+    ).expand(project_name=PROJECTS)
+    promote = LookoutVisionPromoteModelOperator.partial(
+        task_id="promote_model", model_version="latest", waiter_delay=0.2
+    ).expand_kwargs(WAITS)
     start = LookoutVisionStartModelOperator.partial(
-        task_id="start_model", model_version="1", min_inference_units="1", waiter_delay=0.2
+        task_id="start_model", model_version="stage=production", min_inference_units="1", waiter_delay=0.2
     ).expand_kwargs(WAITS)
     model_sensor = LookoutVisionModelSensor.partial(
         task_id="wait_for_model", model_version="1", state="hosted", poke_interval=1
@@ -133,7 +141,7 @@ with DAG(
     ).expand(project_name=PROJECTS)
 
     manifest >> project >> dataset >> dataset_sensor >> import_datasets >> entries >> model
-    model >> package >> package_sensor >> start
+    model >> package >> package_sensor >> threshold >> promote >> start
     start >> model_sensor >> detect >> stop >> delete_dataset >> delete_model >> delete_project
     delete_project >> report(
         "{{ params.report }}",
@@ -144,6 +152,8 @@ with DAG(
             "wait_for_dataset": dataset_sensor.output,
             "update_entries": entries.output,
             "create_model": model.output["Performance"],
+            "set_threshold": threshold.output["Threshold"],
+            "promote_model": promote.output["promoted"],
             "start_model": start.output["Status"],
             "wait_for_model": model_sensor.output,
             "detect": detect.output["total"],

@@ -7,13 +7,14 @@ import signal
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, task
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AssetAlias, task
 
 from airflow_provider_lookoutvision.operators import batch
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionCreateModelOperator,
     LookoutVisionDeleteModelOperator,
     LookoutVisionDetectAnomaliesOperator,
+    LookoutVisionPromoteModelOperator,
     LookoutVisionStartModelOperator,
     LookoutVisionStopModelOperator,
 )
@@ -70,8 +71,16 @@ with dag_of("train_deferred_and_delete"):
         min_f1="{{ 0.5 }}",
         deferrable=True,
         defer_after=0,
+        outlets=[AssetAlias("models")],
     )
-    create >> LookoutVisionDeleteModelOperator(
+    promote = LookoutVisionPromoteModelOperator(
+        task_id="promote",
+        model_version=create.output["ModelVersion"],
+        start=False,
+        outlets=[AssetAlias("models in use")],
+        post_execute=kill_the_first_try,
+    )
+    promote >> LookoutVisionDeleteModelOperator(
         task_id="delete", model_version=create.output["ModelVersion"], deferrable=True, waiter_delay=0.5
     )
 
@@ -102,6 +111,24 @@ with dag_of("detect_mapped"):
         task_id="detect",
         model_version="1",
         results_s3_uri="s3://reports/{{ run_id }}/{{ ti.map_index }}.jsonl",
+        outlets=[AssetAlias("verdicts")],
         pre_execute=die_in_the_middle,
     ).expand(images_s3_prefix=prefixes())
     collect(detect.output["total"])
+
+    @task(trigger_rule="all_failed")
+    def stop_the_line() -> None:
+        """What is done about a gate that fails."""
+
+    (
+        LookoutVisionDetectAnomaliesOperator(
+            task_id="detect_too_many",
+            model_version="1",
+            images_s3_prefix="{{ params.prefixes[1] }}",
+            results_s3_uri="s3://reports/{{ run_id }}/too-many.jsonl",
+            max_anomaly_rate="{{ 0.25 }}",
+            min_images="{{ 13 }}",
+            outlets=[AssetAlias("verdicts")],
+        )
+        >> stop_the_line()
+    )
