@@ -1,6 +1,7 @@
 """Checks the wheel in an environment of its own, without extras: what a DAG author installs."""
 
 import re
+import runpy
 import subprocess
 import sysconfig
 from importlib import import_module
@@ -54,6 +55,12 @@ assert described["package-name"] == "airflow-provider-lookoutvision"
 for kind in ("hooks", "operators", "triggers"):
     for module in (module for entry in described[kind] for module in entry["python-modules"]):
         import_module(module)
+
+examples = sorted(Path(find_spec("airflow_provider_lookoutvision").origin).parent.glob("example_dags/*.py"))
+assert len(examples) > 10, examples
+for example in examples:
+    runpy.run_path(str(example))
+print(f"the examples are in it: {len(examples)} DAGs")
 
 command = Path(sysconfig.get_path("scripts")) / "lookoutvision"
 told = subprocess.run([command, "model-path"], capture_output=True, text=True, check=True).stdout.strip()

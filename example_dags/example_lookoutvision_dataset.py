@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.common.compat.sdk import DAG, Param, task
 
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionCreateDatasetOperator,
@@ -19,12 +19,17 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 
 with DAG(
     dag_id="example_lookoutvision_dataset",
+    doc_md=__doc__,
     schedule=None,
     params={
-        "aws_conn_id": "aws_default",
-        "project_name": "machined-parts",
-        "train_manifest": "s3://images/train.manifest",
-        "test_manifest": "s3://images/test.manifest",
+        "aws_conn_id": Param("aws_default", type="string", description="The connection to the service"),
+        "project_name": Param("turned-parts", type="string", description="The project, which is made"),
+        "train_manifest": Param(
+            "s3://images/train.manifest", type="string", description="The manifest to train with"
+        ),
+        "test_manifest": Param(
+            "s3://images/test.manifest", type="string", description="The manifest to test with"
+        ),
     },
     default_args={
         "aws_conn_id": "{{ params.aws_conn_id }}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, Param
 
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionBuildManifestOperator,
@@ -23,13 +23,18 @@ from airflow_provider_lookoutvision.sensors.lookoutvision import LookoutVisionDa
 
 with DAG(
     dag_id="example_lookoutvision_folders",
+    doc_md=__doc__,
     schedule=None,
     params={
-        "aws_conn_id": "aws_default",
-        "project_name": "labelled-parts",
-        "images": "s3://images/labelled/",
-        "manifests": "s3://images/manifests/labelled/",
-        "mislabelled": "s3://images/labelled/anomaly/good.png",
+        "aws_conn_id": Param("aws_default", type="string", description="The connection to the service"),
+        "project_name": Param("labelled-parts", type="string", description="The project, which is made"),
+        "images": Param("s3://images/labelled/", type="string", description="Where the images are"),
+        "manifests": Param(
+            "s3://images/manifests/labelled/", type="string", description="Where manifests go"
+        ),
+        "mislabelled": Param(
+            "s3://images/labelled/anomaly/good.png", type="string", description="An image in the wrong folder"
+        ),
     },
     default_args={
         "aws_conn_id": "{{ params.aws_conn_id }}",

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, Param
 
 from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionImportDatasetsOperator
 
 with DAG(
     dag_id="example_lookoutvision_import",
+    doc_md=__doc__,
     schedule=None,
     params={
-        "aws_conn_id": "aws_default",
-        "source": "s3://saved-console-bucket/datasets/",
-        "images": "s3://images/",
+        "aws_conn_id": Param("aws_default", type="string", description="The connection to the service"),
+        "source": Param(
+            "s3://saved-console-bucket/datasets/", type="string", description="Where what was saved is"
+        ),
+        "images": Param("s3://images/", type="string", description="Where the images are now"),
     },
     default_args={
         "aws_conn_id": "{{ params.aws_conn_id }}",

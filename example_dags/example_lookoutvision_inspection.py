@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, Param
 
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionCreateDatasetOperator,
@@ -24,16 +24,21 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 
 with DAG(
     dag_id="example_lookoutvision_inspection",
+    doc_md=__doc__,
     schedule=None,
     params={
-        "aws_conn_id": "aws_default",
-        "project_name": "machined-parts",
-        "train_manifest": "s3://images/train.manifest",
-        "test_manifest": "s3://images/test.manifest",
-        "evaluation": "s3://results/evaluation/",
-        "images": "s3://images/test/",
-        "verdicts": "s3://results/verdicts.jsonl",
-        "masks": "s3://results/masks/",
+        "aws_conn_id": Param("aws_default", type="string", description="The connection to the service"),
+        "project_name": Param("inspected-parts", type="string", description="The project, which is made"),
+        "train_manifest": Param(
+            "s3://images/train.manifest", type="string", description="The manifest to train with"
+        ),
+        "test_manifest": Param(
+            "s3://images/test.manifest", type="string", description="The manifest to test with"
+        ),
+        "evaluation": Param("s3://results/evaluation/", type="string", description="Where evaluations go"),
+        "images": Param("s3://images/test/", type="string", description="Where the images are"),
+        "verdicts": Param("s3://results/verdicts.jsonl", type="string", description="Where verdicts go"),
+        "masks": Param("s3://results/masks/", type="string", description="Where masks go"),
     },
     default_args={
         "aws_conn_id": "{{ params.aws_conn_id }}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, Param
 
 from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionStartModelPackagingJobOperator
 from airflow_provider_lookoutvision.sensors.lookoutvision import (
@@ -18,11 +18,12 @@ from airflow_provider_lookoutvision.sensors.lookoutvision import (
 
 with DAG(
     dag_id="example_lookoutvision_packaging",
+    doc_md=__doc__,
     schedule=None,
     params={
-        "aws_conn_id": "aws_default",
-        "project_name": "machined-parts",
-        "bucket": "results",
+        "aws_conn_id": Param("aws_default", type="string", description="The connection to the service"),
+        "project_name": Param("machined-parts", type="string", description="A project with a model"),
+        "bucket": Param("results", type="string", description="The bucket for the component"),
     },
     default_args={
         "aws_conn_id": "{{ params.aws_conn_id }}",

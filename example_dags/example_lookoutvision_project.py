@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.common.compat.sdk import DAG, Param, task
 
 from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionCreateProjectOperator,
@@ -17,8 +17,12 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
 
 with DAG(
     dag_id="example_lookoutvision_project",
+    doc_md=__doc__,
     schedule=None,
-    params={"aws_conn_id": "aws_default", "project_name": "circuit-boards"},
+    params={
+        "aws_conn_id": Param("aws_default", type="string", description="The connection to the service"),
+        "project_name": Param("circuit-boards", type="string", description="The project, which is made"),
+    },
     default_args={
         "aws_conn_id": "{{ params.aws_conn_id }}",
         "retries": 1,

@@ -10,20 +10,21 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import dag, task
+from airflow.providers.common.compat.sdk import Param, dag, task
 
 from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionCreateProjectOperator
 from airflow_provider_lookoutvision.taskflow import image_dataset
 
 
 @dag(
+    doc_md=__doc__,
     schedule=None,
     params={
-        "aws_conn_id": "aws_default",
-        "project_name": "machined-parts",
-        "images": "s3://images/line/",
-        "manifests": "s3://images/manifests/line/",
-        "scratch": "#FFFFFF",
+        "aws_conn_id": Param("aws_default", type="string", description="The connection to the service"),
+        "project_name": Param("cast-parts", type="string", description="The project, which is made"),
+        "images": Param("s3://images/line/", type="string", description="Where the images are"),
+        "manifests": Param("s3://images/manifests/line/", type="string", description="Where manifests go"),
+        "scratch": Param("#FFFFFF", type="string", description="The colour of scratches in the masks"),
     },
     default_args={
         "aws_conn_id": "{{ params.aws_conn_id }}",

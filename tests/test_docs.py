@@ -56,15 +56,16 @@ def examples() -> dict[str, tuple[Path, str]]:
 
 
 def inclusions() -> list[tuple[Path, str]]:
-    """What the documents include of files: the file, and the marker."""
+    """What the documents include of files: the file, and the marker, which is empty for a whole file."""
     found = []
     for document in DOCUMENTS:
         for target, options in re.findall(
             r"^```\{literalinclude\} (\S+)\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE
         ):
-            start, end = re.findall(
+            markers = re.findall(
                 r'^:(?:start-after|end-before): "\[(?:START|END) (\w+)\]"$', options, re.MULTILINE
             )
+            start, end = markers or ("", "")
             assert start == end, options
             found.append(((document.parent / target).resolve(), start))
     return found
@@ -127,9 +128,16 @@ def test_what_the_examples_mark_is_included() -> None:
         for marker in re.findall(r"\[START (\w+)\]", file.read_text())
     ]
     assert sorted(starts) == sorted(marked), "each marker once, and with an end"
-    assert {marker: file for file, marker in inclusions()} == {
+    assert {marker: file for file, marker in inclusions() if marker} == {
         marker: file for marker, (file, _) in marked.items()
     }
+
+
+def test_each_example_is_in_the_manual() -> None:
+    whole = {file for file, marker in inclusions() if not marker}
+    assert whole == set((ROOT / "example_dags").glob("*.py"))
+    text = (ROOT / "docs" / "examples.md").read_text()
+    assert {file.stem for file in whole} == set(re.findall(r"^\| \[(\w+)\]", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("kind", [*OPERATORS, *SENSORS], ids=lambda kind: kind.__name__)
