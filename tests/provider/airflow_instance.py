@@ -26,6 +26,7 @@ START_SECONDS = 900
 RUN_SECONDS = 1800
 REPETITIONS = 20
 ENDED = {"success", "failed"}
+WAITING = {"awaiting_input", "deferred"}
 
 
 @dataclass(frozen=True)
@@ -90,18 +91,26 @@ class Run:
         return [(event[uri], event["extra"]) for event in self.airflow.request("GET", place + query)[events]]
 
     def answer(self, task_id: str, choice: str, map_index: int = -1) -> str:
-        """Wait until a task waits for somebody, choose an option, and return the text that it shows."""
+        """Choose an option when a task waits for somebody, until it has ended; return the text that it shows.
+
+        A busy Airflow takes a task that is answered at once for one that was lost, and tries it again.
+        """
         path = f"/taskInstances/{task_id}/{map_index}/hitlDetails"
-
-        def body() -> str | None:
-            try:
-                return str(self._get(path)["body"])
-            except AssertionError:
-                return None
-
-        shown = str(wait_for(body, RUN_SECONDS, f"{task_id} to wait for somebody"))
         place = f"/dags/{self.dag_id}/dagRuns/{self.run_id}{path}"
-        self.airflow.request("PATCH", place, json={"chosen_options": [choice]})
+        shown = ""
+
+        def ended() -> bool:
+            nonlocal shown
+            try:
+                state = self.task(task_id, map_index).state
+            except LookupError:
+                return False
+            if state in WAITING and not (detail := self._get(path))["response_received"]:
+                shown = str(detail["body"])
+                self.airflow.request("PATCH", place, json={"chosen_options": [choice]})
+            return state in ENDED
+
+        wait_for(ended, RUN_SECONDS, f"{task_id} to be answered")
         return shown
 
     def clear(self, *task_ids: str) -> None:
