@@ -48,7 +48,7 @@ from airflow_provider_lookoutvision.server.storage.buckets import store
 from airflow_provider_lookoutvision.testing.service import Service
 
 STEPS_OF_A_RUN = 50
-STEPS = int(os.environ.get("LOOKOUTVISION_STATE_MACHINE_STEPS", "300"))
+STEPS = int(os.environ.get("LOOKOUTVISION_STATE_MACHINE_STEPS", "200"))
 CONTENTS: dict[str, dict[str, str | None] | None] = {
     "good": {"1.png": "normal", "2.png": "anomaly", "3.png": None},
     "other": {"2.png": "normal", "4.png": "anomaly"},
