@@ -1,6 +1,7 @@
 """Checks the wheel with the extra ``server``, in an environment without Airflow: it serves."""
 
 from importlib.util import find_spec
+from urllib.request import urlopen
 
 from botocore.session import Session
 
@@ -19,4 +20,7 @@ with running_service() as service:
     )
     arn = client.create_project(ProjectName="from-the-wheel")["ProjectMetadata"]["ProjectArn"]
     assert [project["ProjectArn"] for project in client.list_projects()["Projects"]] == [arn]
-print(f"served {arn}")
+    for page in ("sign-in", "static/console.css", "static/gallery.js"):
+        with urlopen(f"{service.endpoint_url}/console/{page}") as answer:
+            assert answer.status == 200, page
+print(f"served {arn}, and the console")
