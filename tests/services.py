@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -64,6 +66,18 @@ def storage_of(service: Service) -> Iterator[Storage]:
     )
     with opened(Settings(data_dir=service.data_dir, database_url=url)) as (database, cipher):
         yield Storage(database, cipher)
+
+
+def beside(service: Service, folder: Path) -> tuple[Path, list[str]]:
+    """A data directory and flags for another process with the database, the key and the buckets of one."""
+    folder.mkdir()
+    shutil.copy(service.data_dir / "secret.key", folder)
+    buckets = service.data_dir / "buckets"
+    buckets.mkdir(exist_ok=True)
+    (folder / "buckets").symlink_to(buckets)
+    if "--database-url" in service.flags:
+        return folder, [*service.flags]
+    return folder, [*service.flags, "--database-url", f"sqlite:///{service.data_dir / 'lookoutvision.db'}"]
 
 
 def client_of(

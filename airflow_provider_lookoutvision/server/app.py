@@ -25,10 +25,9 @@ from functools import partial
 
 import anyio
 import anyio.to_thread
-import sqlalchemy as sa
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -39,6 +38,7 @@ from airflow_provider_lookoutvision.server.calls.call import Inference
 from airflow_provider_lookoutvision.server.console.site import Console, is_browser_at_root, is_for_console
 from airflow_provider_lookoutvision.server.console.visit import PATH
 from airflow_provider_lookoutvision.server.dispatch import Dispatcher
+from airflow_provider_lookoutvision.server.health import Health
 from airflow_provider_lookoutvision.server.protocol import rest_json, sigv4
 from airflow_provider_lookoutvision.server.protocol.errors import (
     AccessDeniedException,
@@ -79,7 +79,7 @@ def create_app(
     """
     service = Service(settings, database, cipher, wake_worker)
     app: ASGIApp = Router(
-        [Route("/healthz", service.healthz), Route("/metrics", service.metrics.answer)],
+        [*Health(settings, cipher).routes, Route("/metrics", service.metrics.answer)],
         default=service,
         redirect_slashes=False,
         lifespan=service.lifespan,
@@ -134,15 +134,6 @@ class Service:
             tasks.start_soon(self._keep_house)
             yield
             tasks.cancel_scope.cancel()
-
-    async def healthz(self, _request: Request) -> Response:
-        """200 when the database answers, 503 when it doesn't."""
-        try:
-            await anyio.to_thread.run_sync(self._ping)
-        except Exception:
-            log.exception("health check failed")
-            return JSONResponse({"status": "the database does not answer"}, status_code=503)
-        return JSONResponse({"status": "ok"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of the API, and log it; S3's and the console's are answered in their rooms."""
@@ -273,10 +264,6 @@ class Service:
         entry.error = error.code
         status, headers, body = self._protocol.write_error(error)
         return Response(body, status, headers, media_type="application/json")
-
-    def _ping(self) -> None:
-        with self._database.read() as connection:
-            connection.execute(sa.text("SELECT 1"))
 
     async def _keep_house(self) -> None:
         while True:

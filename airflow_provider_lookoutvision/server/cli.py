@@ -140,7 +140,11 @@ def _parser() -> argparse.ArgumentParser:
     delete = keys.add_parser("delete", help="delete an access key")
     delete.add_argument("access_key_id", metavar="ACCESS_KEY_ID")
     delete.set_defaults(run=_delete_key)
-    for command in (threshold, create, existing, listing, delete):
+    reset = keys.add_parser(
+        "reset", help="delete all access keys, after the secret key that encrypted them was lost"
+    )
+    reset.set_defaults(run=_reset_keys)
+    for command in (threshold, create, existing, listing, delete, reset):
         _add_setting(command, "data_dir")
         _add_setting(command, "database_url")
     return parser
@@ -174,7 +178,7 @@ def _add_permissions(command: argparse.ArgumentParser) -> None:
 
 def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
     setting = next(setting for setting in fields(Settings) if setting.name == name)
-    default = settings_module.default_data_dir() if name == "data_dir" else setting.default
+    default = _default_data_dir() if name == "data_dir" else setting.default
     default_text = (
         ""
         if default in (None, "", ())
@@ -192,6 +196,13 @@ def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--" + name.replace("_", "-"), **options)
 
 
+def _default_data_dir() -> str:
+    try:
+        return str(settings_module.default_data_dir())
+    except SettingsError:
+        return "none, without a home directory"
+
+
 def _serve(flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.server.serving import serve
 
@@ -207,13 +218,13 @@ def _check_effort(settings: Settings) -> None:
 
 
 def _run_worker(flags: argparse.Namespace) -> int:
-    from airflow_provider_lookoutvision.server.serving import opened
+    from airflow_provider_lookoutvision.server.serving import opened_database
     from airflow_provider_lookoutvision.server.signals import exit_on_stop_signal
     from airflow_provider_lookoutvision.server.worker import work
 
     settings = settings_module.load(vars(flags))
     _check_effort(settings)
-    with exit_on_stop_signal(), opened(settings) as (database, _):
+    with exit_on_stop_signal(), opened_database(settings, create=False) as database:
         work(settings, database)
     return 0
 
@@ -227,11 +238,11 @@ def _model_path(_flags: argparse.Namespace) -> int:
 
 def _threshold(flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.server import tags
+    from airflow_provider_lookoutvision.server.maintenance.opening import as_it_is
     from airflow_provider_lookoutvision.server.protocol.errors import ServiceError
-    from airflow_provider_lookoutvision.server.serving import opened
 
     name = (flags.account, flags.region, flags.project, flags.version)
-    with opened(settings_module.load(vars(flags))) as (database, _), database.write() as connection:
+    with as_it_is(settings_module.load(vars(flags))) as (database, _), database.write() as connection:
         try:
             if flags.threshold is not None:
                 tags.set_threshold(connection, *name, flags.threshold)
@@ -285,9 +296,9 @@ def _new_key(flags: argparse.Namespace, existing: tuple[str, str] | None = None)
 
 def _list_keys(flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.server.calls import access
-    from airflow_provider_lookoutvision.server.serving import opened
+    from airflow_provider_lookoutvision.server.maintenance.opening import as_it_is
 
-    with opened(settings_module.load(vars(flags))) as (database, _), database.read() as connection:
+    with as_it_is(settings_module.load(vars(flags))) as (database, _), database.read() as connection:
         rows = [
             {
                 "AccessKeyId": key.access_key_id,
@@ -313,15 +324,26 @@ def _list_keys(flags: argparse.Namespace) -> int:
 
 def _delete_key(flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.server.calls import access
-    from airflow_provider_lookoutvision.server.serving import opened
+    from airflow_provider_lookoutvision.server.maintenance.opening import as_it_is
 
-    with opened(settings_module.load(vars(flags))) as (database, _), database.write() as connection:
+    with as_it_is(settings_module.load(vars(flags))) as (database, _), database.write() as connection:
         deleted = access.delete_key(connection, flags.access_key_id)
     return (
         0
         if deleted
         else _fail(f"there is no key {flags.access_key_id}: `lookoutvision keys list` shows them")
     )
+
+
+def _reset_keys(flags: argparse.Namespace) -> int:
+    from airflow_provider_lookoutvision.server.serving import opened_database
+    from airflow_provider_lookoutvision.server.storage import belonging
+
+    settings = settings_module.load(vars(flags))
+    with opened_database(settings, create=False) as database:
+        deleted = belonging.reset(settings, database)
+    print(f"{deleted} access keys are deleted: `lookoutvision keys create` makes new ones")  # noqa: T201
+    return 0
 
 
 def _fail(message: str) -> int:

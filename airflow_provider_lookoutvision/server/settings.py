@@ -25,6 +25,8 @@ TORCH_MISSING = (
     "the effort 'thorough' trains a network with torch, which is not installed here: "
     "pip install 'airflow-provider-lookoutvision[finetune]'"
 )
+# Before a path in which every sign is one of the path; in a URL some signs have another meaning.
+SQLITE_FILE = "sqlite-file:"
 
 
 class SettingsError(ValueError):
@@ -32,9 +34,21 @@ class SettingsError(ValueError):
 
 
 def default_data_dir() -> Path:
-    """The data directory if none is set: in ``$XDG_DATA_HOME``, or the default of that."""
+    """The data directory if none is set: in ``$XDG_DATA_HOME``, or the default of that.
+
+    :raises SettingsError: when there is no home directory that it could be in.
+    """
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser() / "lookoutvision"
+    return _expanded(Path(base)) / "lookoutvision"
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise SettingsError(
+            f"there is no home directory for {path}: set --data-dir, LOOKOUTVISION_DATA_DIR or HOME"
+        ) from None
 
 
 def _setting(default: Any, description: str, kind: type = str) -> Any:
@@ -115,7 +129,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Set the data directory if it is missing, and check the values."""
-        object.__setattr__(self, "data_dir", Path(self.data_dir or default_data_dir()).expanduser())
+        object.__setattr__(self, "data_dir", _expanded(Path(self.data_dir or default_data_dir())))
         for name, least in (
             ("port", 0),
             ("threads", 1),
@@ -164,8 +178,8 @@ class Settings:
 
     @property
     def url(self) -> str:
-        """The database's URL."""
-        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'lookoutvision.db'}"
+        """The database's URL, or ``SQLITE_FILE`` and the path of the one in the data directory."""
+        return self.database_url or f"{SQLITE_FILE}{self.data_dir.absolute() / 'lookoutvision.db'}"
 
     def refuse_open_plaintext(self) -> None:
         """Raise SettingsError if signed requests would be sent over a network without TLS."""

@@ -96,7 +96,10 @@ def test_mapped_updates_of_one_dataset_take_turns(connect: Any) -> None:
         ]
         statuses = [409] * len(refs)
         wait_for(lambda: posted(proxy)[: len(refs)] == statuses, 300, "all to be refused")
-        with running_service(service.data_dir):  # which has a worker
+        # Another process with the same database and key, which has a worker.
+        flags = ["--database-url", f"sqlite:///{service.data_dir / 'lookoutvision.db'}"]
+        environ = {"LOOKOUTVISION_SECRET_KEY": (service.data_dir / "secret.key").read_text()}
+        with running_service(flags=flags, environ=environ):
             for task in tasks:
                 task.result()  # whose status may be that of the next one's update already
         hook = LookoutVisionHook(aws_conn_id=conn_id)

@@ -33,7 +33,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from postgres_server import PostgresServer
-from services import REGION, MakeClient, NewDatabase, NewKey, NewService, Storage, client_of, storage_of
+from services import (
+    REGION,
+    MakeClient,
+    NewDatabase,
+    NewKey,
+    NewService,
+    Storage,
+    beside,
+    client_of,
+    storage_of,
+)
 from signed_http import SignedHttpClient
 
 from airflow_provider_lookoutvision.testing.service import Key, Service, running_service
@@ -166,9 +176,14 @@ def logged(service: Service) -> Logged:
 
 
 @pytest.fixture(scope="session")
-def start_second_process(service: Service) -> Callable[[], Any]:
-    """``with start_second_process() as second_process``: another process of ``service``, on the same data."""
-    return lambda: running_service(service.data_dir, [*service.flags, "--no-worker"])
+def start_second_process(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Any]:
+    """``with start_second_process() as second_process``: another process with the database of ``service``."""
+
+    def start() -> Any:
+        data_dir, flags = beside(service, tmp_path_factory.mktemp("second") / "data")
+        return running_service(data_dir, [*flags, "--no-worker"])
+
+    return start
 
 
 @pytest.fixture(scope="session")

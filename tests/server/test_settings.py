@@ -45,7 +45,7 @@ def test_the_defaults_keep_to_themselves(monkeypatch: pytest.MonkeyPatch) -> Non
     defaults = Settings()
     assert (defaults.host, defaults.port) == ("127.0.0.1", 8320)
     assert defaults.data_dir == Path("/xdg/lookoutvision")
-    assert defaults.url == "sqlite:////xdg/lookoutvision/lookoutvision.db"
+    assert defaults.url == "sqlite-file:/xdg/lookoutvision/lookoutvision.db"
     assert (defaults.max_projects, defaults.requests_per_second) == (None, None)
     defaults.refuse_open_plaintext()
     monkeypatch.delenv("XDG_DATA_HOME")

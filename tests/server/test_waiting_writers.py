@@ -31,7 +31,7 @@ def test_reads_are_answered_while_writers_wait(new_service: NewService) -> None:
             assert (refused.status, refused.code) == (503, "ServiceUnavailableException")
             assert refused.headers["retry-after"] == "1"
             assert ProjectClient(signed_http).names() == []
-            assert signed_http.send("GET", "/healthz", signed=False).status == 200
+            assert signed_http.send("GET", "/livez", signed=False).status == 200
         statuses = [answer().status for answer in answers[:-1]]
     assert set(statuses) <= {200, 503}
     assert statuses.count(503) >= 7

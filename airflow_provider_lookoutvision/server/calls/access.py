@@ -228,6 +228,16 @@ class StoredKey:
     ciphertext: str
 
 
+def check_seals(connection: sa.Connection, cipher: Cipher) -> None:
+    """See that the cipher opens the secret of a stored key, if there is one.
+
+    :raises SettingsError: when another secret key sealed it.
+    """
+    sealed = connection.execute(sa.select(access_keys.c.sealed_secret).limit(1)).scalar_one_or_none()
+    if sealed is not None:
+        cipher.decrypt(sealed)
+
+
 def find_key(connection: sa.Connection, cipher: Cipher, access_key_id: str) -> StoredKey | None:
     """The key of that ID, or None."""
     row = connection.execute(_FIND, {"wanted": access_key_id}).one_or_none()

@@ -27,7 +27,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision import __version__
-from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
+from airflow_provider_lookoutvision.server.settings import SQLITE_FILE, Settings, SettingsError
 from airflow_provider_lookoutvision.server.storage.data_directory import SECRETS
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.encryption import SECRET_KEY_VARIABLE
@@ -97,7 +97,7 @@ def snapshot(database: Database) -> Iterator[sa.Connection]:
 
 
 def _copy_tables(source: sa.Connection, path: Path) -> dict[str, int]:
-    target = Database(f"sqlite:///{path.absolute()}")
+    target = Database(f"{SQLITE_FILE}{path.absolute()}")
     try:
         target.upgrade()
         counts = {}
@@ -119,6 +119,7 @@ def _copy_tables(source: sa.Connection, path: Path) -> dict[str, int]:
 def copy_rows(source: sa.Connection, target: sa.Connection, table: sa.Table) -> int:
     """Copy a table's rows, some at a time; how many."""
     count = 0
+    target.execute(table.delete())  # what the migrations have put there
     rows = source.execution_options(yield_per=_BATCH).execute(table.select().order_by(*table.primary_key))
     for batch in rows.partitions(_BATCH):
         values: Sequence[dict[str, Any]] = [dict(row._mapping) for row in batch]

@@ -10,8 +10,7 @@ import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 from airflow_provider_lookoutvision.server.storage import encryption
-from airflow_provider_lookoutvision.server.storage.data_directory import DATABASE
-from airflow_provider_lookoutvision.server.storage.database import Database
+from airflow_provider_lookoutvision.server.storage.database import Database, sqlite_path
 from airflow_provider_lookoutvision.server.storage.encryption import SECRET_KEY_VARIABLE, Cipher
 
 
@@ -21,14 +20,18 @@ def as_it_is(settings: Settings) -> Iterator[tuple[Database, Cipher]]:
 
     :raises SettingsError: when there is none, or one of another version.
     """
-    if not settings.database_url and not (settings.data_dir / DATABASE).is_file():
-        raise SettingsError(f"there is no service in {settings.data_dir}: name its --data-dir")
-    if not os.environ.get(SECRET_KEY_VARIABLE) and not (settings.data_dir / "secret.key").is_file():
-        raise SettingsError(
-            f"there is no secret.key in {settings.data_dir}, and {SECRET_KEY_VARIABLE} isn't set: "
-            "restore it from a backup"
-        )
-    cipher = encryption.load(settings.data_dir)
+    try:
+        path = sqlite_path(settings.url)
+        if path is not None and not path.is_file():
+            raise SettingsError(f"there is no service in {settings.data_dir}: name its --data-dir")
+        if not os.environ.get(SECRET_KEY_VARIABLE) and not (settings.data_dir / "secret.key").is_file():
+            raise SettingsError(
+                f"there is no secret.key in {settings.data_dir}, and {SECRET_KEY_VARIABLE} isn't set: "
+                "restore it from a backup"
+            )
+        cipher = encryption.load(settings.data_dir)
+    except OSError as error:
+        raise SettingsError(f"the data directory {settings.data_dir} can't be used: {error}") from None
     database = Database(settings.url, settings.threads)
     try:
         try:
@@ -39,6 +42,9 @@ def as_it_is(settings: Settings) -> Iterator[tuple[Database, Cipher]]:
                 )
         except sa.exc.DBAPIError as error:
             raise SettingsError(f"the database can't be used: {error.orig}") from error
-        yield database, cipher
+        try:
+            yield database, cipher
+        except sa.exc.DBAPIError as error:
+            raise SettingsError(f"the database can't be used: {error.orig}") from error
     finally:
         database.close()

@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.maintenance import backup
-from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
+from airflow_provider_lookoutvision.server.settings import SQLITE_FILE, Settings, SettingsError
 from airflow_provider_lookoutvision.server.storage import data_directory
 from airflow_provider_lookoutvision.server.storage.data_directory import SECRETS
 from airflow_provider_lookoutvision.server.storage.database import Database
@@ -36,7 +36,7 @@ def restore(settings: Settings, source: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="lookoutvision-restore-") as folder:
         tables = Path(folder) / backup.TABLES
         shutil.copyfile(source / backup.TABLES, tables)
-        origin = Database(f"sqlite:///{tables}")
+        origin = Database(f"{SQLITE_FILE}{tables.absolute()}")
         try:
             try:
                 origin.upgrade()

@@ -23,7 +23,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
-from airflow_provider_lookoutvision.server.settings import SettingsError
+from airflow_provider_lookoutvision.server.settings import SQLITE_FILE, SettingsError
 
 _BUSY_MILLISECONDS = 30_000
 _POOL_SECONDS = 10
@@ -47,10 +47,7 @@ class Database:
     """
 
     def __init__(self, url: str, connections: int = 16) -> None:
-        try:
-            address = sa.make_url(url)
-        except sa.exc.ArgumentError as error:
-            raise SettingsError(f"database_url is not a database URL: {error}") from None
+        address = _address(url)
         backend = address.get_backend_name()
         if backend not in {"sqlite", "postgresql"}:
             raise SettingsError(f"database_url names {backend}; it must be sqlite or postgresql")
@@ -137,6 +134,11 @@ class Database:
                     f"a newer version of this package wrote the database ({error}): install that version"
                 ) from error
 
+    def is_empty(self) -> bool:
+        """Whether it has no table at all."""
+        with self.read() as connection:
+            return not sa.inspect(connection).get_table_names()
+
     def is_current(self) -> bool:
         """Whether the schema is that of this version."""
         head = ScriptDirectory.from_config(_migrations()).get_current_head()
@@ -183,6 +185,25 @@ def _migrations() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     return config
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite database, or None for another kind.
+
+    :raises SettingsError: when it is no database URL.
+    """
+    address = _address(url)
+    is_file = address.get_backend_name() == "sqlite" and address.database
+    return Path(address.database) if is_file and address.database else None
+
+
+def _address(url: str) -> sa.URL:
+    if url.startswith(SQLITE_FILE):  # a path, in which nothing means anything to a URL
+        return sa.URL.create("sqlite", database=url.removeprefix(SQLITE_FILE))
+    try:
+        return sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise SettingsError(f"database_url is not a database URL: {error}") from None
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from model_fixtures import ModelProject, TrainingService
 from polling import until
 from sdk_errors import error_response
 from service_processes import is_alive, replicas
-from services import client_of, storage_of
+from services import beside, client_of, storage_of
 from signed_http import SignedHttpClient, connect, read_response, signed_head
 
 from airflow_provider_lookoutvision.server.storage.schema import model_artifacts
@@ -120,10 +121,11 @@ def test_an_artifact_that_is_damaged_or_gone(
     model.stopped()
 
 
-def test_two_processes_on_one_database(model: ModelProject, training_service: TrainingService) -> None:
-    with running_service(
-        training_service.service.data_dir, [*training_service.service.flags, "--no-worker"]
-    ) as second_process:
+def test_two_processes_on_one_database(
+    model: ModelProject, training_service: TrainingService, tmp_path: Path
+) -> None:
+    data_dir, flags = beside(training_service.service, tmp_path / "second")
+    with running_service(data_dir, [*flags, "--no-worker"]) as second_process:
         client = client_of(second_process.endpoint_url, training_service.new_key(model.account))
         there = ModelProject(training_service, model.account, client, model.folder)
         model.host()

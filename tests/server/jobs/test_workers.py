@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from dataset_projects import DatasetProject, statistics
 from held_worker import queued_jobs, worker_of
@@ -24,7 +25,7 @@ from import_jobs import (
 from manifest_lines import line, manifest
 from polling import until
 from service_processes import is_alive
-from services import MakeClient, NewKey, NewService, Storage
+from services import MakeClient, NewKey, NewService, Storage, beside
 
 from airflow_provider_lookoutvision.testing.service import Service
 
@@ -78,11 +79,15 @@ def test_whatever_is_killed_the_import_goes_on_when_it_is_back(new_service: NewS
 
 
 def test_two_services_do_nothing_twice(
-    service: Service, storage: Storage, new_service: NewService, make_client: MakeClient, new_key: NewKey
+    service: Service,
+    storage: Storage,
+    new_service: NewService,
+    make_client: MakeClient,
+    new_key: NewKey,
+    tmp_path: Path,
 ) -> None:
-    flags = service.flags
-    database = flags[flags.index("--database-url") : flags.index("--database-url") + 2] if flags else []
-    second_process = new_service(data_dir=service.data_dir, database=database)
+    data_dir, flags = beside(service, tmp_path / "second")
+    second_process = new_service(data_dir=data_dir, database=flags)
     key = new_key()
     clients = [make_client(key=key), make_client(key=key, endpoint_url=second_process.endpoint_url)]
     assert worker_of(service) != worker_of(second_process)
@@ -108,7 +113,8 @@ def test_two_services_do_nothing_twice(
         assert (described["Status"], statistics(described)[0]) == ("CREATE_COMPLETE", 50)
     begun = [
         (found["job"], found["attempt"])
-        for found in map(json.loads, service.log_file.read_bytes()[skipped:].splitlines())
+        for log in (service.log_file.read_bytes()[skipped:], second_process.log_file.read_bytes())
+        for found in map(json.loads, log.splitlines())
         if found["message"] == "job started"
     ]
     assert len(begun) == len(set(begun)) == 12
