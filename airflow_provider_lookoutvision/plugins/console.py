@@ -20,12 +20,13 @@ from airflow import __version__
 from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
+from airflow_provider_lookoutvision.links.lookoutvision import XCOM_KEY
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
 SECTION = "lookoutvision"
 PREFIX = "/lookoutvision"
-XCOM_KEY = "lookoutvision_console"
 # The page that says most about a task, first.
 _PAGES = ("verdicts", "evaluation", "model", "dataset", "project")
 _HAS_VIEWS = tuple(int(part) for part in __version__.split(".")[:2]) >= (3, 1)

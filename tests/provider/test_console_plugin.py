@@ -13,6 +13,7 @@ import pytest
 from airflow import __version__
 from airflow_and_service import Deployment
 
+from airflow_provider_lookoutvision.links.lookoutvision import XCOM_KEY
 from airflow_provider_lookoutvision.plugins import console
 
 HAS_VIEWS = tuple(int(part) for part in __version__.split(".")[:2]) >= (3, 1)
@@ -64,9 +65,9 @@ def test_the_tab_of_a_task_leads_to_its_page(deployment: Deployment) -> None:
     page = f"{deployment.service.endpoint_url}/console/projects/{project}"
     instances = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/create"
     keys = deployment.airflow.request("GET", f"{instances}/xcomEntries")["xcom_entries"]
-    if console.XCOM_KEY not in {each["key"] for each in keys}:
+    if XCOM_KEY not in {each["key"] for each in keys}:
         assert "has no page" in deployment.airflow.open(place).text
-        body = {"key": console.XCOM_KEY, "value": {"project": page}}
+        body = {"key": XCOM_KEY, "value": {"project": page}}
         deployment.airflow.request("POST", f"{instances}/xcomEntries", json=body)
     assert deployment.airflow.open(place).headers["location"] == page
 
@@ -88,15 +89,13 @@ def test_another_address_than_of_the_web_is_not_followed(deployment: Deployment)
     run = deployment.airflow.run("create_and_announce", conn_id=deployment.conn_id, project_name="no-tab")
     run.wait()
     instances = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/create"
-    path = f"{instances}/xcomEntries/{console.XCOM_KEY}"
+    path = f"{instances}/xcomEntries/{XCOM_KEY}"
     keys = deployment.airflow.request("GET", f"{instances}/xcomEntries")["xcom_entries"]
     value = {"project": "javascript:alert(1)"}
-    if console.XCOM_KEY in {each["key"] for each in keys}:
+    if XCOM_KEY in {each["key"] for each in keys}:
         deployment.airflow.request("PATCH", path, json={"value": value})
     else:
-        deployment.airflow.request(
-            "POST", f"{instances}/xcomEntries", json={"key": console.XCOM_KEY, "value": value}
-        )
+        deployment.airflow.request("POST", f"{instances}/xcomEntries", json={"key": XCOM_KEY, "value": value})
     query = urlencode({"dag_id": run.dag_id, "run_id": run.run_id, "task_id": "create", "map_index": -1})
     answer = deployment.airflow.open(f"{console.PREFIX}/task?{query}")
     assert answer.status_code == 503
