@@ -48,3 +48,9 @@ def test_the_map_is_the_tree() -> None:
     shown, there = on_the_map(), in_the_tree()
     assert not there - shown, "missing on the map"
     assert not shown - there, "on the map, but not in the tree"
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    # pytest imports them by their file names alone.
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert {name for name in names if names.count(name) > 1} == set()

@@ -124,7 +124,7 @@ def test_a_trigger_takes_digits_for_text() -> None:
         f"\n{LINE}\n\n",
         [ENTRY],
         (LINE,),
-        iter([ENTRY]),
+        pytest.param(iter([ENTRY]), id="iterator"),
         f"[{LINE}]",
         "{{ entry }}",
         "{{ [entry] }}",
