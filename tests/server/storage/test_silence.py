@@ -62,7 +62,7 @@ def test_a_statement_without_an_answer_ends(proxy: SilentProxy, monkeypatch: pyt
 
 def test_a_start_on_a_silent_database_says_so(proxy: SilentProxy, tmp_path: Path) -> None:
     proxy.fall_silent()
-    said = error_message(run_command("keys", "list", "--data-dir", tmp_path, "--database-url", proxy.url))
+    said = error_message(run_command("keys", "create", "--data-dir", tmp_path, "--database-url", proxy.url))
     assert "the database can't be used: " in said
     assert "timeout" in said
 
