@@ -101,7 +101,7 @@ def test_what_a_dying_replica_says_is_logged_with_its_requests(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
     async def detect() -> None:
-        pool = Pool(PoolConfig("p/1", b"{}", tmp_path, 1, 1, 1, 4), lambda: None)
+        pool = Pool(PoolConfig("p/1", (1, 1), b"{}", tmp_path, 1, 1, 1, 4), lambda: None)
         try:
             with logs.about_request("the-request"), pytest.raises(InternalServerException):
                 await pool.detect(b'{"say": "terminate called after throwing", "die": 1}')
