@@ -10,6 +10,7 @@ import io
 import json
 from pathlib import Path
 
+import airflow
 import pytest
 from airflow_rest import REST
 from PIL import Image
@@ -28,6 +29,10 @@ EXAMPLES = Path(__file__).parents[2] / "example_dags"
 
 @pytest.fixture(scope="module")
 def bag() -> DagBag:
+    if airflow.__version__.startswith("2."):  # which looks up what starts a DAG while it parses the file
+        from airflow.utils.db import initdb
+
+        initdb()
     return DagBag(EXAMPLES)
 
 
