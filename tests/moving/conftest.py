@@ -36,5 +36,6 @@ def lookout(service: Service, storage: Storage, account: str, monkeypatch: pytes
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key.access_key_id)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key.secret_access_key)
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    s3 = boto3.client("s3", endpoint_url=service.endpoint_url)
+    # Not of the default session, which has the key of an earlier test.
+    s3 = boto3.Session().client("s3", endpoint_url=service.endpoint_url)
     return Lookout(service, key, client_of(service.endpoint_url, key), s3)

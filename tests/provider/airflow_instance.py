@@ -181,8 +181,14 @@ class AirflowInstance:
             "password": key.secret_access_key,
             "extra": json.dumps(extra),
         }
+        self.remove_connection(conn_id)
         self.request("POST", "/connections", json=body)
         return conn_id
+
+    def remove_connection(self, conn_id: str) -> None:
+        """See to it that there is no such connection."""
+        response = self._client.delete(f"{REST.api}/connections/{conn_id}")
+        assert response.is_success or response.status_code == httpx.codes.NOT_FOUND, response.text
 
     def connection_forms(self) -> list[dict[str, Any]]:
         """What the UI makes the forms of connections of."""

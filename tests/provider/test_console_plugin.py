@@ -26,9 +26,10 @@ def default_connection(deployment: Deployment) -> Iterator[str]:
     endpoint = deployment.service.endpoint_url
     extra = json.dumps({"service_config": {"lookoutvision": {"endpoint_url": endpoint}}})
     body = {"connection_id": "aws_default", "conn_type": "aws", "extra": extra}
+    deployment.airflow.remove_connection("aws_default")
     deployment.airflow.request("POST", "/connections", json=body)
     yield f"{endpoint}/console"
-    deployment.airflow.request("DELETE", "/connections/aws_default")
+    deployment.airflow.remove_connection("aws_default")
 
 
 def view_of(deployment: Deployment, destination: str) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def test_the_navigation_leads_to_the_console(deployment: Deployment, default_con
 
 @needs_views
 def test_without_an_address_it_says_what_to_set(deployment: Deployment) -> None:
+    deployment.airflow.remove_connection("aws_default")
     answer = deployment.airflow.open(view_of(deployment, "nav")["href"])
     assert answer.status_code == 503
     assert "aws_default" in answer.text

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from task_context import context
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
+from airflow_provider_lookoutvision.manifests import split_lines
 from airflow_provider_lookoutvision.model import register_service_model
 from airflow_provider_lookoutvision.operators import datasets
 from airflow_provider_lookoutvision.operators.lookoutvision import (
@@ -112,7 +113,7 @@ def run(task: Any, context: Any) -> Any:
 )
 def test_parts_hold_every_line_and_stay_below_the_limit(lines: list[bytes]) -> None:
     text = b"\n".join(lines)
-    parts = list(datasets.split_lines(text, 40))
+    parts = list(split_lines(text, 40))
     kept = [line for part in parts for line in part.splitlines() if line.strip()]
     assert kept == [line for line in text.splitlines() if line.strip()]
     assert all(len(part) <= 40 for part in parts)

@@ -183,7 +183,7 @@ def test_waits_end_at_their_time_however_low_the_rate(
 
     for event in asyncio.run(run()):
         assert event["status"] == "timeout"
-        assert re.search("timed out; polled 0 times in .*, last status unknown", event["message"])
+        assert re.search("timed out, after .*; polled 0 times, last status unknown", event["message"])
     assert len(service.requests) == 1
 
 

@@ -156,7 +156,7 @@ def plant(
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in variables.items():  # the nodes inherit it
             patch.setenv(name, value)
-        s3 = boto3.client("s3", endpoint_url=storage.endpoint_url)
+        s3 = boto3.Session().client("s3", endpoint_url=storage.endpoint_url)
         s3.create_bucket(Bucket=BUCKET)
         cluster = ray.cluster_utils.Cluster(
             initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}

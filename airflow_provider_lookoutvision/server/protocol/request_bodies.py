@@ -39,7 +39,9 @@ class RequestBodies:
         if not length:
             yield b""
             return
-        body = bytearray()
+        # One buffer that grows would be copied again and again, and leave holes in the memory.
+        chunks: list[bytes] = []
+        received = 0
         counts = length > SMALL
         seconds = _SECONDS + length / _BYTES_A_SECOND
         try:
@@ -51,16 +53,17 @@ class RequestBodies:
                         if counts:
                             self._check(len(chunk))
                             self._held += len(chunk)
-                        body += chunk
-                        if len(body) > length:
+                        chunks.append(chunk)
+                        received += len(chunk)
+                        if received > length:
                             break
             except TimeoutError:
                 raise RequestTimeoutException(
-                    f"{len(body)} bytes of the body came in {seconds:.0f} s, and then no more"
+                    f"{received} bytes of the body came in {seconds:.0f} s, and then no more"
                 ) from None
-            yield bytes(body)
+            yield b"".join(chunks)
         finally:
-            self._held -= len(body) if counts else 0
+            self._held -= received if counts else 0
 
     def _check(self, count: int) -> None:
         if self._held + count > self._most:

@@ -45,7 +45,8 @@ def test_a_dataset_from_a_manifest(project: DatasetProject) -> None:
     assert made["Status"] == "CREATE_IN_PROGRESS"
     assert made["StatusMessage"]
     described = project.settled()
-    assert (described["Status"], described["StatusMessage"]) == ("CREATE_COMPLETE", CREATED)
+    remark = "1 image has a class that is neither normal nor anomaly, and no label for that: 'dented' (1)."
+    assert (described["Status"], described["StatusMessage"]) == ("CREATE_COMPLETE", f"{CREATED} {remark}")
     assert statistics(described) == (6, 4, 2, 2)
     assert described["CreationTimestamp"] == made["CreationTimestamp"]
     assert described["LastUpdatedTimestamp"] >= made["CreationTimestamp"]

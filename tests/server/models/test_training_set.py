@@ -115,7 +115,7 @@ def test_masks_of_normal_images_are_ignored() -> None:
         '"1":{"class-name":"s","hex-color":"#ff00aa"}}}}'
     )
     assert Example.of("s3://b/1", "normal", line).mask is None
-    assert Example.of("s3://b/1", "anomaly", line).mask == Mask("s3://b/m", {"s": "#FF00AA"})
+    assert Example.of("s3://b/1", "anomaly", line).mask == Mask("s3://b/m", {"s": "#FF00AA"}, ("#FFFFFF",))
 
 
 def test_colours_that_contradict_each_other() -> None:

@@ -30,7 +30,7 @@ def test_what_is_there_is_made_private(tmp_path: Path) -> None:
     for name in ("secret.key", "lookoutvision.db"):
         (tmp_path / name).chmod(0o664)
     tmp_path.chmod(0o777)
-    assert run_command("keys", "list", "--data-dir", tmp_path).status == 0
+    assert run_command("keys", "create", "--data-dir", tmp_path).status == 0
     assert mode(tmp_path) == 0o700
     assert mode(tmp_path / "secret.key") == mode(tmp_path / "lookoutvision.db") == 0o600
 
