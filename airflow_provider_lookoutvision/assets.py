@@ -16,6 +16,7 @@ task with an ``Asset`` among its outlets adds the same extra to that asset's eve
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +70,27 @@ def emit_asset_event(context: Context, uri: str, extra: Mapping[str, Any]) -> No
     :param uri: of the asset.
     :param extra: JSON data for the events, such as a model's version and metrics.
     """
+    from airflow import __version__
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
+    if __version__.startswith("2."):
+        extra = {name: _hashable(value) for name, value in extra.items()}
     task = context.get("task")
     for outlet in (task.outlets if task else None) or ():
         if isinstance(outlet, AssetAlias):
             context["outlet_events"][outlet].add(Asset(uri), extra=dict(extra))
         elif isinstance(outlet, Asset):
             context["outlet_events"][outlet].extra.update({"uri": uri, **extra})
+
+
+class _HashableDict(dict[str, Any]):
+    """Airflow 2 puts the members of an alias's extra into a set."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(json.dumps(self, sort_keys=True, default=str))
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _HashableDict(value)
+    return tuple(value) if isinstance(value, list) else value
