@@ -6,14 +6,13 @@ once. It outlives them, and Ray restarts it: it keeps nothing.
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from ray import serve
 
 from airflow_provider_lookoutvision.server.cluster.unit import Unit
 from airflow_provider_lookoutvision.server.hosting.frames import DEPTH
 from airflow_provider_lookoutvision.server.hosting.pool import IDLE_SECONDS, PoolConfig
+from airflow_provider_lookoutvision.server.models.artifacts import read_artifact
 from airflow_provider_lookoutvision.server.storage.database import Database
-from airflow_provider_lookoutvision.server.storage.schema import model_artifacts
 
 _UPSCALE_SECONDS = 1.0
 _HEALTH_SECONDS = 5.0
@@ -32,9 +31,7 @@ class HostedModels:
 
     def read(self, model_id: int) -> bytes | None:
         """The artifact of a model, or None when it is gone."""
-        query = sa.select(model_artifacts.c.content).where(model_artifacts.c.model_id == model_id)
-        with self._database.read() as connection:
-            return connection.execute(query).scalar_one_or_none()
+        return read_artifact(self._database, model_id)
 
     def deploy(self, application: str, config: PoolConfig) -> None:
         """Deploy a model, unless it is there, and don't wait for its units.
@@ -43,7 +40,6 @@ class HostedModels:
         """
         if application in serve.status().applications:
             return
-        model_id, _ = config.deployment
         unit = serve.deployment(
             Unit,
             name="unit",
@@ -61,5 +57,5 @@ class HostedModels:
             health_check_period_s=_HEALTH_SECONDS,
             graceful_shutdown_timeout_s=_GRACE_SECONDS,
         )
-        target = serve.RunTarget(unit.bind(self._name, model_id, config), name=application, route_prefix=None)
+        target = serve.RunTarget(unit.bind(self._name, config), name=application, route_prefix=None)
         serve.run_many([target], wait_for_applications_running=False)

@@ -29,16 +29,16 @@ from airflow_provider_lookoutvision.server.cluster.connection import (
     name_of,
 )
 from airflow_provider_lookoutvision.server.cluster.hosted_models import HostedModels
-from airflow_provider_lookoutvision.server.hosting.frames import DEPTH, Answer, Options
-from airflow_provider_lookoutvision.server.hosting.pool import (
+from airflow_provider_lookoutvision.server.hosting.errors import (
     ANSWER_SECONDS,
-    AS_TRAINED,
-    Load,
-    PoolConfig,
     checked,
     model_stopped,
+    not_answered,
+    not_ready,
     queue_is_full,
 )
+from airflow_provider_lookoutvision.server.hosting.frames import DEPTH, Answer, Options
+from airflow_provider_lookoutvision.server.hosting.pool import AS_TRAINED, Load, PoolConfig
 from airflow_provider_lookoutvision.server.protocol.errors import InternalServerException
 from airflow_provider_lookoutvision.server.settings import Settings
 
@@ -60,6 +60,7 @@ class RemotePool:
         self._settings, self._config, self._on_change = settings, config, on_change
         self._application = name_of(settings, *config.deployment)
         self._handle: Any = None
+        self._connected = False
         self._closed = False
         self._under_way = 0
         self._watching = asyncio.get_running_loop().create_task(self._watch())
@@ -80,18 +81,13 @@ class RemotePool:
         if self._closed:
             raise model_stopped(self._config.name)
         if self._handle is None:
-            raise InternalServerException(
-                f"The model {self._config.name} is not ready here yet", RetryAfterSeconds=1
-            )
+            raise not_ready(self._config.name)
         self._under_way += 1
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return checked(self._config.name, await self._answer(image, options))
         except TimeoutError:
-            raise InternalServerException(
-                f"The model {self._config.name} has not answered within {ANSWER_SECONDS:g} seconds",
-                RetryAfterSeconds=1,
-            ) from None
+            raise not_answered(self._config.name) from None
         except BackPressureError:
             raise queue_is_full(self._config.name, 1) from None
         except (RayError, RayServeException):
@@ -137,6 +133,7 @@ class RemotePool:
                 if (self.ready, self.fault) != before:
                     self._on_change()
             except Exception:  # the cluster may be back in a moment
+                self._connected = False
                 log.exception("the cluster doesn't answer")
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -156,9 +153,11 @@ class RemotePool:
 
     def _look(self) -> bool:
         """See how the application is; whether it is there."""
-        connect(self._settings)
-        serve.start(proxy_location="Disabled")
-        log_as_the_service()
+        if not self._connected:
+            connect(self._settings)
+            serve.start(proxy_location="Disabled")
+            log_as_the_service()
+            self._connected = True
         application = serve.status().applications.get(self._application)
         if application is None:
             self.units = 0

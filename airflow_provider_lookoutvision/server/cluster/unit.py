@@ -31,10 +31,10 @@ class Unit:
     _pool: Pool
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, models: str, model_id: int, config: PoolConfig
+        self, models: str, config: PoolConfig
     ) -> None:
         source = ray.get_actor(models, namespace=NAMESPACE)
-        artifact = await source.read.remote(model_id)
+        artifact = await source.read.remote(config.deployment.model_id)
         if artifact is None:
             raise RuntimeError("the trained model is missing from the database: train it again")
         config.cache.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,21 +21,22 @@ import sqlalchemy as sa
 from airflow_provider_lookoutvision.server import metrics
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.call import Inference
+from airflow_provider_lookoutvision.server.hosting.errors import model_stopped, not_ready
 from airflow_provider_lookoutvision.server.hosting.frames import Answer, Options
 from airflow_provider_lookoutvision.server.hosting.operations import HOSTED_MESSAGE
-from airflow_provider_lookoutvision.server.hosting.pool import Load, Pool, PoolConfig, model_stopped
+from airflow_provider_lookoutvision.server.hosting.pool import Deployment, Load, Pool, PoolConfig
 from airflow_provider_lookoutvision.server.jobs.handler import SERVICE_FAULT
+from airflow_provider_lookoutvision.server.models.artifacts import read_artifact
 from airflow_provider_lookoutvision.server.models.operations import resource_id
 from airflow_provider_lookoutvision.server.models.status import IN_SERVICE, TRAINED_MESSAGE, ModelStatus
 from airflow_provider_lookoutvision.server.protocol.errors import (
-    InternalServerException,
     ServiceError,
     ThrottlingException,
     ValidationException,
 )
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
-from airflow_provider_lookoutvision.server.storage.schema import model_artifacts, models, projects
+from airflow_provider_lookoutvision.server.storage.schema import models, projects
 
 POLL_SECONDS = 1.0
 _POOL_WAIT_SECONDS = 10.0
@@ -75,14 +75,6 @@ class HostedModel(Protocol):
 OpenPool = Callable[[PoolConfig, Callable[[], None]], HostedModel]
 
 
-@dataclass(frozen=True)
-class _Deployment:
-    """One start of one model."""
-
-    model_id: int
-    number: int
-
-
 class Fleet:
     """The pools of this process, in its event loop.
 
@@ -91,8 +83,8 @@ class Fleet:
 
     def __init__(self, settings: Settings, database: Database, open_pool: OpenPool = Pool) -> None:
         self._settings, self._database, self._open_pool = settings, database, open_pool
-        self._pools: dict[_Deployment, HostedModel] = {}
-        self._desired: frozenset[_Deployment] = frozenset()
+        self._pools: dict[Deployment, HostedModel] = {}
+        self._desired: frozenset[Deployment] = frozenset()
         self._reconciliations = 0
         self._wakeup = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -125,7 +117,7 @@ class Fleet:
 
     async def detect(self, inference: Inference) -> Mapping[str, Any]:
         """The members of DetectAnomalies' answer."""
-        deployment = _Deployment(inference.model_id, inference.hosting)
+        deployment = Deployment(inference.model_id, inference.hosting)
         if deployment not in self._pools:  # this process has just started, or another one started the model
             await self._wait_for_pool(deployment, inference.resource_id)
         options = Options(inference.threshold, inference.anomaly_map)
@@ -150,7 +142,7 @@ class Fleet:
     def _total(self, name: str) -> float:
         return float(sum(getattr(pool.load, name) for pool in list(self._pools.values())))
 
-    async def _wait_for_pool(self, deployment: _Deployment, name: str) -> None:
+    async def _wait_for_pool(self, deployment: Deployment, name: str) -> None:
         before = self._reconciliations
         self.wake()
         try:
@@ -161,13 +153,11 @@ class Fleet:
                         raise model_stopped(name)
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise InternalServerException(
-                f"The model {name} is not ready here yet", RetryAfterSeconds=1
-            ) from None
+            raise not_ready(name) from None
 
     async def _reconcile(self) -> None:
         rows = await anyio.to_thread.run_sync(self._in_service)
-        desired = {_Deployment(row.id, row.hosting): row for row in rows}
+        desired = {Deployment(row.id, row.hosting): row for row in rows}
         self._desired = frozenset(desired)
         for deployment in [deployment for deployment in self._pools if deployment not in desired]:
             await self._pools.pop(deployment).close()
@@ -183,8 +173,8 @@ class Fleet:
                 await self._update_status(deployment, row)
         self._reconciliations += 1
 
-    async def _open(self, deployment: _Deployment, row: sa.Row[Any]) -> None:
-        artifact = await anyio.to_thread.run_sync(self._artifact, deployment.model_id)
+    async def _open(self, deployment: Deployment, row: sa.Row[Any]) -> None:
+        artifact = await anyio.to_thread.run_sync(read_artifact, self._database, deployment.model_id)
         if artifact is None:
             fault = f"{SERVICE_FAULT}the trained model is missing from the database: train it again"
             await self._transition(deployment, row, ModelStatus.HOSTING_FAILED, fault, forget_start=True)
@@ -192,7 +182,7 @@ class Fleet:
         max_units = max(row.max_units or 0, row.min_units)
         config = PoolConfig(
             resource_id(row.name, row.version),
-            (deployment.model_id, deployment.number),
+            deployment,
             artifact,
             self._settings.data_dir / "cache",
             row.min_units,
@@ -202,7 +192,7 @@ class Fleet:
         )
         self._pools[deployment] = self._open_pool(config, self.wake)
 
-    async def _update_status(self, deployment: _Deployment, row: sa.Row[Any]) -> None:
+    async def _update_status(self, deployment: Deployment, row: sa.Row[Any]) -> None:
         pool, starting = self._pools[deployment], row.status == ModelStatus.STARTING_HOSTING
         fault = pool.fault
         if starting and pool.failed_starts >= _MAX_FAILED_STARTS:
@@ -217,7 +207,7 @@ class Fleet:
 
     async def _transition(
         self,
-        deployment: _Deployment,
+        deployment: Deployment,
         row: sa.Row[Any],
         status: ModelStatus,
         message: str,
@@ -251,8 +241,3 @@ class Fleet:
         )
         with self._database.read() as connection:
             return list(connection.execute(query).all())
-
-    def _artifact(self, model_id: int) -> bytes | None:
-        query = sa.select(model_artifacts.c.content).where(model_artifacts.c.model_id == model_id)
-        with self._database.read() as connection:
-            return connection.execute(query).scalar_one_or_none()

@@ -21,23 +21,22 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_lookoutvision.server import logs, metrics
 from airflow_provider_lookoutvision.server.hosting import frames
+from airflow_provider_lookoutvision.server.hosting.errors import (
+    ANSWER_SECONDS,
+    checked,
+    model_stopped,
+    not_answered,
+    queue_is_full,
+)
 from airflow_provider_lookoutvision.server.hosting.frames import DEPTH, Answer, Options
 from airflow_provider_lookoutvision.server.jobs.child_environment import minimal_environ
-from airflow_provider_lookoutvision.server.protocol.errors import (
-    ConflictException,
-    InternalServerException,
-    ResourceType,
-    ThrottlingException,
-    ValidationException,
-)
+from airflow_provider_lookoutvision.server.protocol.errors import InternalServerException
 
 _MODULE = "airflow_provider_lookoutvision.server.hosting.replica"
-# A little under what botocore waits for an answer.
-ANSWER_SECONDS = 50.0
 _START_SECONDS = 120.0
 IDLE_SECONDS = 60.0
 _MAX_RESTART_DELAY_SECONDS = 30.0
@@ -58,18 +57,24 @@ class Request:
     request_id: str | None = field(default_factory=logs.request_id.get)
 
 
+class Deployment(NamedTuple):
+    """One start of one model."""
+
+    model_id: int
+    number: int
+
+
 @dataclass(frozen=True)
 class PoolConfig:
     """The configuration of a pool.
 
     :param name: of the model, for messages: project and version.
-    :param deployment: the model's ID, and the number of its start.
     :param threads: of each replica's network.
     :param queue_per_unit: the length of the queue, for each of ``max_units``.
     """
 
     name: str
-    deployment: tuple[int, int]
+    deployment: Deployment
     artifact: bytes
     cache: Path
     min_units: int
@@ -186,10 +191,7 @@ class Pool:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await request.answer
         except TimeoutError:
-            raise InternalServerException(
-                f"The model {self._config.name} has not answered within {ANSWER_SECONDS:g} seconds",
-                RetryAfterSeconds=1,
-            ) from None
+            raise not_answered(self._config.name) from None
         finally:
             if request in self._waiting:  # the client has gone
                 self._waiting.remove(request)
@@ -351,39 +353,6 @@ class Pool:
         if self._active < self._config.min_units:
             self._start()
         self._dispatch()
-
-
-def checked(name: str, answer: Answer) -> Answer:
-    """The answer, if it has a result.
-
-    :raises ValidationException: when the image can't be used.
-    :raises InternalServerException: when the model failed on it.
-    """
-    if "invalid" in answer.members:
-        raise ValidationException(f"Body can't be used: {answer.members['invalid']}")
-    if "error" in answer.members:
-        log.error("error in a replica", extra={"model": name, **answer.members})
-        raise InternalServerException(f"The model {name} failed on this image; see the service's log")
-    return answer
-
-
-def queue_is_full(name: str, seconds: int) -> ThrottlingException:
-    """The error of a request for which there is no room.
-
-    :param seconds: until there is some, as far as is known.
-    """
-    return ThrottlingException(
-        f"The model {name} has as many requests waiting as its inference units allow",
-        quota_code="queue_per_unit",
-        retry_after=max(1, min(seconds, 60)),
-    )
-
-
-def model_stopped(name: str) -> ConflictException:
-    """The error of a request whose model has been stopped."""
-    return ConflictException(
-        f"The model {name} has been stopped", resource_id=name, resource_type=ResourceType.MODEL
-    )
 
 
 def _fail(request: Request, error: Exception) -> None:
