@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from airflow_provider_lookoutvision.server.console import rendering
 from airflow_provider_lookoutvision.server.console.visit import base_of
@@ -68,16 +68,13 @@ def form(
 ) -> Response:
     """The page with the form."""
     region = filled.region if filled else request.query_params.get("region", default_region(settings))
-    text = (
-        rendering.environment()
-        .get_template("sign_in.html")
-        .render(
-            base=base_of(request),
-            to=to,
-            access_key_id=filled.access_key_id if filled else "",
-            region=region,
-            regions=settings.regions,
-            problem=problem,
-        )
+    return rendering.page(
+        "sign_in.html",
+        401 if problem else 200,
+        base=base_of(request),
+        to=to,
+        access_key_id=filled.access_key_id if filled else "",
+        region=region,
+        regions=settings.regions,
+        problem=problem,
     )
-    return HTMLResponse(text, 401 if problem else 200)

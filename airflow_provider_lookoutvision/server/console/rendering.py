@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
+from starlette.responses import HTMLResponse, Response
 
 from airflow_provider_lookoutvision import __version__
 
@@ -49,6 +50,11 @@ def environment() -> Environment:
     found.filters |= {"moment": _moment, "count": _count, "percent": _percent, "words": _words, "q": _quoted}
     found.globals |= {"kind_of": lambda status: _KINDS.get(status, "good"), "version": __version__}
     return found
+
+
+def page(template: str, status_code: int, /, **values: Any) -> Response:
+    """A page, of a template and what it shows."""
+    return HTMLResponse(environment().get_template(template).render(**values), status_code)
 
 
 def _moment(seconds: float | None) -> str:

@@ -21,7 +21,7 @@ import anyio
 import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Match, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -284,19 +284,16 @@ class Console:
             return JSONResponse(content, error.status)
         title = HTTPStatus(error.status).phrase if error.status != 402 else "Limit reached"
         session = request.scope.get("console_session")
-        text = (
-            rendering.environment()
-            .get_template("fault.html")
-            .render(
-                base=base_of(request),
-                session=session,
-                status=error.status,
-                title=title,
-                message=error.message,
-                code=error.code,
-            )
+        return rendering.page(
+            "fault.html",
+            error.status,
+            base=base_of(request),
+            session=session,
+            status=error.status,
+            title=title,
+            message=error.message,
+            code=error.code,
         )
-        return HTMLResponse(text, error.status)
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await anyio.to_thread.run_sync(function, *arguments, limiter=self._threads)

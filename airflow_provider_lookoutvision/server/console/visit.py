@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from airflow_provider_lookoutvision.server.calls.access import Caller
 from airflow_provider_lookoutvision.server.calls.call import Call, Inference
@@ -180,8 +180,7 @@ class Visit:
 
     def render(self, template: str, status: int = 200, **values: Any) -> Response:
         """A page."""
-        text = rendering.environment().get_template(template).render(visit=self, base=self.base, **values)
-        return HTMLResponse(text, status)
+        return rendering.page(template, status, visit=self, base=self.base, **values)
 
     def done(self, path: str, **query: Any) -> Response:
         """The answer to a form: on to that page."""
