@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from inspect import unwrap
 from types import SimpleNamespace
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from trained_models import Account
+
+from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange
 
 
 def context(run_id: str, *, cleared: int = 0, tries: int = 1, map_index: int = -1) -> Any:
@@ -43,3 +46,16 @@ def kill(operator: Any, run_id: str) -> None:
         raise  # then there would be no retry
     except AirflowException:
         pass
+
+
+def first_answer_of_each_change() -> Callable[[Exchange], bool]:
+    """For a ``LossyProxy``: of every request that changes something the first answer is lost."""
+    seen = set()
+
+    def drop(exchange: Exchange) -> bool:
+        change = (exchange.method, exchange.path)
+        known = exchange.method == "GET" or change in seen
+        seen.add(change)
+        return not known
+
+    return drop

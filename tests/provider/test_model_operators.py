@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_and_service import Deployment
 from airflow_instance import Run
 from botocore.exceptions import ConnectionClosedError
-from task_context import connected, context, kill
+from task_context import connected, context, first_answer_of_each_change, kill
 from trained_models import BUCKET, QUICK_F1, Account
 
 from airflow_provider_lookoutvision.hooks.lookoutvision import LookoutVisionHook
@@ -21,7 +21,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionDeleteProjectOperator,
     LookoutVisionSetThresholdOperator,
 )
-from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
+from airflow_provider_lookoutvision.testing.lossy_proxy import LossyProxy
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("_trigger_all")]
 
@@ -274,15 +274,7 @@ def test_a_cascade_goes_on_wherever_it_was_interrupted(account: Account, project
     account.start(project, "1")
     account.begin_training(project)
     assert account.statuses(project) == {"1": "HOSTED", "2": "TRAINING"}
-    seen = set()
-
-    def drop(exchange: Exchange) -> bool:
-        change = (exchange.method, exchange.path)
-        known = exchange.method == "GET" or change in seen
-        seen.add(change)
-        return not known
-
-    with LossyProxy(account.service.endpoint_url, drop) as proxy:
+    with LossyProxy(account.service.endpoint_url, first_answer_of_each_change()) as proxy:
         once = {"retries": {"total_max_attempts": 1}}
         conn_id = connected(connect, account, endpoint_url=proxy.endpoint_url, config_kwargs=once)
         cascade = LookoutVisionDeleteProjectOperator(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSkipException
 from botocore.exceptions import ConnectionClosedError
-from task_context import connected, context
+from task_context import connected, context, first_answer_of_each_change
 from trained_models import QUICK_F1, Account
 
 from airflow_provider_lookoutvision.operators.lookoutvision import (
@@ -17,7 +17,7 @@ from airflow_provider_lookoutvision.operators.lookoutvision import (
     LookoutVisionStopModelOperator,
 )
 from airflow_provider_lookoutvision.sensors.lookoutvision import LookoutVisionModelSensor
-from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
+from airflow_provider_lookoutvision.testing.lossy_proxy import LossyProxy
 from airflow_provider_lookoutvision.testing.service import running_service
 
 pytestmark = pytest.mark.timeout(3600)
@@ -146,15 +146,7 @@ def test_what_is_in_use_already_is_not_compared(account: Account, conn_id: str) 
 def test_a_promotion_that_loses_each_answer_once_is_one(account: Account, connect: Any) -> None:
     conn_id = connected(connect, account)
     promoting(conn_id, "1").execute(context("first"))
-    seen = set()
-
-    def drop(exchange: Exchange) -> bool:
-        change = (exchange.method, exchange.path)
-        known = exchange.method == "GET" or change in seen
-        seen.add(change)
-        return not known
-
-    with LossyProxy(account.service.endpoint_url, drop) as proxy:
+    with LossyProxy(account.service.endpoint_url, first_answer_of_each_change()) as proxy:
         once = {"retries": {"total_max_attempts": 1}}
         lossy = connected(connect, account, endpoint_url=proxy.endpoint_url, config_kwargs=once)
         promotion = promoting(lossy, "2", start=True)
