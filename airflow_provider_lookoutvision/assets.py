@@ -93,4 +93,4 @@ class _HashableDict(dict[str, Any]):
 def _hashable(value: Any) -> Any:
     if isinstance(value, dict):
         return _HashableDict(value)
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
