@@ -46,6 +46,18 @@ class Run:
 
         return str(wait_for(ended, RUN_SECONDS, f"{self.dag_id} to end"))
 
+    def wait_for_success(self) -> None:
+        """Wait until the run has ended; fail with the logs of what failed in it, unless it has succeeded."""
+        if self.wait() != "success":
+            raise AssertionError(f"{self.dag_id} has failed\n" + "\n".join(self._failures()))
+
+    def _failures(self) -> Iterator[str]:
+        for instance in self._get("/taskInstances")["task_instances"]:
+            name, index, tries = (instance[key] for key in ("task_id", "map_index", "try_number"))
+            yield f"{name}[{index}]: {instance['state']}, try {tries}"
+            if instance["state"] == "failed":
+                yield from (self.log(name, number, index)[-8000:] for number in range(1, tries + 1))
+
     def task(self, task_id: str, map_index: int = -1) -> SimpleNamespace:
         """Return a task instance as it is now: state, try_number, max_tries and so on."""
         for instance in self._get("/taskInstances")["task_instances"]:

@@ -25,7 +25,6 @@ class Rest(ABC):
     ``plain_xcom`` is the query that asks for an XCom as plain data; ``asset_events`` are the place of these,
     and the names of them and of their URIs in the answer; ``new_run`` are further members of a new run;
     ``connection_forms`` is where the UI finds what forms of connections have, or empty;
-    ``has_task_state_store`` says whether a task instance can keep something as long as its run lives.
     ``has_task_state_store`` says whether a task instance can keep something as long as its run lives, and
     ``has_hitl`` whether a task can wait for people.
     """

@@ -48,7 +48,7 @@ def run(deployment: Deployment) -> Run:
 
 
 def test_an_alias_gets_the_asset_and_an_asset_the_extra(run: Run) -> None:
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     project = run.xcom("create")
     uri = "lookoutvision://eu-central-1/123456789012/project/announced"
@@ -57,7 +57,7 @@ def test_an_alias_gets_the_asset_and_an_asset_the_extra(run: Run) -> None:
 
 
 def test_a_dataset_has_a_link(run: Run, deployment: Deployment) -> None:
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     project = f"{deployment.service.endpoint_url}/console/projects/announced"
     assert run.links("create") == {"Project": project}
@@ -66,7 +66,7 @@ def test_a_dataset_has_a_link(run: Run, deployment: Deployment) -> None:
 
 
 def test_a_dataset_is_announced_as_it_is_then(run: Run, deployment: Deployment) -> None:
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     events = [event for event in run.asset_events() if "/dataset/" in event[0]]
     assert {uri for uri, _ in events} == {"lookoutvision://eu-central-1/123456789012/dataset/announced/train"}

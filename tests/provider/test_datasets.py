@@ -54,7 +54,7 @@ def run_in_the_task(deployment: Deployment, manifest: str) -> Run:
 
 
 def test_waits_and_returns_the_description(run_in_the_task: Run) -> None:
-    assert run_in_the_task.wait() == "success"
+    run_in_the_task.wait_for_success()
 
     description = run_in_the_task.xcom("create")
     assert description["Status"] == "CREATE_COMPLETE"
@@ -78,7 +78,7 @@ def run_deferred(deployment: Deployment, manifest: str) -> Iterator[Run]:
 
 
 def test_waits_in_a_triggerer(run_deferred: Run) -> None:
-    assert run_deferred.wait() == "success"
+    run_deferred.wait_for_success()
 
     assert run_deferred.xcom("create_deferred")["ImageStats"] == STATS
     assert run_deferred.xcom("create_deferred")["ProjectName"] == "2026"
@@ -115,7 +115,7 @@ def test_a_triggerer_does_without_aiobotocore_and_takes_over(
         polled.wait()
         deployment.airflow.restart("triggerer", {"PYTHONPATH": str(tmp_path)})
         held.set()
-        assert run.wait() == "success"
+        run.wait_for_success()
         log = run.logs("create_deferred")  # on a busy machine Airflow may lose a try, and wait again
         tokens = {exchange.client_token for exchange in lossy.proxy.exchanges if creating_dataset(exchange)}
     deployment.airflow.restart("triggerer", {})
@@ -149,7 +149,7 @@ def run_with_lost_answers(deployment: Deployment, manifest: str) -> Iterator[tup
 
 def test_a_lost_answer_makes_one_dataset(run_with_lost_answers: tuple[Run, LossyConnection]) -> None:
     run, lossy = run_with_lost_answers
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     assert run.task("create").try_number == 2
     requests = [exchange for exchange in lossy.proxy.exchanges if creating_dataset(exchange)]
@@ -182,7 +182,7 @@ def test_a_bad_manifest_fails_at_once_and_then_its_mend_works(
 
     write_manifest(deployment, f"{name}.manifest", line("1.png"))
     run.clear(task_id)
-    assert run.wait() == "success"
+    run.wait_for_success()
     assert run.xcom(task_id)["ImageStats"]["Total"] == 1
 
 
@@ -212,11 +212,11 @@ def run_to_clear(deployment: Deployment, manifest: str) -> Run:
 
 
 def test_a_cleared_task_finds_its_dataset(run_to_clear: Run) -> None:
-    assert run_to_clear.wait() == "success"
+    run_to_clear.wait_for_success()
     made = run_to_clear.xcom("create", "CreationTimestamp")
 
     run_to_clear.clear("create")
-    assert run_to_clear.wait() == "success"
+    run_to_clear.wait_for_success()
     assert run_to_clear.task("create").try_number == 2
     assert run_to_clear.xcom("create", "CreationTimestamp") == made
     assert "created dataset cleared-dataset/train before its clear" in run_to_clear.log("create", 2)
@@ -274,7 +274,7 @@ def run_of_a_whole_life(deployment: Deployment, manifest: str, s3: str) -> Run:
 
 def test_a_whole_life(deployment: Deployment, run_of_a_whole_life: Run) -> None:
     run = run_of_a_whole_life
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     assert [run.xcom("create", "DatasetType", map_index=index) for index in (0, 1)] == ["train", "test"]
     assert run.xcom("update")["ImageStats"] == {"Total": 31, "Labeled": 31, "Normal": 20, "Anomaly": 11}
@@ -301,7 +301,7 @@ def run_of_the_example(deployment: Deployment, manifest: str) -> Run:
 
 
 def test_the_example_works(deployment: Deployment, run_of_the_example: Run) -> None:
-    assert run_of_the_example.wait() == "success"
+    run_of_the_example.wait_for_success()
 
     assert run_of_the_example.xcom("report") == {"train": STATS, "test": STATS}
     assert not deployment.projects("example-dataset")
@@ -327,7 +327,7 @@ def test_a_restart_of_the_service_does_not_end_the_wait(
     run_against_a_restarting_service: tuple[Run, Any],
 ) -> None:
     run, _ = run_against_a_restarting_service
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     log = run.log("create_deferred", 1)
     assert "Connection was closed before we received a valid response" in log

@@ -82,7 +82,7 @@ def run_mapped(deployment: Deployment, account: Account, s3: Any) -> Iterator[tu
 
 def test_mapped_tasks_and_one_that_is_killed(run_mapped: tuple[Run, LossyProxy], s3: Any) -> None:
     run, proxy = run_mapped
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     assert run.xcom("collect") == [12, 12, 0]
     assert [run.task("detect", index).try_number for index in range(3)] == [2, 1, 1]
@@ -105,7 +105,7 @@ def test_mapped_tasks_and_one_that_is_killed(run_mapped: tuple[Run, LossyProxy],
 
 def test_a_gate_fails_the_task_and_is_not_retried(run_mapped: tuple[Run, LossyProxy]) -> None:
     run, _ = run_mapped
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     assert (run.task("detect_too_many").state, run.task("stop_the_line").state) == ("failed", "success")
     assert run.task("detect_too_many").try_number == 1
@@ -117,7 +117,7 @@ def test_a_batch_that_fails_has_a_link_to_its_verdicts(
     run_mapped: tuple[Run, LossyProxy], deployment: Deployment
 ) -> None:
     run, proxy = run_mapped
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     results = quote(f"s3://reports/{run.run_id}/too-many.jsonl", safe="")
     assert run.links("detect_too_many") == {
@@ -130,7 +130,7 @@ def test_a_batch_that_fails_has_a_link_to_its_verdicts(
 
 def test_what_a_batch_comes_to_is_announced(run_mapped: tuple[Run, LossyProxy], account: Account) -> None:
     run, _ = run_mapped
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     events = run.asset_events()
     assert {uri for uri, _ in events} == {
@@ -150,7 +150,7 @@ def test_what_a_batch_comes_to_is_a_metric(
     run_mapped: tuple[Run, LossyProxy], deployment: Deployment
 ) -> None:
     run, _ = run_mapped
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     tags = {"project_name": "plates", "model_version": "1", "dag_id": "detect_mapped"}
     for task_id, rates in (("detect", {"0.3333333333333333"}), ("detect_too_many", {"0.3333333333333333"})):

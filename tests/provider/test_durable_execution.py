@@ -54,7 +54,7 @@ def killed(deployment: Deployment, account: Account, redshift: LossyProxy) -> Ru
     run = deployment.airflow.run(
         "durable", conn_id=deployment.airflow.connection("", account.key, service_config=services)
     )
-    assert run.wait() == "success"
+    run.wait_for_success()
     assert {run.task(task_id).try_number for task_id in TASKS} == {2}
     return run
 

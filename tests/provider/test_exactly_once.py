@@ -34,7 +34,7 @@ def test_a_lost_answer_makes_one_project(
     deployment: Deployment, run_with_lost_answers: tuple[Run, LossyConnection]
 ) -> None:
     run, lossy = run_with_lost_answers
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     assert run.task("create").try_number == 2
     assert [exchange.dropped for exchange in lossy.proxy.exchanges] == [True, True, False]
@@ -51,7 +51,7 @@ def test_the_metadata_feeds_the_next_task_far_from_utc(
     deployment: Deployment, run_with_lost_answers: tuple[Run, LossyConnection]
 ) -> None:
     run, _ = run_with_lost_answers
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     received = run.xcom("receive")
     assert received["zone"] == "IST"  # else this test shows nothing
@@ -98,7 +98,7 @@ def test_a_service_killed_after_its_commit_remembers(
     run_with_a_killed_service: tuple[Run, list[int]],
 ) -> None:
     run, killed = run_with_a_killed_service
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     assert killed
     assert run.task("create").try_number == 2
@@ -113,7 +113,7 @@ def run_killed(deployment: Deployment) -> Run:
 
 
 def test_a_killed_task_finds_its_project(deployment: Deployment, run_killed: Run) -> None:
-    assert run_killed.wait() == "success"
+    run_killed.wait_for_success()
 
     assert run_killed.task("create").try_number == 2
     (project,) = deployment.projects("task-killed")
@@ -170,13 +170,13 @@ def test_a_cleared_task_finds_its_project(
     deployment: Deployment, run_to_clear: tuple[Run, LossyConnection]
 ) -> None:
     run, lossy = run_to_clear
-    assert run.wait() == "success"
+    run.wait_for_success()
     before = run.xcom("create")
     first = client_token(run.context("create"))
 
     for clears in (1, 2):
         run.clear("create")
-        assert run.wait() == "success"
+        run.wait_for_success()
 
         assert run.xcom("create") == before
         context = run.context("create")
@@ -200,7 +200,7 @@ def test_a_project_that_is_gone_is_deleted(
     deployment: Deployment, run_of_a_whole_life: tuple[Run, LossyConnection]
 ) -> None:
     run, lossy = run_of_a_whole_life
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     assert run.task("delete").try_number == 2  # and the service answered its token as before
     assert lossy.tokens("DELETE")[:3] == [client_token(run.context("delete"))] * 3
@@ -208,7 +208,7 @@ def test_a_project_that_is_gone_is_deleted(
     assert not deployment.projects("life")
 
     run.clear("create", "delete", "delete_again")  # a new intention: it all happens again
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     assert "is deleted" in run.log("delete", 3)
     assert not deployment.projects("life")

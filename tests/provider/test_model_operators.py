@@ -75,7 +75,7 @@ def run_deferred(deployment: Deployment) -> tuple[Run, Account]:
 
 def test_trains_in_a_triggerer_and_deletes(run_deferred: tuple[Run, Account]) -> None:
     run, account = run_deferred
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     assert run.task("create").try_number == 1
     assert "Pausing task as DEFERRED" in run.log("create", 1)
@@ -85,7 +85,7 @@ def test_trains_in_a_triggerer_and_deletes(run_deferred: tuple[Run, Account]) ->
 
 def test_links_lead_to_the_console(run_deferred: tuple[Run, Account], deployment: Deployment) -> None:
     run, _ = run_deferred
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     project = f"{deployment.service.endpoint_url}/console/projects/plates"
     model = f"{project}/models/1"
@@ -96,7 +96,7 @@ def test_links_lead_to_the_console(run_deferred: tuple[Run, Account], deployment
 
 def test_a_killed_promotion_is_one(run_deferred: tuple[Run, Account]) -> None:
     run, _ = run_deferred
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     assert run.task("promote").try_number == 2, run.log("promote", 1)
     assert "An earlier try has promoted model plates/1" in run.log("promote", 2)
@@ -105,7 +105,7 @@ def test_a_killed_promotion_is_one(run_deferred: tuple[Run, Account]) -> None:
 
 def test_a_model_and_its_promotion_are_announced(run_deferred: tuple[Run, Account]) -> None:
     run, account = run_deferred
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     model = run.xcom("create")
     extra = {

@@ -29,7 +29,7 @@ def run_mapped(deployment: Deployment) -> Run:
 
 
 def test_mapped_tasks_make_a_project_each(deployment: Deployment, run_mapped: Run) -> None:
-    assert run_mapped.wait() == "success"
+    run_mapped.wait_for_success()
 
     assert run_mapped.xcom("collect") == ["map-a", "map-b", "map-c"]
     assert len(deployment.projects("map-")) == 3
@@ -72,7 +72,7 @@ def test_a_group_is_part_of_the_identity(
     deployment: Deployment, run_in_groups: tuple[Run, LossyConnection]
 ) -> None:
     run, lossy = run_in_groups
-    assert run.wait() == "success"
+    run.wait_for_success()
 
     tokens = {client_token(run.context(task)) for task in ("left.create", "right.create")}
     assert len(tokens) == 2
@@ -94,7 +94,7 @@ def run_using_anothers(deployment: Deployment) -> Run:
 def test_uses_somebody_elses_project_with_if_exists_skip(
     deployment: Deployment, run_using_anothers: Run
 ) -> None:
-    assert run_using_anothers.wait() == "success"
+    run_using_anothers.wait_for_success()
 
     (theirs,) = deployment.projects("theirs-to-use")
     assert run_using_anothers.xcom("create") == {
@@ -127,7 +127,7 @@ def run_of_the_first_airflow(deployment: Deployment) -> Run:
 
 
 def test_a_namespace_keeps_two_airflows_apart(deployment: Deployment, run_of_the_first_airflow: Run) -> None:
-    assert run_of_the_first_airflow.wait() == "success"
+    run_of_the_first_airflow.wait_for_success()
     made = run_of_the_first_airflow.xcom("create")
 
     # Another Airflow with the same DAGs: this one, after it has forgotten the run.
@@ -192,7 +192,7 @@ def run_of_the_example(deployment: Deployment) -> Run:
 
 
 def test_the_example_works(deployment: Deployment, run_of_the_example: Run) -> None:
-    assert run_of_the_example.wait() == "success"
+    run_of_the_example.wait_for_success()
 
     assert "project/the-example was created at 20" in run_of_the_example.log("report", 1)
     assert not deployment.projects("the-example")

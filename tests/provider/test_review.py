@@ -49,7 +49,7 @@ def run(deployment: Deployment, account: Account) -> Run:
     for name in ("review", "retrain"):
         airflow.unpause(f"example_lookoutvision_{name}")
     run = airflow.run("detect_and_announce", images=f"s3://{BUCKET}/night/")
-    assert run.wait() == "success", run.log("detect", 1)
+    run.wait_for_success()
     return run
 
 
@@ -69,7 +69,7 @@ def test_from_a_batch_to_labels_and_to_an_approved_model(
         with urlopen(picture) as response:
             stored = deployment.service.data_dir / "buckets" / BUCKET / "night" / name
             assert response.read() == stored.read_bytes()
-    assert review.wait() == "success"
+    review.wait_for_success()
     labels = review.xcom("review_images.labels")
     assert labels == {f"s3://{BUCKET}/night/{name}": CHOICES[name] for name in ("a (1).png", "b.png")}
     names = {"ProjectName": PROJECT, "DatasetType": "train"}
@@ -82,7 +82,7 @@ def test_from_a_batch_to_labels_and_to_an_approved_model(
     retrain = deployment.airflow.next_run("example_lookoutvision_retrain")
     body = retrain.answer("approve", "Approve")
     assert re.search(r"^\| F1Score \| [01]\.\d{3} \|$", body, re.MULTILINE), body
-    assert retrain.wait() == "success"
+    retrain.wait_for_success()
     assert retrain.xcom("promote", "promoted") is True
     assert retrain.xcom("promote", "replaced") == ["1"]
 
