@@ -30,7 +30,7 @@ from airflow_provider_lookoutvision.server.models.training_entries import import
 from airflow_provider_lookoutvision.server.packaging.packager import Packager
 from airflow_provider_lookoutvision.server.settings import Settings, as_environ
 from airflow_provider_lookoutvision.server.signals import on_stop_signal
-from airflow_provider_lookoutvision.server.storage import buckets
+from airflow_provider_lookoutvision.server.storage import stores
 from airflow_provider_lookoutvision.server.storage.database import Database
 
 POLL_SECONDS = 1.0
@@ -56,7 +56,7 @@ class Worker:
 
     def run(self) -> None:
         """Run jobs until ``stop``."""
-        store, stopping = buckets.store(self._settings), self._is_stopping
+        store, stopping = stores.store(self._settings), self._is_stopping
         trainer_class = cluster.trainer() if self._settings.cluster else Trainer
         trainer = trainer_class(self._database, store, self._settings, stopping)
         importer = Importer(self._database, store, self._settings, stopping, import_ended)

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_lookoutvision.server.storage.buckets import (
-    BucketError,
-    Buckets,
-    Location,
-)
+from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location
 
 MOST = 1000
 

@@ -21,7 +21,7 @@ from services import Storage
 from signed_http import SignedHttpClient
 
 from airflow_provider_lookoutvision.server import logs
-from airflow_provider_lookoutvision.server.hosting import pool as pool_module
+from airflow_provider_lookoutvision.server.hosting import replica_process
 from airflow_provider_lookoutvision.server.hosting.pool import Pool, PoolConfig
 from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess
 from airflow_provider_lookoutvision.server.protocol.errors import InternalServerException
@@ -99,7 +99,7 @@ def test_a_child_process_that_dies_is_logged_with_its_request(
 def test_what_a_dying_replica_says_is_logged_with_its_requests(
     tmp_path: Path, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "_MODULE", "scripted_replica")
+    monkeypatch.setattr(replica_process, "_MODULE", "scripted_replica")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
     async def detect() -> None:

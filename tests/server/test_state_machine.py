@@ -44,7 +44,7 @@ from airflow_provider_lookoutvision.server.models.training_entries import (
     update_training,
 )
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.storage.buckets import store
+from airflow_provider_lookoutvision.server.storage.stores import store
 from airflow_provider_lookoutvision.testing.service import Service
 
 STEPS_OF_A_RUN = 50

@@ -15,13 +15,9 @@ from airflow_provider_lookoutvision.server.s3 import signatures
 from airflow_provider_lookoutvision.server.s3.errors import S3Error
 from airflow_provider_lookoutvision.server.s3.objects import Objects as FolderObjects
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.storage.buckets import (
-    BucketError,
-    Buckets,
-    Location,
-    S3Store,
-    store,
-)
+from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location
+from airflow_provider_lookoutvision.server.storage.s3_store import S3Store
+from airflow_provider_lookoutvision.server.storage.stores import store
 
 LARGEST_IMAGE = 8 << 20
 LARGEST_DOCUMENT = 64 << 20

@@ -11,14 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
-import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,28 +30,15 @@ from airflow_provider_lookoutvision.server.hosting.errors import (
     queue_is_full,
 )
 from airflow_provider_lookoutvision.server.hosting.frames import DEPTH, Answer, Options
-from airflow_provider_lookoutvision.server.jobs.child_environment import minimal_environ
+from airflow_provider_lookoutvision.server.hosting.replica_process import ReplicaProcess, Request, spawn
 from airflow_provider_lookoutvision.server.protocol.errors import InternalServerException
 
-_MODULE = "airflow_provider_lookoutvision.server.hosting.replica"
 _START_SECONDS = 120.0
 IDLE_SECONDS = 60.0
 _MAX_RESTART_DELAY_SECONDS = 30.0
 AS_TRAINED = Options()
 
 log = logging.getLogger("lookoutvision")
-
-
-@dataclass(eq=False)
-class Request:
-    """An image, and the future of its answer."""
-
-    image: bytes = field(repr=False)
-    options: Options
-    answer: asyncio.Future[Answer]
-    retried: bool = False
-    assigned_at: float = 0.0
-    request_id: str | None = field(default_factory=logs.request_id.get)
 
 
 class Deployment(NamedTuple):
@@ -92,36 +76,6 @@ class Load:
     waiting: int
 
 
-@dataclass(eq=False)
-class _Replica:
-    process: asyncio.subprocess.Process
-    requests: deque[Request] = field(default_factory=deque)
-    ready: bool = False
-    retired: bool = False
-
-    def assign(self, request: Request) -> None:
-        request.assigned_at = time.monotonic()
-        self.requests.append(request)
-        self.send(frames.image_prefix(request.image, request.options), request.image)
-
-    def send(self, prefix: bytes, content: bytes) -> None:
-        # At most DEPTH images are on their way, so little is buffered.
-        assert self.process.stdin is not None  # noqa: S101 (a pipe was asked for)
-        with suppress(OSError, RuntimeError):  # it has ended, as _read_answers will see
-            self.process.stdin.write(prefix)
-            self.process.stdin.write(content)
-
-    def retire(self) -> None:
-        """Assign no more requests: the replica ends after its last answer."""
-        self.retired = True
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-
-
 class Pool:
     """The replicas of one hosted model.
 
@@ -135,7 +89,7 @@ class Pool:
         self.fault: str | None = None
         self.failed_starts = 0
         self._config, self._on_change = config, on_change
-        self._replicas: list[_Replica] = []
+        self._replicas: list[ReplicaProcess] = []
         self._waiting: deque[Request] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting = 0
@@ -220,11 +174,11 @@ class Pool:
         """End every replica, and fail the waiting requests with the error that the model was stopped."""
         self._closed = True
         for request in self._waiting:
-            _fail(request, model_stopped(self._config.name))
+            request.fail(model_stopped(self._config.name))
         self._waiting.clear()
         for replica in self._replicas:
             for request in replica.requests:
-                _fail(request, model_stopped(self._config.name))
+                request.fail(model_stopped(self._config.name))
             replica.kill()
         for task in list(self._tasks):
             task.cancel()
@@ -256,11 +210,11 @@ class Pool:
         try:
             try:
                 await asyncio.sleep(delay)
-                spawning = asyncio.ensure_future(self._spawn())
+                spawning = asyncio.ensure_future(spawn(self._config.cache, self._config.threads))
                 try:
                     await asyncio.shield(spawning)
                 finally:  # a process that was started must be ended, even if this is cancelled meanwhile
-                    replica = _Replica(await spawning)
+                    replica = ReplicaProcess(await spawning)
                     relay = asyncio.create_task(self._relay_log(replica))
             finally:
                 self._starting -= 1
@@ -282,22 +236,15 @@ class Pool:
         if not self._closed:
             self._handle_exit(replica)
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
-        command = [sys.executable, "-m", _MODULE, str(self._config.cache), str(self._config.threads)]
-        pipe = asyncio.subprocess.PIPE
-        return await asyncio.create_subprocess_exec(
-            *command, env=minimal_environ(), stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
-        )
-
-    async def _relay_log(self, replica: _Replica) -> None:
+    async def _relay_log(self, replica: ReplicaProcess) -> None:
         assert replica.process.stderr is not None  # noqa: S101 (a pipe was asked for)
         await logs.relay_async(replica.process.stderr, partial(self._about, replica))
 
-    def _about(self, replica: _Replica) -> dict[str, Any]:
+    def _about(self, replica: ReplicaProcess) -> dict[str, Any]:
         requests = [request.request_id for request in replica.requests if request.request_id]
         return {"model": self._config.name, "pid": replica.process.pid, "requests": requests or None}
 
-    async def _read_answers(self, replica: _Replica) -> None:
+    async def _read_answers(self, replica: ReplicaProcess) -> None:
         assert replica.process.stdout is not None  # noqa: S101 (a pipe was asked for)
         with suppress(asyncio.IncompleteReadError, TimeoutError):
             async with asyncio.timeout(_START_SECONDS):
@@ -322,7 +269,7 @@ class Pool:
                     request.answer.set_result(answer)
                 self._dispatch()
 
-    def _handle_exit(self, replica: _Replica | None) -> None:
+    def _handle_exit(self, replica: ReplicaProcess | None) -> None:
         """After a replica's end: give its requests to others, and start another in its place."""
         status = replica.process.returncode if replica else None
         unanswered = list(replica.requests) if replica else []
@@ -332,7 +279,7 @@ class Pool:
                     f"Two inference units of the model {self._config.name} ended while they processed "
                     "this image; the service's log may say why"
                 )
-                _fail(request, fault)
+                request.fail(fault)
             elif not request.answer.done():
                 request.retried = True
                 self._waiting.appendleft(request)
@@ -353,8 +300,3 @@ class Pool:
         if self._active < self._config.min_units:
             self._start()
         self._dispatch()
-
-
-def _fail(request: Request, error: Exception) -> None:
-    if not request.answer.done():
-        request.answer.set_exception(error)

@@ -23,9 +23,11 @@ from airflow_provider_lookoutvision.server.models.status import IN_SERVICE, Mode
 from airflow_provider_lookoutvision.server.models.training_entries import TRAIN_JOB, WAITING_JOB
 from airflow_provider_lookoutvision.server.packaging.operations import PACKAGE_JOB, PackagingStatus
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
-from airflow_provider_lookoutvision.server.storage import buckets, data_directory
+from airflow_provider_lookoutvision.server.storage import data_directory
+from airflow_provider_lookoutvision.server.storage.buckets import BucketError
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
+from airflow_provider_lookoutvision.server.storage.s3_store import S3Store
 from airflow_provider_lookoutvision.server.storage.schema import (
     access_keys,
     client_tokens,
@@ -241,8 +243,8 @@ def _check_buckets(settings: Settings) -> Iterator[Finding]:
     """Whether a bucket can be used at all; which objects there are is for those who put them there."""
     if settings.buckets == "s3":
         try:
-            buckets.S3Store(settings.s3_endpoint_url).check("lookoutvision-check")
-        except buckets.BucketError as error:
+            S3Store(settings.s3_endpoint_url).check("lookoutvision-check")
+        except BucketError as error:
             if not error.input:  # that there is no such bucket is what S3 should say
                 yield Finding("the buckets", str(error), "correct the AWS configuration of the service")
     elif (root := settings.data_dir / "buckets").exists() and not root.is_dir():

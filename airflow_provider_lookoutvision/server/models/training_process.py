@@ -21,7 +21,8 @@ from airflow_provider_lookoutvision.engine.dataset import check_dataset
 from airflow_provider_lookoutvision.engine.masks import erase
 from airflow_provider_lookoutvision.server import settings
 from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput
-from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location, store
+from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location
+from airflow_provider_lookoutvision.server.storage.stores import store
 
 _TASK, _OUTCOME, _MODEL = "task.json", "outcome.json", "model"
 LARGEST_IMAGE = 8 << 20

@@ -13,7 +13,7 @@ import re
 from airflow_provider_lookoutvision.server.s3.errors import S3Error
 
 LONGEST_KEY, LONGEST_PART = 1024, 255
-# What a write that isn't finished is called: this room's, and those of ``storage.buckets``.
+# What a write that isn't finished is called: this room's, and those of ``storage.directory_store``.
 _UNFINISHED = re.compile(r"\.(s3-)?[0-9a-f]{32}")
 _BUCKET = re.compile(r"(?!xn--|.*-s3alias$|.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _OLD_BUCKET = re.compile(r"[0-9A-Za-z._-]{3,63}")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import anyio
+from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
 from airflow_provider_lookoutvision.server.s3 import xml
+from airflow_provider_lookoutvision.server.s3.bodies import BLOCK
+from airflow_provider_lookoutvision.server.s3.objects import Opened
 
 _KEEP_ALIVE_SECONDS = 5.0
+_SEND_SECONDS = 60.0
 
 
 @dataclass
@@ -62,3 +67,35 @@ async def keep_alive(send: Send, entry: RequestLog) -> None:
         await send({"type": "http.response.body", "body": space, "more_body": True})
         space = b" "
         await anyio.sleep(_KEEP_ALIVE_SECONDS)
+
+
+async def send_object(
+    send: Send,
+    entry: RequestLog,
+    headers: Mapping[str, str],
+    opened: Opened,
+    begin: int,
+    end: int,
+    in_thread: Callable[..., Awaitable[bytes]],
+) -> None:
+    """Send the bytes of an object from ``begin`` to ``end``, block by block, and close it.
+
+    :raises ClientDisconnect: when fewer bytes can be sent than were announced: the connection must break.
+    """
+    try:
+        await start(send, entry, headers)
+        position = begin
+        while position < end:
+            block = await in_thread(os.pread, opened.descriptor, min(BLOCK, end - position), position)
+            position += len(block)
+            if not block:
+                entry.error = "Truncated"
+                raise ClientDisconnect
+            with anyio.move_on_after(_SEND_SECONDS) as patience:
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+            if patience.cancelled_caught:
+                entry.error = "ClientTooSlow"
+                raise ClientDisconnect
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        opened.close()

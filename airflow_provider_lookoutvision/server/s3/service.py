@@ -15,7 +15,6 @@ worked on at a time than there is memory for.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -47,7 +46,12 @@ from airflow_provider_lookoutvision.server.s3 import (
 from airflow_provider_lookoutvision.server.s3.calls import Answer, Call, Incoming
 from airflow_provider_lookoutvision.server.s3.errors import S3Error, not_implemented
 from airflow_provider_lookoutvision.server.s3.objects import Objects
-from airflow_provider_lookoutvision.server.s3.responses import RequestLog, keep_alive, respond, start
+from airflow_provider_lookoutvision.server.s3.responses import (
+    RequestLog,
+    keep_alive,
+    respond,
+    send_object,
+)
 from airflow_provider_lookoutvision.server.s3.uploads import Uploads
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database, unavailability
@@ -55,7 +59,6 @@ from airflow_provider_lookoutvision.server.storage.encryption import Cipher
 
 MOST_REQUESTS = 128
 _DOCUMENT_LIMIT, _DOCUMENTS = 4 << 20, 64 << 20
-_SEND_SECONDS = 60.0
 # What copies may take longer than a client waits: it gets a byte now and then, as S3 itself does it.
 _LONG = frozenset({"CompleteMultipartUpload", "CopyObject", "UploadPartCopy"})
 _ROOMS = (bucket_operations, object_operations, copy_operations, multipart_operations)
@@ -169,7 +172,7 @@ class S3:
                 headers["Content-Length"] = str(len(body))
             await respond(send, entry, headers, body)
         else:
-            await self._send_object(answer, headers, entry, send)
+            await send_object(send, entry, headers, answer.opened, answer.begin, answer.end, self._in_thread)
 
     async def _perform(
         self, request: Request, entry: RequestLog, send: Send
@@ -302,30 +305,6 @@ class S3:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._in_thread(incoming.close)
-
-    async def _send_object(
-        self, answer: Answer, headers: dict[str, str], entry: RequestLog, send: Send
-    ) -> None:
-        opened = answer.opened
-        assert opened is not None  # noqa: S101 (its caller looked)
-        try:
-            position = answer.begin
-            await start(send, entry, headers)
-            while position < answer.end:
-                size = min(bodies.BLOCK, answer.end - position)
-                block = await self._in_thread(os.pread, opened.descriptor, size, position)
-                position += len(block)
-                if not block:
-                    entry.error = "Truncated"
-                    raise ClientDisconnect  # fewer bytes than were announced: the connection must break
-                with anyio.move_on_after(_SEND_SECONDS) as patience:
-                    await send({"type": "http.response.body", "body": block, "more_body": True})
-                if patience.cancelled_caught:
-                    entry.error = "ClientTooSlow"
-                    raise ClientDisconnect
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            opened.close()
 
     async def _refuse(self, error: S3Error, request: Request, entry: RequestLog, send: Send) -> None:
         entry.status, entry.error = error.status, error.code

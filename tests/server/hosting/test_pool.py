@@ -16,6 +16,7 @@ import uvloop
 from service_processes import is_alive, processes
 
 from airflow_provider_lookoutvision.server.hosting import pool as pool_module
+from airflow_provider_lookoutvision.server.hosting import replica_process
 from airflow_provider_lookoutvision.server.hosting.pool import Pool, PoolConfig
 from airflow_provider_lookoutvision.server.protocol.errors import (
     ConflictException,
@@ -27,7 +28,7 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
 
 @pytest.fixture(autouse=True)
 def _scripted_replica(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "_MODULE", "scripted_replica")
+    monkeypatch.setattr(replica_process, "_MODULE", "scripted_replica")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
 
 

@@ -22,8 +22,8 @@ from airflow_provider_lookoutvision.server.models.training_entries import TRAIN_
 from airflow_provider_lookoutvision.server.models.training_set import TrainingSet
 from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.storage.buckets import store
 from airflow_provider_lookoutvision.server.storage.schema import workers
+from airflow_provider_lookoutvision.server.storage.stores import store
 
 
 def owners(storage: Storage) -> list[str]:

@@ -14,7 +14,7 @@ from airflow_provider_lookoutvision.server.datasets.operations import IMPORT_JOB
 from airflow_provider_lookoutvision.server.jobs import queue
 from airflow_provider_lookoutvision.server.models.training_entries import import_ended
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.storage import buckets
+from airflow_provider_lookoutvision.server.storage import stores
 
 pytest_plugins = ["model_fixtures"]
 
@@ -41,7 +41,7 @@ def run_next_import(training_service: TrainingService) -> None:
     database = training_service.storage.database
     job = queue.claim(database, "test", [IMPORT_JOB])
     assert job
-    Importer(database, buckets.store(settings), settings, lambda: False, import_ended).run(job)
+    Importer(database, stores.store(settings), settings, lambda: False, import_ended).run(job)
 
 
 def test_datasets_and_a_model_with_nothing_between(

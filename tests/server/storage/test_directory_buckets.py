@@ -15,14 +15,10 @@ import pytest
 from bucket_contents import CONTENT, MOST, content_of, error_of
 
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.storage.buckets import (
-    BucketError,
-    Buckets,
-    DirectoryStore,
-    Location,
-    S3Store,
-    store,
-)
+from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location
+from airflow_provider_lookoutvision.server.storage.directory_store import DirectoryStore
+from airflow_provider_lookoutvision.server.storage.s3_store import S3Store
+from airflow_provider_lookoutvision.server.storage.stores import store
 
 
 @pytest.fixture
@@ -179,12 +175,8 @@ def test_a_file_that_may_not_be_read() -> None:
     script = """
 import os, sys, tempfile
 from pathlib import Path
-from airflow_provider_lookoutvision.server.storage.buckets import (
-    BucketError,
-    Buckets,
-    DirectoryStore,
-    Location,
-)
+from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location
+from airflow_provider_lookoutvision.server.storage.directory_store import DirectoryStore
 if os.geteuid() == 0:
     os.setgid(65534)
     os.setuid(65534)

@@ -16,13 +16,9 @@ from bucket_contents import MOST, content_of, error_of
 from moto_s3 import running_s3
 from services import NewKey
 
-from airflow_provider_lookoutvision.server.storage import buckets as buckets_module
-from airflow_provider_lookoutvision.server.storage.buckets import (
-    BucketError,
-    Buckets,
-    Location,
-    S3Store,
-)
+from airflow_provider_lookoutvision.server.storage import s3_store
+from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location
+from airflow_provider_lookoutvision.server.storage.s3_store import S3Store
 from airflow_provider_lookoutvision.testing.service import Service
 
 
@@ -41,9 +37,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "AWS_MAX_ATTEMPTS": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    buckets_module._s3_client.cache_clear()
+    s3_store._s3_client.cache_clear()
     yield
-    buckets_module._s3_client.cache_clear()
+    s3_store._s3_client.cache_clear()
 
 
 @pytest.fixture

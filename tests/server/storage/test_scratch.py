@@ -65,7 +65,8 @@ def test_the_owner_deletes_it_and_a_new_one_is_left_alone(tmp_path: Path) -> Non
 WRITE = """
 import os, sys
 from pathlib import Path
-from airflow_provider_lookoutvision.server.storage.buckets import DirectoryStore, Location
+from airflow_provider_lookoutvision.server.storage.buckets import Location
+from airflow_provider_lookoutvision.server.storage.directory_store import DirectoryStore
 def fsync(descriptor):
     print("now", flush=True)
     sys.stdin.read()
