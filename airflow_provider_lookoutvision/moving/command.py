@@ -132,7 +132,7 @@ def run_import(flags: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say(f"Interrupted. {_GOES_ON}")
         return INTERRUPTED
-    return _print(flags, result)
+    return _print(flags, {name: each.description["ImageStats"] for name, each in result.items()})
 
 
 def _plan(flags: argparse.Namespace, made: Clients) -> Plan:

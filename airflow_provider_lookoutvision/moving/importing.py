@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError, WaiterError
 
@@ -31,6 +31,13 @@ def own_token(*purpose: str) -> str:
     return hashlib.sha256("\0".join(("lookoutvision import", *purpose)).encode()).hexdigest()[:64]
 
 
+class Imported(NamedTuple):
+    """A dataset after an import: its DatasetDescription, and whether the import has changed it."""
+
+    description: Mapping[str, Any]
+    changed: bool
+
+
 def carry_out(
     plan: Plan,
     *,
@@ -41,13 +48,13 @@ def carry_out(
     token: Token = own_token,
     progress: Progress = quiet,
     say: Say = print,
-) -> dict[str, Any]:
+) -> dict[str, Imported]:
     """Upload, create the projects and datasets, and wait until they are imported.
 
     :param if_exists: what to do about a dataset that has other entries: ``fail``; ``skip`` it; or ``update``
         it with the entries that it lacks or has otherwise, and leave its others.
     :param token: makes a client token for a change, of what is changed.
-    :return: the ImageStats of each dataset, by project and type.
+    :return: what became of each dataset, by ``<project>/<type>``.
     :raises MovingError: when a dataset can't be made; the same import can be begun again.
     """
     _check_bucket(s3, plan.bucket, create=create_bucket)
@@ -62,10 +69,11 @@ def carry_out(
             say(f"{project}: created")
         except client.exceptions.ConflictException:
             say(f"{project}: a project that was there")
-    result: dict[str, Any] = {}
+    result: dict[str, Imported] = {}
     for dataset in plan.datasets:
-        _import(dataset, plan, client, s3, if_exists, token, say)
-        result[dataset.id] = client.describe_dataset(**dataset.members)["DatasetDescription"]["ImageStats"]
+        changed = _import(dataset, plan, client, s3, if_exists, token, say)
+        description = client.describe_dataset(**dataset.members)["DatasetDescription"]
+        result[dataset.id] = Imported(description, changed)
     return result
 
 
@@ -85,7 +93,8 @@ def _check_bucket(s3: Any, bucket: str, *, create: bool) -> None:
 
 def _import(
     dataset: DatasetPlan, plan: Plan, client: Any, s3: Any, if_exists: str, token: Token, say: Say
-) -> None:
+) -> bool:
+    """Make the dataset as planned; whether this import has changed it."""
     content = dataset.manifest
     digest = hashlib.sha256(content).hexdigest()[:16]
     key = f"{plan.prefix}manifests/{dataset.project}-{dataset.type}-{digest}.manifest"
@@ -102,7 +111,7 @@ def _import(
         untouched = ""
     if _wait(client, "dataset_created", dataset) == untouched:
         say(f"{dataset.id}: imported")
-        return
+        return True
     different = _different(dataset, client)
     if not different:
         say(f"{dataset.id}: has all these entries")
@@ -111,12 +120,14 @@ def _import(
     elif if_exists == "update":
         _update(dataset, different, client, token)
         say(f"{dataset.id}: {len(different)} entries added or replaced")
+        return True
     else:
         raise MovingError(
             f"The dataset {dataset.id} is there, and of these {len(dataset.lines)} images it lacks "
             f"{len(different)}, or has them otherwise. --if-exists update adds and replaces them, "
             f"--if-exists skip leaves it; or delete it first. ({reason})"
         )
+    return False
 
 
 def _wait(client: Any, waiter: str, dataset: DatasetPlan) -> str:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_provider_lookoutvision.links.lookoutvision import DATASET_LINKS
 from airflow_provider_lookoutvision.operators.base import (
     LookoutVisionBaseOperator,
     fail_fast_on_client_errors,
+    to_json,
 )
+from airflow_provider_lookoutvision.operators.datasets import announce_dataset
 from airflow_provider_lookoutvision.operators.parameters import CHECKS, Check, s3_folder
 from airflow_provider_lookoutvision.operators.s3 import s3_hook
 from airflow_provider_lookoutvision.operators.values import choice
@@ -33,7 +36,8 @@ class LookoutVisionImportDatasetsOperator(LookoutVisionBaseOperator):
     (COCO, Label Studio, MVTec with several defects) need the extra ``moving`` there.
 
     The result is a dict: ``datasets`` has the ImageStats of each, by ``<project>/<type>``, ``missing`` what
-    was left out, and ``uploaded`` the number of objects written.
+    was left out, and ``uploaded`` the number of objects written. A task with outlets announces each dataset
+    that it has made or changed.
 
     :param source: a path, or ``s3://bucket/prefix/``.
     :param project_name: the project, where the source doesn't say.
@@ -73,6 +77,8 @@ class LookoutVisionImportDatasetsOperator(LookoutVisionBaseOperator):
         "if_exists",
         "s3_conn_id",
     )
+
+    operator_extra_links = DATASET_LINKS
 
     parameter_checks: ClassVar[Mapping[str, Check]] = {
         **CHECKS,
@@ -134,7 +140,8 @@ class LookoutVisionImportDatasetsOperator(LookoutVisionBaseOperator):
         try:
             with fail_fast_on_client_errors():
                 plan = self._plan(s3)
-                datasets = importing.carry_out(
+                self._persist_links(context, plan)
+                imported = importing.carry_out(
                     plan,
                     client=self.hook.conn,
                     s3=s3,
@@ -152,7 +159,11 @@ class LookoutVisionImportDatasetsOperator(LookoutVisionBaseOperator):
                 f"{error.name} is not installed on this worker: pip install "
                 "'airflow-provider-lookoutvision[moving]'"
             ) from error
-        self._result = {"datasets": datasets, "missing": plan.missing, "uploaded": len(plan.uploads)}
+        for description, changed in imported.values():
+            if changed:
+                announce_dataset(self, context, to_json(description), source=self.source)
+        stats = {name: description["ImageStats"] for name, (description, _) in imported.items()}
+        self._result = {"datasets": stats, "missing": plan.missing, "uploaded": len(plan.uploads)}
         return dict(self._result)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
@@ -166,6 +177,13 @@ class LookoutVisionImportDatasetsOperator(LookoutVisionBaseOperator):
                 dataset for name in made for dataset in lineage.project_datasets(self, *name.rsplit("/", 1))
             ],
         )
+
+    def _persist_links(self, context: Context, plan: Plan) -> None:
+        """Link to the project if it is one, and to the dataset if it is one."""
+        projects = {dataset.project for dataset in plan.datasets}
+        types = {dataset.type for dataset in plan.datasets}
+        if len(projects) == 1:
+            self.persist_links(context, *projects, dataset_type=types.pop() if len(types) == 1 else "")
 
     def _plan(self, s3: Any) -> Plan:
         from airflow_provider_lookoutvision.moving import formats, places, plan

@@ -6,11 +6,12 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, Asset
 from airflow_and_service import client_of
 from task_context import context
 
@@ -131,3 +132,27 @@ def test_an_endpoint_that_is_away_is_left_to_retries(operator: Import, project: 
         operator("http://127.0.0.1:9", project_name=project).execute(context("away"))
     assert not isinstance(failure.value, AirflowFailException)
     assert not isinstance(failure.value, AirflowException) or "retry" in str(failure.value)
+
+
+def test_what_it_changed_is_announced_and_linked_to(operator: Import, project: str, tmp_path: Path) -> None:
+    asset = Asset("s3://somewhere/labelled")
+
+    def announced(**parameters: Any) -> tuple[dict[str, Any], dict[str, str]]:
+        task = operator(project_name=project, **parameters)
+        given = context("announced") | {
+            "task": SimpleNamespace(outlets=[asset]),
+            "outlet_events": {asset: SimpleNamespace(extra={})},
+        }
+        pages: dict[str, Any] = {}
+        given["ti"].xcom_push = lambda key, value: pages.update(value)
+        task.execute(given)
+        return given["outlet_events"][asset].extra, pages
+
+    event, pages = announced()
+    assert event["uri"].endswith(f"dataset/{project}/train")
+    assert (event["ImageStats"]["Total"], event["source"]) == (2, str(tmp_path))
+    assert pages["dataset"].endswith(f"/console/projects/{project}/datasets/train")
+    # Nothing is new, so nothing is announced.
+    (tmp_path / "normal" / "b.jpg").write_bytes(b"b")
+    assert announced(if_exists="skip") == ({}, pages)
+    assert announced(if_exists="update")[0]["ImageStats"]["Total"] == 3

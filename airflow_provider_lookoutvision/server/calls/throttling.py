@@ -1,4 +1,4 @@
-"""What keeps callers from asking too often: one token bucket for each account and operation.
+"""What keeps callers from sending too many requests: one token bucket for each account and operation.
 
 AWS allowed 5 requests a second; here there is no limit unless the setting ``requests_per_second`` sets one. A
 bucket holds one second's worth of requests, and at least one. A caller chooses its region freely, so regions

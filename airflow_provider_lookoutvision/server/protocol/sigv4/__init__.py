@@ -1,7 +1,7 @@
 """Who signed this request: AWS Signature Version 4, verified.
 
 Two steps, so that no body is read for a stranger. ``parse`` checks what the request line and the headers
-say, and returns a ``Claim``; the caller looks its key up, reads the body, and asks ``Claim.verify``. An
+say, and returns a ``Claim``; the caller looks its key up, reads the body, and calls ``Claim.verify``. An
 unknown key can be refused before the body: ``claim.verify(None, b"")`` does the work of a comparison, and
 refuses. ``verify`` takes both steps at once. Whatever the input, the only exception is ``SignatureError``;
 its status is always 403, and its code says which fault it is:
