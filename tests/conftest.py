@@ -13,6 +13,7 @@ The suites of the provider run beside older Airflows too, whose libraries the se
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
@@ -67,7 +68,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         source = (config.rootpath / file).read_text(encoding="utf-8")
         if "(deployment: Deployment" in source:
             return "a whole Airflow"
-        return "trained models" if 'pytest_plugins = ["model_fixtures"]' in source else file
+        plugin = re.search(r'^pytest_plugins = \["(\w+)"\]', source, re.MULTILINE)
+        return plugin[1] if plugin else file
 
     return BySuite(config, log)
 

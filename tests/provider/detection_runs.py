@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from task_context import context, unguarded
-from trained_models import Account
+from trained_models import Account, plate
 
 from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionDetectAnomaliesOperator
 from airflow_provider_lookoutvision.testing.lossy_proxy import Exchange, LossyProxy
@@ -59,3 +59,10 @@ def detecting(exchange: Exchange) -> bool:
 
 def results_of(folder: str) -> str:
     return f"s3://reports/{folder}run.jsonl"
+
+
+def filled(s3: Any, folder: str) -> str:
+    """Put twelve plates below a prefix, every third of them spotted; return the prefix."""
+    for number in range(12):
+        s3.put_object(Bucket="images", Key=f"{folder}{number:02}.png", Body=plate(number, number % 3 == 0))
+    return folder
