@@ -51,6 +51,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="both",
         help="what the service of the tests keeps its data in (default: both, one after the other)",
     )
+    parser.addoption("--state-machine-steps", type=int, default=200, help="of test_state_machine.py")
+    parser.addoption("--schedules", type=int, default=10, help="how many schedules tests/chaos runs")
+    parser.addoption("--seed", type=int, default=1, help="the seed of the first; the next has the next")
 
 
 @pytest.hookimpl(optionalhook=True)

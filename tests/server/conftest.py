@@ -142,7 +142,7 @@ def client(make_client: MakeClient) -> Any:
 
 @pytest.fixture
 def new_service(new_database: NewDatabase, tmp_path: Path) -> Iterator[NewService]:
-    """``new_service(*flags, environ={...}, data_dir=..., database=flags of an existing one)``"""
+    """``new_service(*flags, environ={...}, data_dir=..., database=flags of an existing one, command=...)``"""
     with ExitStack() as stack:
 
         def new_service(
@@ -150,10 +150,11 @@ def new_service(new_database: NewDatabase, tmp_path: Path) -> Iterator[NewServic
             environ: Mapping[str, str] | None = None,
             data_dir: Path | None = None,
             database: Sequence[str] | None = None,
+            command: Sequence[str] | None = None,
         ) -> Service:
             folder = data_dir or tmp_path / f"service-{secrets.token_hex(4)}"
             flags = (*(new_database() if database is None else database), *flags)
-            return stack.enter_context(running_service(folder, flags, environ))
+            return stack.enter_context(running_service(folder, flags, environ, command))
 
         yield new_service
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 CONFLICT, NOT_FOUND = "ConflictException", "ResourceNotFoundException"
+TrainingEnd = Literal["succeeds", "loses it", "fails"]  # the second leaves no network to be hosted
 BUSY = ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS")
 
 
@@ -32,6 +33,7 @@ class Model:
     awaited: set[str] = field(default_factory=set)
     tags: dict[str, str] = field(default_factory=dict)
     token: tuple[str, ...] | None = None
+    has_network: bool = True
 
 
 @dataclass
@@ -177,7 +179,9 @@ class Reference:
         return f"{name}/{project.last_version}"
 
     def delete_model(self, name: str, version: str) -> str:
-        number, _ = self.model(name, version)
+        number, model = self.model(name, version)
+        if model.status == "HOSTED":
+            raise Refused(CONFLICT)
         del self.projects[name].models[number]
         return f"{name}/{number}"
 
@@ -185,17 +189,20 @@ class Reference:
         number, model = self.model(name, version)
         if model.status not in {"TRAINED", "HOSTING_FAILED"}:
             raise Refused(CONFLICT)
-        model.status = "HOSTING_FAILED"  # which it soon is: there is no network
+        model.status = "HOSTED" if model.has_network else "HOSTING_FAILED"  # which it soon is
         return f"{name}/{number}"
 
     def stop_model(self, name: str, version: str) -> str:
-        self.model(name, version)
-        raise Refused(CONFLICT)
+        number, model = self.model(name, version)
+        if model.status != "HOSTED":
+            raise Refused(CONFLICT)
+        model.status = "TRAINED"
+        return f"{name}/{number}"
 
     def start_packaging(self, name: str, version: str, job: str) -> str:
         number, model = self.model(name, version)
         component = (job, f"{number}.0.0")
-        packageable = model.status in {"TRAINED", "HOSTING_FAILED"}
+        packageable = model.status in {"TRAINED", "HOSTED", "HOSTING_FAILED"}
         if not packageable or job in self.projects[name].packagings or component in self.components.values():
             raise Refused(CONFLICT)
         self.projects[name].packagings[job] = model.status
@@ -212,12 +219,12 @@ class Reference:
             tags[key] = value
         return None
 
-    def code_of_detection(self, name: str, version: str) -> str:
+    def code_of_detection(self, name: str, version: str) -> str | None:
         try:
-            self.model(name, version)
+            _, model = self.model(name, version)
         except Refused as refusal:
             return str(refusal)
-        return CONFLICT  # it is never hosted
+        return None if model.status == "HOSTED" else CONFLICT
 
     # -- what jobs do --------------------------------------------------------------------------------------
 
@@ -242,17 +249,20 @@ class Reference:
                     model.status, model.awaited = "TRAINING_FAILED", set()
                     self._fail(model.token)
 
-    def finish_trainings(self, succeed: bool) -> None:
+    def finish_trainings(self, end: TrainingEnd) -> None:
         for project in self.projects.values():
             for model in project.models.values():
                 if model.status == "TRAINING" and not model.awaited:
-                    model.status = "TRAINED" if succeed else "TRAINING_FAILED"
-                    if not succeed:
+                    model.status = "TRAINING_FAILED" if end == "fails" else "TRAINED"
+                    model.has_network = end == "succeeds"
+                    if end == "fails":
                         self._fail(model.token)
 
-    def forget_start(self, name: str, version: str) -> None:
+    def forget_failed_start(self, name: str, version: str) -> None:
         """A start that failed is forgotten, so that the same token can start the model again."""
-        number, _ = self.model(name, version)
+        number, model = self.model(name, version)
+        if model.status != "HOSTING_FAILED":
+            return
         for key, record in list(self.tokens.items()):
             if key[0] == "StartModel" and record.resource == f"{name}/{number}":
                 del self.tokens[key]
