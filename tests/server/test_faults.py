@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
 import pytest
+from botocore.exceptions import HTTPClientError
 from project_calls import PROJECTS, ProjectClient
 from services import NewDatabase, Storage, client_of, storage_of
 from signed_http import HttpResponse, SignedHttpClient
@@ -59,6 +60,30 @@ def test_an_answer_that_is_lost_is_given_again(
     creates = [exchange for exchange in proxy.exchanges if exchange.method == "POST"]
     assert len({exchange.client_token for exchange in creates}) == 1
     assert creates[0].answer == creates[1].answer
+
+
+def test_a_request_that_is_lost_takes_no_effect_and_one_that_comes_twice_takes_one(
+    killed_service: Service, projects_client: ProjectClient
+) -> None:
+    again: list[Exchange] = []
+
+    def send_again(exchange: Exchange) -> bool:
+        again.append(proxy.resend(exchange))
+        return False
+
+    lost = iter([True])
+    with LossyProxy(killed_service.endpoint_url, send_again, lambda _: next(lost, False)) as proxy:
+        client = client_of(proxy.endpoint_url, projects_client.signed_http.key)
+        with pytest.raises(HTTPClientError):
+            client.create_project(ProjectName="p", ClientToken="t")
+        assert client.list_projects()["Projects"] == []
+        client.create_project(ProjectName="p", ClientToken="t")
+    assert [(exchange.status, exchange.dropped) for exchange in proxy.exchanges] == [
+        (None, True),
+        (200, False),
+        (200, False),
+    ]
+    assert again[-1].answer == proxy.exchanges[-1].answer
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
