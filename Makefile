@@ -31,7 +31,7 @@ endef
 
 # A checkout is run from its own folder, and a run that is interrupted leaves no half-made target.
 .DELETE_ON_ERROR:
-.PHONY: all help demo console examples test test-clients oldest cluster lint docs bench stubs constraints clean
+.PHONY: all help demo console examples test test-clients chaos oldest cluster lint docs bench stubs constraints clean
 
 all: $(INSTALLED) help
 
@@ -49,10 +49,13 @@ examples: $(INSTALLED) ## the example DAGs of training, promoting and nightly ba
 	@$(BIN)/python -m example_dags.demo.examples
 
 test: $(INSTALLED) ## the tests, against the real service on SQLite and PostgreSQL (ARGS='-k token' for some)
-	$(BIN)/python -m pytest -n 3 --ignore=tests/clients $(ARGS)
+	$(BIN)/python -m pytest -n 3 --ignore=tests/clients --ignore=tests/chaos $(ARGS)
 
 test-clients: $(INSTALLED) ## boto3, the AWS CLI, SDKs and type stubs of others, old and new, each in an environment of its own
 	$(BIN)/python -m pytest $(or $(ARGS),tests/clients)
+
+chaos: $(INSTALLED) ## seeded schedules of kills and lost answers in a real Airflow (SCHEDULES=300 SEED=1)
+	$(BIN)/python -m pytest tests/chaos --schedules=$(or $(SCHEDULES),10) --seed=$(or $(SEED),1) $(ARGS)
 
 oldest: export LOOKOUTVISION_TEST_SERVICE := $(abspath $(BIN)/lookoutvision)
 oldest: $(INSTALLED) $(OLDEST_INSTALLED) ## the provider's tests and the examples on the oldest Airflow and Amazon provider

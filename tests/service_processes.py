@@ -35,7 +35,7 @@ def training_processes(service: Service) -> list[int]:
 def workers(service: Service) -> list[int]:
     """The workers that a service has started."""
     candidates = processes("server.cli", "\0worker")
-    return [pid for pid in candidates if _parent(pid) == service.process.pid and is_alive(pid)]
+    return [pid for pid in candidates if parent(pid) == service.process.pid and is_alive(pid)]
 
 
 def is_alive(pid: int) -> bool:
@@ -48,7 +48,8 @@ def thread_states(pid: int) -> set[str]:
     return {_state(task) for task in Path(f"/proc/{pid}/task").iterdir()}
 
 
-def _parent(pid: int) -> int:
+def parent(pid: int) -> int:
+    """The process that has started another; 0 when that is gone."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:

@@ -69,7 +69,8 @@ class Run:
         """Return what of a task instance's context its client token is made of."""
         instance = self.task(task_id, map_index)
         instance.run_id = instance.dag_run_id
-        instance.task = SimpleNamespace(retries=1)
+        task = self.airflow.request("GET", f"/dags/{self.dag_id}/tasks/{task_id}")
+        instance.task = SimpleNamespace(retries=int(task["retries"]))
         return {"ti": instance} | REST.task_state_store(partial(self._state, task_id, map_index))
 
     def _state(self, task_id: str, map_index: int, key: str) -> Any:
@@ -126,13 +127,13 @@ class Run:
         return shown
 
     def clear(self, *task_ids: str) -> None:
-        """Clear the tasks, as a user does in the UI."""
+        """Clear the tasks, as a user does in the UI; without any, those that have failed."""
         body = {
             "dry_run": False,
             "dag_run_id": self.run_id,
-            "task_ids": list(task_ids),
-            "only_failed": False,
+            "only_failed": not task_ids,
             "reset_dag_runs": True,
+            **({"task_ids": list(task_ids)} if task_ids else {}),
         }
         self.airflow.request("POST", f"/dags/{self.dag_id}/clearTaskInstances", json=body)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -22,6 +23,12 @@ from airflow_provider_lookoutvision.testing.service import Key, Service
 BUCKET = "plates"
 SIZE = 64
 SOON = {"Delay": 0.2, "MaxAttempts": 900}
+Pictures = Sequence[tuple[int, bool, str | None]]  # a number, whether it is spotted, and another label
+# What a model is trained with quickly.
+QUICKLY: Mapping[str, Pictures] = {
+    "train": [(number, False, None) for number in range(10)],
+    "test": [(number, number >= 22, "anomaly" if number >= 20 else "normal") for number in range(10, 30)],
+}
 # A clean plate that is labelled an anomaly, twice among ten: no model finds them.
 QUICK_F1 = 2 * 1.0 * 0.8 / 1.8
 
@@ -58,11 +65,8 @@ class Account:
         if masks:
             self._dataset(name, "train", [(number, number % 2 == 0, None) for number in range(40)], masks)
         else:
-            self._dataset(name, "train", [(number, False, None) for number in range(10)])
-            test = [
-                (number, number >= 22, "anomaly" if number >= 20 else "normal") for number in range(10, 30)
-            ]
-            self._dataset(name, "test", test)
+            for dataset_type, pictures in QUICKLY.items():
+                self._dataset(name, dataset_type, pictures)
         return name
 
     def train(self, project_name: str = "plates") -> str:
@@ -88,14 +92,9 @@ class Account:
         models = self.client.list_models(ProjectName=project_name)["Models"]
         return {model["ModelVersion"]: model["Status"] for model in models}
 
-    def _dataset(
-        self,
-        project_name: str,
-        dataset_type: str,
-        pictures: Sequence[tuple[int, bool, str | None]],
-        masks: bool = False,
-    ) -> None:
-        folder = self.service.data_dir / "buckets" / BUCKET / self.key.account
+    def write_manifest(self, key: str, pictures: Pictures, masks: bool = False) -> None:
+        """Draw pictures beside a key of the bucket, and write their manifest there."""
+        folder = (self.bucket / key).parent
         folder.mkdir(parents=True, exist_ok=True)
         lines = []
         for number, spotted, label in pictures:
@@ -103,8 +102,16 @@ class Account:
             (folder / f"{number}-{spotted}.png").write_bytes(image)
             (folder / f"{number}-mask.png").write_bytes(mask)
             lines.append(json.dumps(dict(_entry(number, spotted, label, masks))))
+        (self.bucket / key).write_text("\n".join(lines))
+
+    @property
+    def bucket(self) -> Path:
+        """The folder of the bucket."""
+        return self.service.data_dir / "buckets" / BUCKET
+
+    def _dataset(self, project_name: str, dataset_type: str, pictures: Pictures, masks: bool = False) -> None:
         key = f"{self.key.account}/{project_name}-{dataset_type}.manifest"
-        (folder.parent / key).write_text("\n".join(lines))
+        self.write_manifest(key, pictures, masks)
         source = {"GroundTruthManifest": {"S3Object": {"Bucket": BUCKET, "Key": key}}}
         names = {"ProjectName": project_name, "DatasetType": dataset_type}
         self.client.create_dataset(**names, DatasetSource=source)
