@@ -16,9 +16,17 @@ import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from airflow_provider_lookoutvision.engine import backbone, images, memory_bank, patch_head, tuned_network
+from airflow_provider_lookoutvision.engine import (
+    backbone,
+    class_presence,
+    images,
+    memory_bank,
+    patch_head,
+    tuned_network,
+)
 from airflow_provider_lookoutvision.engine.backbone import STRIDE, SUMMARY_CHANNELS
 from airflow_provider_lookoutvision.engine.calibration import StackedClassifier
+from airflow_provider_lookoutvision.engine.class_presence import ClassPresence
 from airflow_provider_lookoutvision.engine.errors import UnusableArtifact
 from airflow_provider_lookoutvision.engine.heads import Heads
 from airflow_provider_lookoutvision.engine.image_heads import ImageHead
@@ -72,8 +80,10 @@ class Model:
     :param image_size: width and height of the training images, upright, in pixels
     :param working_size: width and height that images are resized to for the network
     :param classes: empty without masks
-    :param offset: is added to the logits of the classes before they are compared with the background's 0
+    :param offset: is added to the logits of the classes, of what paints the masks, before they are compared
+        with the background's 0
     :param tuned: a network that was trained on the dataset, or None
+    :param presence: decides which classes are painted; all are when None
     """
 
     heads: Heads
@@ -83,6 +93,12 @@ class Model:
     classes: tuple[AnomalyClass, ...]
     offset: float
     tuned: TunedNetwork | None = None
+    presence: ClassPresence | None = None
+
+    @property
+    def tuned_paints(self) -> bool:
+        """Whether masks and anomaly maps are the trained network's, or else the patch head's."""
+        return self.tuned is not None and self.tuned.paints
 
 
 def save(folder: Path, model: Model) -> None:
@@ -128,10 +144,13 @@ def save(folder: Path, model: Model) -> None:
         description["format"] = EXTENDED_FORMAT
         description["tuned"] = {
             "paints": model.tuned.paints,
-            "offset": model.tuned.offset,
-            "classifier": None if stack is None else _stack_description(stack),
+            "offset": model.offset,
+            "classifier": None if stack is None else _linear_description(stack),
         }
         (folder / NETWORK_FILE).write_bytes(model.tuned.graph.SerializeToString(deterministic=True))
+    if model.presence is not None:
+        description["format"] = EXTENDED_FORMAT
+        description["presence"] = _linear_description(model.presence)
     with (folder / ARRAYS_FILE).open("wb") as file:
         np.savez(
             file, allow_pickle=False, **{name: array.astype(np.float32) for name, array in arrays.items()}
@@ -148,13 +167,13 @@ def load(folder: Path) -> Model:
     """
     try:
         description = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
-        optional: dict[Any, set[str]] = {FORMAT: set(), EXTENDED_FORMAT: {"tuned", "features"}}
+        optional: dict[Any, set[str]] = {FORMAT: set(), EXTENDED_FORMAT: {"tuned", "features", "presence"}}
         known = isinstance(description, dict) and optional.get(description.get("format"))
         if known is None or known is False or not _KEYS <= set(description) <= _KEYS | known:
             raise UnusableArtifact("the model was written by another version; train it anew")
         model = _build_model(description, _load_arrays(folder / ARRAYS_FILE, description))
         if "tuned" in description:
-            model = replace(model, tuned=_load_tuned(folder / NETWORK_FILE, description["tuned"], model))
+            model = _with_tuned(model, folder / NETWORK_FILE, description["tuned"])
         return model
     except UnusableArtifact:
         raise
@@ -169,30 +188,35 @@ def load(folder: Path) -> Model:
         raise UnusableArtifact(f"the model in {folder.name} is damaged: {error}") from error
 
 
-def _stack_description(stack: StackedClassifier) -> dict[str, Any]:
+def _linear_description(linear: StackedClassifier | ClassPresence) -> dict[str, Any]:
     return {
-        "mean": stack.mean.tolist(),
-        "scale": stack.scale.tolist(),
-        "coefficients": stack.coefficients.tolist(),
-        "intercept": stack.intercept,
+        "mean": linear.mean.tolist(),
+        "scale": linear.scale.tolist(),
+        "coefficients": linear.coefficients.tolist(),
+        "intercept": linear.intercept,
     }
 
 
-def _load_tuned(path: Path, description: dict[str, Any], model: Model) -> TunedNetwork:
+def _load_linear(description: dict[str, Any], length: int, what: str) -> dict[str, Any]:
+    """The means, scales, coefficients and intercept of a classifier of so many scores."""
+    arrays = {name: np.array(description[name], np.float64) for name in ("mean", "scale", "coefficients")}
+    if any(each.shape != (length,) or not np.isfinite(each).all() for each in arrays.values()):
+        raise UnusableArtifact(f"{what} is not one")
+    return {**arrays, "intercept": float(description["intercept"])}
+
+
+def _with_tuned(model: Model, path: Path, description: dict[str, Any]) -> Model:
     if path.stat().st_size > _MAX_NETWORK_BYTES:
         raise UnusableArtifact(f"the model's {NETWORK_FILE} is larger than any that is written")
     graph = onnx.load_from_string(path.read_bytes())
     tuned_network.check(graph, len(model.classes) or 1)
-    stack = description["classifier"]
+    stack, paints = description["classifier"], bool(description["paints"])
     classifier = None
     if stack is not None:
-        mean, scale, coefficients = (
-            np.array(stack[name], np.float64) for name in ("mean", "scale", "coefficients")
-        )
-        if any(each.shape != (2,) or not np.isfinite(each).all() for each in (mean, scale, coefficients)):
-            raise UnusableArtifact("the calibration of the model's trained network is not one")
-        classifier = StackedClassifier(mean, scale, coefficients, float(stack["intercept"]), calibrated=True)
-    return TunedNetwork(graph, classifier, bool(description["paints"]), float(description["offset"]))
+        parts = _load_linear(stack, 2, "the calibration of the model's trained network")
+        classifier = StackedClassifier(**parts, calibrated=True)
+    offset = float(description["offset"]) if paints else model.offset
+    return replace(model, tuned=TunedNetwork(graph, classifier, paints), offset=offset)
 
 
 def _load_arrays(path: Path, description: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
@@ -280,6 +304,10 @@ def _build_model(description: dict[str, Any], arrays: dict[str, NDArray[np.float
     score_count = 3 + len(image_heads) if patch is not None and classifier.calibrated else 1
     if not len(classifier.mean) == len(classifier.coefficients) == score_count:
         raise UnusableArtifact("the model's calibration does not fit its heads")
+    presence = None
+    if "presence" in description:
+        what = "what decides which classes the model paints"
+        presence = ClassPresence(**_load_linear(description["presence"], class_presence.SCORES, what))
     return Model(
         Heads(MemoryBank(arrays["bank"], features, arrays.get("bank.scale")), patch, image_heads),
         classifier,
@@ -287,4 +315,5 @@ def _build_model(description: dict[str, Any], arrays: dict[str, NDArray[np.float
         working_size,
         classes,
         float(description["offset"]),
+        presence=presence,
     )

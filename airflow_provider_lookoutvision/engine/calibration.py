@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from airflow_provider_lookoutvision.engine.backbone import FloatArray
-
 # Without anomalies: the fraction of normal images above the threshold, the least threshold in standard
 # deviations (few images do not show how long the tail is), and the slope of the logit.
 _FALSE_POSITIVE_RATE = 0.02
@@ -84,11 +82,3 @@ def fit_without_anomalies(scores: NDArray[np.floating]) -> StackedClassifier:
     quantile = float(np.quantile((values[:, 0] - mean[0]) / scale[0], 1 - _FALSE_POSITIVE_RATE))
     intercept = -_SLOPE * max(quantile, _MIN_THRESHOLD)
     return StackedClassifier(mean, scale, np.array([_SLOPE]), intercept, calibrated=False)
-
-
-def best_offset(ious: FloatArray, offsets: NDArray[np.float64]) -> float:
-    """The offset with the highest mean IoU.
-
-    :param ious: `images x offsets`
-    """
-    return float(offsets[int(ious.mean(axis=0).argmax())])

@@ -19,6 +19,7 @@ from airflow_provider_lookoutvision.engine import (
     artifact,
     backbone,
     calibration,
+    class_presence,
     images,
     network,
     tuned_network,
@@ -33,6 +34,8 @@ from airflow_provider_lookoutvision.engine.threshold import DEFAULT_THRESHOLD, p
 
 # What is computed at once: rows of a mask; patches, which are all of them up to a side of 640.
 BAND_ROWS, _BAND_PATCHES = 256, 8192
+# The logit of a class that is not in the image.
+NOT_PAINTED = -1000.0
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,16 @@ class Detector:
         if tuned is not None and tuned.classifier is not None:
             logit = float(tuned.classifier.logit(np.array([[logit, outputs[tuned_network.SCORE][0]]]))[0])
         probability = float(calibration.sigmoid(np.array(logit)))
-        offset = self._model.offset
-        if tuned is not None and tuned.paints:
-            logits, offset = outputs[tuned_network.LOGITS][0].transpose(1, 2, 0), tuned.offset
+        if self._model.tuned_paints:
+            logits = outputs[tuned_network.LOGITS][0].transpose(1, 2, 0)
         anomalous, confidence = predict(probability, threshold)
         mask = areas = None
         if logits is not None and self._model.classes:
-            mask = class_mask(logits + offset, image.width, image.height)
+            painted = logits + self._model.offset
+            if self._model.presence is not None:
+                present = self._model.presence.present(class_presence.scores(logits, logit))
+                painted[..., ~present] = NOT_PAINTED
+            mask = class_mask(painted, image.width, image.height)
             areas = self._areas(mask)
         return Detection(
             is_anomalous=anomalous,

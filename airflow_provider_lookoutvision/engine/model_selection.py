@@ -89,12 +89,12 @@ class Candidate:
     @property
     def trial(self) -> Trial:
         """The metrics alone."""
-        return Trial(self.hyperparameters, self.result.loss, self.result.f1, self.result.iou)
+        return Trial(self.hyperparameters, self.result.loss, self.result.f1, self.result.masks.iou)
 
     @property
     def has_poor_masks(self) -> bool:
         """Whether there are masks, and the predicted ones match them poorly."""
-        return bool(self.targets.coverage) and self.result.iou < _POOR_IOU
+        return bool(self.targets.coverage) and self.result.masks.iou < _POOR_IOU
 
     def is_better_than(self, smaller: "Candidate") -> bool:
         """Whether it classifies clearly better than a smaller size, or as well with clearly better masks."""

@@ -41,7 +41,7 @@ from airflow_provider_lookoutvision.engine.calibration import LARGEST_LOGIT, Sta
 from airflow_provider_lookoutvision.engine.detector import Detector
 from airflow_provider_lookoutvision.engine.errors import UnusableArtifact
 from airflow_provider_lookoutvision.engine.image_heads import ImageHead
-from airflow_provider_lookoutvision.engine.mask_graph import band_body, interpolation_taps
+from airflow_provider_lookoutvision.engine.mask_graph import band_body, interpolation_taps, present_classes
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass
 from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
 
@@ -152,16 +152,16 @@ class _Exporter(GraphBuilder):
             both[0] = self.node("Reshape", [both[0], self._axes(-1)], "stack.row")
             logit = self._stack(tuned.classifier, both, "tuned.stack")
         self._logistic(logit, PROBABILITY, np.float64)
-        painted, offset = "logits", model.offset
-        if tuned is not None and tuned.paints:
-            painted, offset = tuned_network.LOGITS, tuned.offset
+        painted = "logits"
+        if model.tuned_paints:
+            painted = tuned_network.LOGITS
             factor = STRIDE // tuned_network.MAP_STRIDE
             rows, columns = factor * rows, factor * columns
             worst = self._any_class(painted, "painted.any")
         self._logistic(worst, ANOMALY_MAP, np.float32)
         self.outputs.append(helper.make_tensor_value_info(ANOMALY_MAP, TensorProto.FLOAT, [rows, columns]))
         if model.heads.patch is not None and model.classes:
-            self._class_mask(rows, columns, painted, offset)
+            self._class_mask(rows, columns, painted, logit)
 
     def _constant(self, name: str, value: Any, kind: Any) -> str:
         return self.constant(name, np.asarray(value, kind))
@@ -273,12 +273,17 @@ class _Exporter(GraphBuilder):
         more = self.node("Add", [power, self._constant(f"{output}.one", 1, kind)], f"{output}.more")
         self.node("Reciprocal", [more], output)
 
-    def _class_mask(self, rows: int, columns: int, logits: str, offset: float) -> None:
+    def _class_mask(self, rows: int, columns: int, logits: str, image_logit: str) -> None:
         """Interpolate the logits along the rows once, and along the columns in bands of the mask."""
         width, height = self._model.image_size
         band = min(height, max(16, _PIXELS // width))
         bands = -(-height // band)
-        moved = self.node("Add", [logits, self._float("mask.offset", offset)], "mask.logits")
+        moved = self.node("Add", [logits, self._float("mask.offset", self._model.offset)], "mask.logits")
+        if self._model.presence is not None:
+            class_count = len(self._model.classes)
+            present = present_classes(self, self._model.presence, logits, image_logit, class_count)
+            absent = self._float("mask.absent", detector.NOT_PAINTED)
+            moved = self.node("Where", [present, moved, absent], "mask.present")
         wide = self._cast(moved, TensorProto.DOUBLE, "double")
         across = interpolation_taps(columns, width, width)
         rounded = self._between(wide, across, "mask.across", axis=3, shape=(1, 1, 1, width))

@@ -18,14 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
-from airflow_provider_lookoutvision.engine import calibration, cross_validation, metrics
-from airflow_provider_lookoutvision.engine.backbone import FloatArray
+from airflow_provider_lookoutvision.engine import calibration, mask_calibration, metrics
 from airflow_provider_lookoutvision.engine.calibration import StackedClassifier
-from airflow_provider_lookoutvision.engine.cross_validation import LOGIT_OFFSETS
 from airflow_provider_lookoutvision.engine.dataset import Dataset
 from airflow_provider_lookoutvision.engine.errors import MissingDependency, UnusableDataset
+from airflow_provider_lookoutvision.engine.feature_store import PATCH_PIXELS
+from airflow_provider_lookoutvision.engine.mask_calibration import HeldOutMaps, MaskCalibration
 from airflow_provider_lookoutvision.engine.model_selection import Candidate
 from airflow_provider_lookoutvision.engine.pixel_store import PixelStore
+from airflow_provider_lookoutvision.engine.targets import CELLS_PER_PATCH
 from airflow_provider_lookoutvision.engine.tuned_network import MAP_STRIDE, TunedNetwork
 from airflow_provider_lookoutvision.engine.weights import Weights
 
@@ -54,12 +55,12 @@ class Outcome:
 
     :param network: None when the quick heads are as good without it
     :param summary: what was tried and kept, as a sentence
-    :param iou: of the masks on held-out images, 0 to 1; that of the quick heads unless the network paints
+    :param masks: how masks are painted: as those of the quick heads are, unless the network paints
     """
 
     network: TunedNetwork | None
     summary: str
-    iou: float
+    masks: MaskCalibration
 
 
 def check_effort(effort: str) -> None:
@@ -100,11 +101,11 @@ def train(
         summary = (
             f"no network was trained: that takes {MIN_ANOMALIES} images of each kind, and there are {fewest}"
         )
-        return Outcome(None, summary, quick.result.iou)
+        return Outcome(None, summary, quick.result.masks)
     width, height = quick.store.size
     if width * height > _MAX_WHOLE_PIXELS and not quick.targets.coverage:
         summary = f"no network was trained: at {width} x {height} pixels that takes masks"
-        return Outcome(None, summary, quick.result.iou)
+        return Outcome(None, summary, quick.result.masks)
     with PixelStore(dataset.images, quick.store.size, folder) as pixels:
         return _Training(quick, pixels, weights, on_progress, seed, threads).run()
 
@@ -114,7 +115,7 @@ class _HeldOut:
     """The network's scores of images that it was not trained on."""
 
     logits: dict[int, float]
-    ious: dict[int, FloatArray]
+    maps: HeldOutMaps
 
 
 class _Training:
@@ -143,7 +144,9 @@ class _Training:
         on_gpu = finetuning.device().type == "cuda"
         folds = FOLDS if on_gpu else int(np.clip(_IMAGES_OF_ALL_FOLDS // count, 1, FOLDS))
         share = 1 / (folds + _LAST_EPOCHS_PART)
-        held_out = _HeldOut({}, {})
+        width, height = self._pixels.size
+        places, rng = width * height // MAP_STRIDE**2, np.random.default_rng([self._seed, 6])
+        held_out = _HeldOut({}, HeldOutMaps(self._quick.targets, 1, places, rng))
         splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=self._seed)
         splits = list(splitter.split(np.zeros(count), self._anomalous))[:folds]
         tuner = None
@@ -156,7 +159,7 @@ class _Training:
         compared = self._compare(held_out)
         summary = f"a network was trained {where}; on {len(held_out.logits)} held-out images {compared.text}"
         if compared.classifier is None and not compared.paints:
-            return Outcome(None, f"{summary}; the quick model was kept", self._quick.result.iou)
+            return Outcome(None, f"{summary}; the quick model was kept", self._quick.result.masks)
         self._fit(
             tuner,
             np.arange(count),
@@ -164,14 +167,13 @@ class _Training:
             folds * share,
             1 - folds * share,
         )
-        network = TunedNetwork(tuner.network(), compared.classifier, compared.paints, compared.offset)
+        network = TunedNetwork(tuner.network(), compared.classifier, compared.paints)
         kept = " and ".join(
             name
             for name, is_kept in (("the verdict", compared.classifier), ("masks", compared.paints))
             if is_kept
         )
-        iou = compared.iou if compared.paints else self._quick.result.iou
-        return Outcome(network, f"{summary}; it was kept for {kept}", iou)
+        return Outcome(network, f"{summary}; it was kept for {kept}", compared.masks)
 
     def _tuner(self, kind: type["Tuner"]) -> "Tuner":
         width, height = self._crop
@@ -210,34 +212,41 @@ class _Training:
         return f", {minutes:.0f} minutes left" if minutes >= 1.5 else ", a minute left"
 
     def _score(self, tuner: "Tuner", indices: NDArray[np.intp], held_out: _HeldOut) -> None:
-        coverage = self._quick.targets.coverage
         for index in indices.tolist():
-            logit, logits = tuner.scores(self._pixels.get(index))
-            held_out.logits[index] = logit
-            if coverage.get(index):
-                held_out.ious[index] = cross_validation.mask_ious(logits, coverage[index])
+            held_out.logits[index], logits = tuner.scores(self._pixels.get(index))
+            held_out.maps.add(index, index, logits)
 
     def _compare(self, held_out: _HeldOut) -> "_Comparison":
-        result = self._quick.result
+        result, targets = self._quick.result, self._quick.targets
         indices = np.array(sorted(held_out.logits))
-        quick_logits = result.classifier.logit(result.scores).reshape(-1, len(self._anomalous)).mean(axis=0)
+        all_quick_logits = result.classifier.logit(result.scores)
+        quick_logits = all_quick_logits.reshape(-1, len(self._anomalous)).mean(axis=0)
         points = np.stack([quick_logits[indices], [held_out.logits[index] for index in indices]], axis=1)
         anomalous = self._anomalous[indices]
         quick_loss = _cross_validated_loss(points[:, :1], anomalous, self._seed)
         loss = _cross_validated_loss(points, anomalous, self._seed)
         classifier = calibration.fit(points, anomalous) if loss < quick_loss * _LOSS_RATIO else None
         text = f"log-loss {loss:.3f}, quick {quick_loss:.3f}"
-        if not held_out.ious:
-            return _Comparison(classifier, paints=False, offset=0.0, iou=0.0, text=text)
-        table = np.stack(list(held_out.ious.values()))
-        quick_iou = float(np.mean([result.ious[index] for index in held_out.ious], axis=0).max())
-        iou = float(table.mean(axis=0).max())
+        # Both are compared on the same images, the quick ones perhaps held out repeatedly.
+        both = {each.index for each in held_out.maps.maps} & {each.index for each in result.maps}
+        maps, quick_maps = (
+            [each for each in kept if each.index in both] for kept in (held_out.maps.maps, result.maps)
+        )
+        if not maps:
+            return _Comparison(classifier, paints=False, masks=result.masks, text=text)
+        logits = quick_logits.copy()
+        if classifier is not None:
+            logits[indices] = classifier.logit(points)
+        masks = mask_calibration.calibrate(
+            maps, logits, targets, CELLS_PER_PATCH * MAP_STRIDE // PATCH_PIXELS
+        )
+        quick_iou = mask_calibration.calibrate(quick_maps, all_quick_logits, targets).iou
+        paints = masks.iou > quick_iou + _IOU_GAIN
         return _Comparison(
             classifier,
-            paints=iou > quick_iou + _IOU_GAIN,
-            offset=calibration.best_offset(table, LOGIT_OFFSETS),
-            iou=iou,
-            text=f"{text}, IoU of masks {iou:.2f}, quick {quick_iou:.2f}",
+            paints=paints,
+            masks=masks if paints else result.masks,
+            text=f"{text}, IoU of masks {masks.iou:.2f}, quick {quick_iou:.2f}",
         )
 
 
@@ -245,8 +254,7 @@ class _Training:
 class _Comparison:
     classifier: StackedClassifier | None
     paints: bool
-    offset: float
-    iou: float
+    masks: MaskCalibration
     text: str
 
 

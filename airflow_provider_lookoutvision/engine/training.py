@@ -199,8 +199,19 @@ def _train(
     mask_classes = tuple(classes) if best.targets.coverage else ()
     image_size = dataset.width, dataset.height
     tuned = None if outcome is None else outcome.network
+    painting = result.masks if outcome is None else outcome.masks
     artifact.save(
-        out, Model(fitted, result.classifier, image_size, working_size, mask_classes, result.offset, tuned)
+        out,
+        Model(
+            fitted,
+            result.classifier,
+            image_size,
+            working_size,
+            mask_classes,
+            painting.offset,
+            tuned,
+            painting.presence,
+        ),
     )
     report.stage(1.0, "trained")(1.0)
     return TrainingReport(
@@ -213,7 +224,7 @@ def _train(
         segmentation=bool(mask_classes),
         calibrated=calibrated,
         f1=result.f1 if calibrated else 0.0,
-        iou=result.iou if outcome is None else outcome.iou,
+        iou=painting.iou,
         effort="quick" if tuned is None else "thorough",
         summary="" if outcome is None else outcome.summary,
     )

@@ -42,13 +42,11 @@ class TunedNetwork:
     :param classifier: of two scores, the logit of the probability of the quick heads and the network's; None
         when the verdict is that of the quick heads alone
     :param paints: whether masks and anomaly maps are the network's, or else the patch head's
-    :param offset: is added to the logits of the classes before they are compared with the background's 0
     """
 
     graph: onnx.ModelProto
     classifier: StackedClassifier | None
     paints: bool
-    offset: float
 
 
 def build(weights: Weights, decoder: Mapping[str, FloatArray], top_count: int) -> onnx.ModelProto:

@@ -25,7 +25,7 @@ def candidate_sides(width: int, height: int) -> tuple[int, ...]:
     """The sides worth trying for images of `width x height` pixels, smallest first."""
     native = math.sqrt(width * height)
     start = 0 if native < 700 else 1 if native < 1400 else 2
-    largest = max(native * 1.1, SIDES[start])
+    largest = max(native * 1.15, SIDES[start])
     return tuple(side for side in SIDES[start:] if side <= largest)
 
 

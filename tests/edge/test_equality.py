@@ -15,6 +15,7 @@ from airflow_provider_lookoutvision import engine
 from airflow_provider_lookoutvision.edge import components as parts
 from airflow_provider_lookoutvision.edge.runner import Runner
 from airflow_provider_lookoutvision.engine import artifact, backbone, images, onnx_export
+from airflow_provider_lookoutvision.engine.class_presence import ClassPresence
 from airflow_provider_lookoutvision.engine.detector import Detector
 from airflow_provider_lookoutvision.engine.mask_graph import interpolation_taps
 
@@ -87,6 +88,27 @@ def test_a_large_mask_is_the_same_in_each_pixel(
     np.testing.assert_array_equal(session.run(None, {"image": pixels})[place], wanted)
     assert wanted is not None
     assert wanted.any()
+
+
+@pytest.mark.parametrize("name", ["classes", "wide"])
+def test_the_same_classes_are_left_out(name: str, models: Callable[[str], Path], cache: Path) -> None:
+    model = artifact.load(models(name))
+    images_of_it = [encoded(image) for image in held_out(name)]
+    # By the gap or by the image alone, so that something is left out in some images, and something is not.
+    for coefficients, intercept in (([0.01, 0.01, 1, 0], 0.0), ([0.2, -0.1, 0, 1], -1.0)):
+        presence = ClassPresence(np.full(4, 0.1), np.full(4, 1.5), np.array(coefficients), intercept)
+        changed = dataclasses.replace(model, presence=presence)
+        detector = Detector(changed, cache)
+        session = backbone.create_session(onnx_export.build(changed, backbone.load_graph(cache)))
+        [place] = [n for n, output in enumerate(session.get_outputs()) if output.name == "class_mask"]
+        painted = []
+        for content in images_of_it:
+            wanted = detector.detect(content).class_mask
+            pixels = images.decode(content, *model.working_size).pixels
+            np.testing.assert_array_equal(session.run(None, {"image": pixels})[place], wanted)
+            assert wanted is not None
+            painted.append(bool(wanted.any()))
+        assert set(painted) == {True, False}
 
 
 @pytest.mark.parametrize(

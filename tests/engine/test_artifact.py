@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 import shutil
@@ -10,6 +11,7 @@ import pytest
 from drawn_images import TrainedModel
 
 from airflow_provider_lookoutvision.engine import UnusableArtifact, artifact, load
+from airflow_provider_lookoutvision.engine.class_presence import ClassPresence
 
 
 @pytest.fixture
@@ -38,6 +40,23 @@ def test_a_model_is_the_same_after_a_round_trip(folder: Path, tmp_path: Path) ->
         assert set(first) == set(second)
         for name in first:
             np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_what_decides_which_classes_are_painted_is_saved(folder: Path, tmp_path: Path) -> None:
+    presence = ClassPresence(np.arange(4.0), np.arange(1.0, 5), np.array([1, -0.5, 2, 1 / 3]), -0.25)
+    again = tmp_path / "again"
+    again.mkdir()
+    artifact.save(again, dataclasses.replace(artifact.load(folder), presence=presence))
+    found = artifact.load(again).presence
+    assert found is not None
+    for name in ("mean", "scale", "coefficients"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(presence, name))
+    assert found.intercept == presence.intercept
+    for damaged in ([1, 2, 3], [1, 2, 3, float("nan")], ["x"] * 4):
+        description = json.loads((again / artifact.MODEL_FILE).read_text())
+        change_description(again, presence={**description["presence"], "mean": damaged})
+        with pytest.raises(UnusableArtifact):
+            load(again)
 
 
 def test_the_image_size_is_saved(segmenter: TrainedModel, folder: Path) -> None:
