@@ -89,6 +89,7 @@ with DAG(
         images_s3_prefix="{{ params.images }}",
         results_s3_uri="{{ params.verdicts }}",
         masks_s3_prefix="{{ params.masks }}",
+        store_heatmaps=True,
         fail_if_empty=True,
     )
     # [END howto_operator_lookoutvision_detect_anomalies]

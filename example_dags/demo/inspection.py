@@ -150,15 +150,19 @@ def _tested(backends: Backends, samples: Mapping[str, Sample], verdicts: bytes) 
         if "error" in line:
             raise NotAsPromised(f"{sample.name} could be trained with, but not looked at: {line['error']}")
         found = [each for each in line.get("Anomalies", ()) if each["Name"] != "background"]
-        mask = line.get("mask-ref")
+        mask, heatmap = (
+            _read(backends, line[name].removeprefix(f"s3://{RESULTS}/")) if name in line else None
+            for name in ("mask-ref", "heatmap-ref")
+        )
         tested.append(
             Judged(
                 sample,
                 line["IsAnomalous"],
                 line["Confidence"],
                 {each["Name"]: each["PixelAnomaly"]["TotalPercentageArea"] for each in found},
-                _read(backends, mask.removeprefix(f"s3://{RESULTS}/")) if mask else None,
+                mask,
                 {each["Name"]: each["PixelAnomaly"]["Color"] for each in found},
+                heatmap,
             )
         )
     return tested

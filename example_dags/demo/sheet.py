@@ -1,7 +1,7 @@
 """The picture sheet: the tested images in a grid, each with its verdict and with the defect outlined.
 
-What the model got wrong stands first, and says so. A model that was trained without masks can't say where a
-defect is: then a frame shows the verdict.
+What the model got wrong stands first, and says so. A model that was trained without masks outlines nothing:
+then a frame shows the verdict, and the heat map tints where it found an anomaly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ THUMBNAIL, CAPTION, GAP, MARGIN, HEADER = 208, 58, 14, 30, 116
 PAPER, CARD, EDGE, INK, FAINT = "#F3F4F6", "#FFFFFF", "#D9DCE1", "#1B1F24", "#6A727D"
 VERDICTS = {False: "#1A7F37", True: "#C8202F"}
 WRONG = "#8A3FFC"
-_OPACITY = 0.22
+_OPACITY, _HEAT_OPACITY = 0.22, 1.2
 _ROOM = THUMBNAIL - 20
 
 
@@ -34,6 +34,7 @@ class Judged:
     :param areas: what was found, each class with its share of the image, 0 to 1.
     :param mask: where, as an RGB PNG.
     :param colors: of the classes in the mask.
+    :param heatmap: how anomalous each place is, as a grey PNG.
     """
 
     sample: Sample
@@ -42,6 +43,7 @@ class Judged:
     areas: Mapping[str, float] = field(default_factory=dict)
     mask: bytes | None = None
     colors: Mapping[str, str] = field(default_factory=dict)
+    heatmap: bytes | None = None
 
     @property
     def is_right(self) -> bool:
@@ -139,6 +141,14 @@ def _thumbnail(each: Judged) -> Image.Image:
         mask = Image.open(io.BytesIO(each.mask)).convert("RGB")
         for color in each.colors.values():
             picture = _marked(picture, places(mask, color).resize(picture.size), color)
+    elif each.heatmap and each.is_anomalous:
+        heat = (
+            Image.open(io.BytesIO(each.heatmap)).convert("L").resize(picture.size, Image.Resampling.BILINEAR)
+        )
+        # The lower half is what normal images have too.
+        picture.paste(
+            VERDICTS[True], mask=heat.point(lambda value: round(max(0, value - 128) * _HEAT_OPACITY))
+        )
     framed = Image.new("RGB", (THUMBNAIL, THUMBNAIL), EDGE)
     framed.paste(picture, ((THUMBNAIL - picture.width) // 2, (THUMBNAIL - picture.height) // 2))
     return framed

@@ -190,3 +190,24 @@ def test_the_sheet_outlines_the_defect_and_tells_what_is_wrong() -> None:
     assert [outline in each for each in colors] == [False, True]
     middle = second.getpixel((sheet.THUMBNAIL // 2, sheet.THUMBNAIL // 2))
     assert middle[0] > middle[2], "the defect itself is still to be seen"
+
+
+def test_without_masks_the_sheet_tints_where_the_anomaly_is() -> None:
+    heat = Image.new("L", (8, 8), 60)
+    heat.paste(255, (4, 0, 8, 8))
+    content = io.BytesIO()
+    heat.save(content, "PNG")
+    judged = [
+        Judged(Sample("a.png", picture("grey"), "dent"), is_anomalous, 0.9, heatmap=content.getvalue())
+        for is_anomalous in (True, False)
+    ]
+
+    drawn = sheet.draw("parts", "F1 0.667", judged, is_segmented=False)
+
+    # The wrong verdict, which is normal, stands first.
+    for column, is_tinted in enumerate((False, True)):
+        left = sheet.MARGIN + column * (sheet.THUMBNAIL + sheet.GAP)
+        middle, quarter = sheet.HEADER + sheet.THUMBNAIL // 2, sheet.THUMBNAIL // 4
+        cold, hot = (drawn.getpixel((left + at, middle)) for at in (quarter, 3 * quarter))
+        assert cold == (128, 128, 128)
+        assert (hot[0] > hot[2] + 40) == is_tinted
