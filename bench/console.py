@@ -30,10 +30,15 @@ PAGES = {
     "gallery, first page": "/projects/part-0/datasets/train",
     "gallery, last page": "/projects/part-0/datasets/train?page=167",
     "gallery, unlabelled": "/projects/part-0/datasets/train?label=none",
+    "gallery, unlabelled, after an image": (
+        "/projects/part-0/datasets/train?label=none&after=s3://images/8000.jpg"
+    ),
     "gallery, by class": "/projects/part-0/datasets/train?class=scratch",
     "gallery, by name": "/projects/part-0/datasets/train?name=15999",
     "one image": "/projects/part-0/datasets/train/image?ref=s3://images/8000.jpg",
     "state of a page that stays open": "/projects/part-0/datasets/train/state",
+    "adding images": "/projects/part-0/datasets/train/add",
+    "review, before results are named": "/review",
 }
 
 

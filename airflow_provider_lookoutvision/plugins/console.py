@@ -21,6 +21,7 @@ from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_provider_lookoutvision.links.lookoutvision import XCOM_KEY
+from airflow_provider_lookoutvision.plugins import framing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -92,27 +93,40 @@ def _application() -> Any:
     """The pages of the plugin, made when they are first opened: most processes of Airflow never are."""
     from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
     from airflow.api_fastapi.core_api.security import get_user, requires_access_dag
-    from fastapi import Depends, FastAPI
+    from fastapi import Depends, FastAPI, Header
     from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
     application = FastAPI(title="Lookout for Vision", openapi_url=None, docs_url=None, redoc_url=None)
     of_task = requires_access_dag("GET", DagAccessEntity.XCOM)
 
-    def lead_to(address: Callable[[], str | None], nothing: str) -> Response:
+    def lead_to(address: Callable[[], str | None], nothing: str, frame: str | None) -> Response:
         try:
             found = address()
         except NoConsole as error:
             return HTMLResponse(_page(str(error)), 503)
-        return RedirectResponse(found, 307) if found else HTMLResponse(_page(nothing))
+        if found is None:
+            return HTMLResponse(_page(nothing))
+        if frame and (reason := _obstacle(found, frame)):
+            return HTMLResponse(_page(reason, found))
+        return RedirectResponse(found, 307)
 
-    def show_console() -> Response:
-        return lead_to(lambda: f"{console_url()}/", "")
+    def show_console(sec_fetch_dest: str = Header(""), referer: str = Header("")) -> Response:
+        frame = framing.origin_of_frame(sec_fetch_dest, referer)
+        return lead_to(lambda: f"{console_url()}/", "", frame)
 
-    def show_task(dag_id: str, run_id: str, task_id: str, map_index: str) -> Response:
+    def show_task(
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        map_index: str,
+        sec_fetch_dest: str = Header(""),
+        referer: str = Header(""),
+    ) -> Response:
         index = int(map_index) if map_index.lstrip("-").isdigit() else -1
         return lead_to(
             lambda: page_of_task(dag_id, run_id, task_id, index),
             "This task has no page in the Lookout for Vision console, or has not come to it yet.",
+            framing.origin_of_frame(sec_fetch_dest, referer),
         )
 
     application.add_api_route("/", show_console, dependencies=[Depends(get_user)])
@@ -120,8 +134,22 @@ def _application() -> Any:
     return application
 
 
-def _page(text: str) -> str:
-    return f"<!doctype html><meta charset=utf-8><title>Lookout for Vision</title><p>{html.escape(text)}</p>"
+def _obstacle(page: str, frame: str) -> str | None:
+    """Why the page won't be shown in a frame. Only the console of the configuration is requested for that."""
+    try:
+        console = console_url()
+    except NoConsole:
+        return None
+    return framing.obstacle(console, frame) if page.startswith(f"{console}/") else None
+
+
+def _page(text: str, address: str = "") -> str:
+    there = html.escape(address)
+    link = f'<p>In a tab of its own: <a href="{there}" target="_blank">{there}</a>' if address else ""
+    return (
+        "<!doctype html><meta charset=utf-8><meta name=color-scheme content='light dark'>"
+        f"<title>Lookout for Vision</title><p>{html.escape(text)}{link}"
+    )
 
 
 async def _lazy_application(

@@ -172,9 +172,9 @@ class AirflowInstance:
             return response.json() if response.content else None
         raise TimeoutError(f"{method} {path}: no answer {REPETITIONS} times")
 
-    def open(self, path: str) -> httpx.Response:
+    def open(self, path: str, **headers: str) -> httpx.Response:
         """Open a page of its UI, without being led on."""
-        return self._client.get(path)
+        return self._client.get(path, headers=headers)
 
     def connection(self, endpoint_url: str, key: Any, conn_id: str = "", **extra: Any) -> str:
         """Make an Amazon connection to a service, and return its ID."""

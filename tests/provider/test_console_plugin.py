@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from airflow import __version__
 from airflow_and_service import Deployment
 
 from airflow_provider_lookoutvision.links.lookoutvision import XCOM_KEY
-from airflow_provider_lookoutvision.plugins import console
+from airflow_provider_lookoutvision.plugins import console, framing
 
 HAS_VIEWS = tuple(int(part) for part in __version__.split(".")[:2]) >= (3, 1)
 needs_views = pytest.mark.skipif(not HAS_VIEWS, reason="before 3.1 Airflow's UI has no external views")
@@ -44,6 +45,22 @@ def test_the_navigation_leads_to_the_console(deployment: Deployment, default_con
     place = view_of(deployment, "nav")["href"]
     answer = deployment.airflow.open(place)
     assert (answer.status_code, answer.headers["location"]) == (307, f"{default_connection}/")
+
+
+@needs_views
+def test_a_frame_that_browsers_refuse_says_why(deployment: Deployment, default_connection: str) -> None:
+    place = view_of(deployment, "nav")["href"]
+    in_frame = {"Sec-Fetch-Dest": "iframe", "Referer": "https://airflow.example/plugin/lookoutvision"}
+    answer = deployment.airflow.open(place, **in_frame)
+    assert "Airflow has TLS and the service hasn't" in html.unescape(answer.text)
+    assert f'href="{default_connection}/"' in answer.text
+    in_frame["Referer"] = "http://airflow.example:8080/"
+    answer = deployment.airflow.open(place, **in_frame)
+    assert "--console-frame-ancestors http://airflow.example:8080" in answer.text
+    # Not in a frame; in one of its own site; and where nobody knows.
+    assert deployment.airflow.open(place, **in_frame | {"Sec-Fetch-Dest": "document"}).status_code == 307
+    assert framing.obstacle(default_connection, default_connection.removesuffix("/console")) is None
+    assert framing.obstacle("http://127.0.0.1:9/console", "http://airflow.example") is None
 
 
 @needs_views
