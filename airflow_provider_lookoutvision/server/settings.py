@@ -99,7 +99,7 @@ class Settings:
     packaging_workers: int = _setting(1, "models packaged at the same time", int)
     cluster: str = _setting(
         "",
-        "Ray cluster that trains and hosts, as auto, host:6379 or ray://host:10001; this machine when empty",
+        "Ray cluster that trains and hosts, auto or host:6379, with a node here; this machine when empty",
     )
     training_cpus: float = _setting(1, "CPUs of the cluster that a training reserves", float)
     training_gpus: float = _setting(0, "GPUs of the cluster that a training reserves", float)
@@ -158,6 +158,19 @@ class Settings:
         rate = self.requests_per_second
         if rate is not None and not 0 < rate < math.inf:
             raise SettingsError(f"requests_per_second is {rate}; it must be more than 0, and finite")
+        if self.cluster.startswith("ray://"):
+            raise SettingsError(
+                f"cluster is {self.cluster}; a process whose Ray client loses its connection lives on and "
+                "answers nothing. Start a node on this machine that is given no work, `ray start "
+                "--address=HOST:6379 --num-cpus=0`, and set --cluster auto"
+            )
+        for name in ("training_cpus", "training_gpus"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 0, and finite")
+        if self.training_gpus > 1 and self.training_gpus % 1:
+            raise SettingsError(
+                f"training_gpus is {self.training_gpus}; Ray gives a part of one GPU, or whole ones"
+            )
         for name in ("max_training_hours", "max_silent_minutes"):
             if not 0 < getattr(self, name) < math.inf:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be more than 0, and finite")

@@ -68,6 +68,22 @@ def test_a_wrong_value_is_reported_with_its_source(environ: dict[str, str], said
 
 
 @pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"training_cpus": -1}, "training_cpus is -1.0; it must be at least 0, and finite"),
+        ({"training_cpus": "nan"}, "training_cpus is nan; it must be at least 0, and finite"),
+        ({"training_gpus": "inf"}, "training_gpus is inf; it must be at least 0, and finite"),
+        ({"training_gpus": "1.5"}, "training_gpus is 1.5; Ray gives a part of one GPU, or whole ones"),
+        ({"cluster": "ray://head:10001"}, "cluster is ray://head:10001; a process whose Ray client loses"),
+    ],
+)
+def test_what_cannot_be_had_of_a_cluster(flags: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(flags, {})
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
     ("host", "loopback"),
     [
         ("127.0.0.1", True),

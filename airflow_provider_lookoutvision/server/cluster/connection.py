@@ -14,6 +14,8 @@ from typing import Any
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 
 NAMESPACE = "lookoutvision"
+# What the name of the actor ``HostedModels`` ends with.
+MODELS = "-models"
 
 
 def connect(settings: Settings) -> None:
@@ -37,7 +39,7 @@ def connect(settings: Settings) -> None:
     except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
         raise SettingsError(
             f"the Ray cluster {settings.cluster} can't be reached: {error}. Start one with "
-            "`ray start --head`, or set --cluster to auto, host:6379 or ray://host:10001"
+            "`ray start --head`, or join one with `ray start --address=HOST:6379`, and set --cluster to auto"
         ) from None
 
 
@@ -48,6 +50,11 @@ def log_as_the_service() -> None:
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.WARNING)
+
+
+def models_name(settings: Settings) -> str:
+    """The name of the actor that reads the models of the services on one database."""
+    return name_of(settings) + MODELS
 
 
 def name_of(settings: Settings, *parts: Any) -> str:

@@ -165,7 +165,9 @@ class Fleet:
             if row.status == ModelStatus.STOPPING_HOSTING:
                 if pool := self._pools.pop(deployment, None):
                     await pool.close()
-                await self._transition(deployment, row, ModelStatus.TRAINED, TRAINED_MESSAGE)
+                await self._transition(
+                    deployment, row, ModelStatus.TRAINED, row.training_message or TRAINED_MESSAGE
+                )
             elif deployment not in self._pools:
                 await self._open(deployment, row)
             else:

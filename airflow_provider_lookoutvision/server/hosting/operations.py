@@ -39,7 +39,8 @@ def start_model(
 ) -> dict[str, Any]:
     """Host a trained model with at least ``min_inference_units`` replicas."""
     model = find_model(call, project_name, model_version, lock=True)
-    if model.status not in {ModelStatus.TRAINED, ModelStatus.HOSTING_FAILED}:
+    trained = model.status == ModelStatus.TRAINED
+    if not trained and model.status != ModelStatus.HOSTING_FAILED:
         started = model.status in {ModelStatus.STARTING_HOSTING, ModelStatus.HOSTED}
         remedy = "to change its units, stop it first" if started else "only a trained model can be started"
         raise wrong_state(model, project_name, remedy)
@@ -63,6 +64,8 @@ def start_model(
         model.id,
         status=ModelStatus.STARTING_HOSTING,
         status_message=STARTING_MESSAGE,
+        # What the training has said, which is said again when the model is stopped.
+        training_message=model.status_message if trained else model.training_message,
         hosting=models.c.hosting + 1,
         min_units=min_inference_units,
         max_units=max_inference_units,

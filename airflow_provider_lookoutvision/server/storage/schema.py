@@ -93,7 +93,8 @@ dataset_entries = sa.Table(
 )
 
 # ``hosting`` counts the starts: work for one of them sees when it is over. The metrics and
-# ``evaluated_at`` are there once the model is trained, the units once it has been started.
+# ``evaluated_at`` are there once the model is trained; the units, and what the training had said in
+# ``training_message``, once it has been started.
 models = sa.Table(
     "models",
     metadata,
@@ -102,6 +103,7 @@ models = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("status", sa.String(20), nullable=False),
     sa.Column("status_message", sa.Text, nullable=False),
+    sa.Column("training_message", sa.Text, nullable=True),
     sa.Column("description", sa.String(500), nullable=True),
     sa.Column("output_bucket", sa.String(63), nullable=False),
     sa.Column("output_prefix", sa.String(1024), nullable=False),
