@@ -17,7 +17,7 @@ FROM python:3.12-slim-bookworm
 RUN useradd --create-home --uid 1000 lookoutvision && install -d -o lookoutvision /data
 COPY --from=build /opt/lookoutvision /opt/lookoutvision
 ENV PATH=/opt/lookoutvision/bin:$PATH LOOKOUTVISION_DATA_DIR=/data
-USER lookoutvision
+USER 1000
 VOLUME /data
 EXPOSE 8320
 ENTRYPOINT ["lookoutvision"]
