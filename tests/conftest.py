@@ -24,15 +24,13 @@ from typing import Any
 import pytest
 from postgres_server import PostgresServer
 
-from airflow_provider_lookoutvision.testing.service import SERVICE_VARIABLE
-
 _home = tempfile.TemporaryDirectory(prefix="airflow-unit-tests-")
 
 
 def pytest_configure() -> None:
     # Nobody's own configuration of AWS or of the service reaches the tests.
     for name in [name for name in os.environ if name.startswith(("AWS_", "LOOKOUTVISION_"))]:
-        if name != SERVICE_VARIABLE:
+        if not name.startswith("LOOKOUTVISION_TEST_"):
             del os.environ[name]
     os.environ |= {
         "AWS_CONFIG_FILE": os.devnull,

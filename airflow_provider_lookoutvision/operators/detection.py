@@ -11,21 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_lookoutvision.assets import emit_asset_event, verdicts_uri
+from airflow_provider_lookoutvision.batches.image_detector import ImageDetector
+from airflow_provider_lookoutvision.batches.images import ListingDigest, Result, list_images
+from airflow_provider_lookoutvision.batches.job import Batch
+from airflow_provider_lookoutvision.batches.results import Checkpoint, ResultsObject
 from airflow_provider_lookoutvision.idempotency import previous_tokens
 from airflow_provider_lookoutvision.links.lookoutvision import VERDICTS_LINKS
 from airflow_provider_lookoutvision.model.anomaly_maps import request_anomaly_maps
-from airflow_provider_lookoutvision.operators.adaptive_concurrency import AdaptiveConcurrency
+from airflow_provider_lookoutvision.operators import detection_parameters
+from airflow_provider_lookoutvision.operators.adaptive_concurrency import AdaptiveConcurrency, TaskStopped
 from airflow_provider_lookoutvision.operators.base import fail_fast_on_client_errors
-from airflow_provider_lookoutvision.operators.batch import (
-    Checkpoint,
-    ListingDigest,
-    Result,
-    ResultsObject,
-    list_images,
-    process_images,
-)
+from airflow_provider_lookoutvision.operators.batch import process_images
 from airflow_provider_lookoutvision.operators.detection_summary import Gates, Summary
-from airflow_provider_lookoutvision.operators.image_detector import ImageDetector
 from airflow_provider_lookoutvision.operators.model_version import ModelVersionMixin
 from airflow_provider_lookoutvision.operators.s3 import (
     fail_fast_on_s3_errors,
@@ -88,6 +85,11 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
     :param min_images: another: how many images must have a verdict at least.
     :param on_gate_failure: what to do about a batch that fails a gate, when its results are written: ``fail``
         the task, or ``warn`` in its log.
+    :param engine: ``service``: the images are sent to the hosted model. ``ray``: a Ray Data job processes
+        them on the cluster of the service, which must run with ``--cluster``; the model needs only be
+        trained. The results, and what becomes of them, are the same. The nodes read and write S3, with an
+        access of their own. ``max_workers`` is then how many detectors may run, each with a CPU.
+    :param ray_conn_id: the connection of the type ``http`` to the cluster's dashboard, ``http://head:8265``.
     :param s3_conn_id: the connection for S3; by default ``aws_conn_id``.
     :raises AirflowFailException: when the model isn't hosted; when an input can't be read, or the one image
         can't be used; when the batch fails a gate.
@@ -106,11 +108,14 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         "max_anomaly_rate",
         "min_images",
         "on_gate_failure",
+        "engine",
+        "ray_conn_id",
         "s3_conn_id",
     )
 
     operator_extra_links = VERDICTS_LINKS
     _concurrency: AdaptiveConcurrency | None = None
+    _stopped = False
     _model: Mapping[str, Any] | None = None
     _found: Mapping[str, Any] | None = None
 
@@ -131,6 +136,8 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         max_anomaly_rate: float | str | None = None,
         min_images: int | str | None = None,
         on_gate_failure: Literal["fail", "warn"] = "fail",
+        engine: Literal["service", "ray"] = "service",
+        ray_conn_id: str = "ray_default",
         s3_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -149,12 +156,14 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         self.max_anomaly_rate = max_anomaly_rate
         self.min_images = min_images
         self.on_gate_failure = on_gate_failure
+        self.engine = engine
+        self.ray_conn_id = ray_conn_id
         self.s3_conn_id = s3_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Process the one image, or all images without a saved result."""
         self.check_parameters()
-        self._check()
+        detection_parameters.check(self)
         gates = Gates(self.max_anomaly_rate, self.min_images, self.on_gate_failure)
         self._concurrency = AdaptiveConcurrency(self.max_workers)
         with fail_fast_on_client_errors(), fail_fast_on_s3_errors():
@@ -165,7 +174,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
             self.persist_links(context, self.project_name, model_version=version, **results)
             prefix = self.masks_s3_prefix
             masks = None if prefix is None else parse_s3_prefix("masks_s3_prefix", prefix)
-            heatmaps = self._heatmaps()
+            heatmaps = detection_parameters.heatmaps(self)
             detector = ImageDetector(self._service, self._s3, names, self._concurrency, masks, heatmaps)
             if self.image_s3_uri is not None:
                 found = self._process_one(detector, self.image_s3_uri)
@@ -185,7 +194,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
 
         found = self._found or {}
         masks = found.get("mask-ref") if self.image_s3_uri else found and self.masks_s3_prefix
-        heatmaps = self._heatmaps() if found else None
+        heatmaps = detection_parameters.heatmaps(self) if found else None
         results = lineage.s3_dataset(found.get("results_s3_uri"), rows=found.get("total"))
         return lineage.operator_lineage(
             inputs=[
@@ -202,7 +211,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
     def on_kill(self) -> None:
         """Stop soon, and save the results so far."""
         if self._concurrency:
-            self._concurrency.stopped = True
+            self._stopped = self._concurrency.stopped = True
             self.log.info("The task is killed: saving the results so far")
 
     @cached_property
@@ -220,50 +229,11 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         many = Config(max_pool_connections=self.max_workers + 1)
         return hook.get_client_type(hook.region_name, hook.config.merge(many))
 
-    def _check(self) -> None:
-        if self.max_workers < 1:
-            raise AirflowFailException(f"max_workers is {self.max_workers}; it must be at least 1")
-        given = tuple(
-            each is not None for each in (self.image_s3_uri, self.images_s3_prefix, self.results_s3_uri)
-        )
-        if given not in ((True, False, False), (False, True, True)):
-            raise AirflowFailException("Set either image_s3_uri, or images_s3_prefix and results_s3_uri")
-        if self.image_s3_uri is not None and (self.max_anomaly_rate, self.min_images) != (None, None):
-            raise AirflowFailException("max_anomaly_rate and min_images are for images_s3_prefix")
-        if self.heatmaps_s3_prefix is not None and not self.store_heatmaps:
-            raise AirflowFailException("heatmaps_s3_prefix is set, and store_heatmaps isn't: set it to True")
-        if self.image_s3_uri is not None and self.store_heatmaps and self.heatmaps_s3_prefix is None:
-            raise AirflowFailException("store_heatmaps needs heatmaps_s3_prefix, for the map of one image")
-        self._check_apart("masks", self.masks_s3_prefix)
-        if self.store_heatmaps:
-            bucket, prefix = self._heatmaps() or ("", "")
-            self._check_apart("heatmaps", f"s3://{bucket}/{prefix}")
-
-    def _check_apart(self, what: str, stored: str | None) -> None:
-        if self.images_s3_prefix is None or stored is None:
-            return
-        bucket, prefix = parse_s3_prefix("images_s3_prefix", self.images_s3_prefix)
-        other_bucket, other = parse_s3_prefix(f"{what}_s3_prefix", stored)
-        if bucket == other_bucket and f"{other}{prefix}".startswith(prefix):
-            raise AirflowFailException(
-                f"{what}_s3_prefix {stored} is below images_s3_prefix {self.images_s3_prefix}: the {what} "
-                "would be images the next time. Store them elsewhere"
-            )
-
-    def _heatmaps(self) -> tuple[str, str] | None:
-        """The bucket and the prefix of the heat maps, if they are stored."""
-        if not self.store_heatmaps:
-            return None
-        if self.heatmaps_s3_prefix is not None:
-            return parse_s3_prefix("heatmaps_s3_prefix", self.heatmaps_s3_prefix)
-        bucket, key = parse_s3_uri("results_s3_uri", str(self.results_s3_uri))
-        return bucket, f"{key}.heatmaps/"
-
     def _results_of(self, description: Mapping[str, Any]) -> tuple[str, ...]:
         """What the results depend on besides the images: the model and its threshold, and the parameters."""
         created = description["CreationTimestamp"].isoformat()
         threshold = description["StatusMessage"].partition("Its threshold is ")[2]
-        heatmaps = self._heatmaps()
+        heatmaps = detection_parameters.heatmaps(self)
         optional = [
             *([f"threshold {threshold}"] if threshold else ()),
             *(["heatmaps", *heatmaps] if heatmaps else ()),
@@ -295,8 +265,12 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         checkpoint = Checkpoint(self._s3, results_bucket, f"{results_key}.parts/", tokens)
         summary = Summary(str(self.results_s3_uri), self.max_anomalous_s3_uris, self.max_uncertain)
         images = partial(list_images, self._s3, bucket, prefix)
-        if results.is_written(images):
-            self.log.info("An earlier try has written %s", self.results_s3_uri)
+        written = results.is_written(images)
+        if written or self.engine == "ray":
+            if written:
+                self.log.info("An earlier try has written %s", self.results_s3_uri)
+            else:
+                self._process_on_ray(detector, tokens, options)
             for line in results.lines():
                 summary.add(line)
         else:
@@ -313,12 +287,37 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
                     lambda image: detector.detect(bucket, image.key),
                     self.max_workers,
                     handle,
-                    detector.concurrency,
+                    self._concurrency or AdaptiveConcurrency(self.max_workers),
                 )
                 results.write(file, digest)
         report(summary)
         checkpoint.remove()
         return summary.result
+
+    def _process_on_ray(self, detector: ImageDetector, tokens: Sequence[str], options: Sequence[str]) -> None:
+        """Have a job of the cluster write the results."""
+        from airflow_provider_lookoutvision.hooks.ray_jobs import RayJobs
+
+        bucket, prefix = parse_s3_prefix("images_s3_prefix", str(self.images_s3_prefix))
+        results_bucket, results_key = parse_s3_uri("results_s3_uri", str(self.results_s3_uri))
+        batch = Batch(
+            model_arn=options[0],
+            model_created=options[1],
+            bucket=bucket,
+            prefix=prefix,
+            results_bucket=results_bucket,
+            results_key=results_key,
+            tokens=tuple(tokens),
+            options=tuple(options),
+            masks=detector.masks,
+            heatmaps=detector.heatmaps,
+            detectors=self.max_workers,
+            s3_endpoint_url=self._s3.meta.endpoint_url,
+            s3_region=self._s3.meta.region_name,
+        )
+        jobs = RayJobs(self.ray_conn_id)
+        if not jobs.run(f"lookoutvision-{tokens[0]}", batch.command, lambda: self._stopped):
+            raise TaskStopped("The task was asked to stop")
 
     def _report(self, context: Context, gates: Gates, summary: Summary) -> None:
         """Log and send what came of it; fail or warn, as the parameters say. A failure keeps the parts."""

@@ -16,10 +16,13 @@ __all__ = ["connect", "open_pool", "trainer"]
 
 
 def open_pool(settings: Settings) -> OpenPool:
-    """The function that hosts a model on the cluster."""
+    """The function that hosts a model on the cluster; its batches find the models from now on."""
+    from airflow_provider_lookoutvision.server.cluster.applications import Applications
+    from airflow_provider_lookoutvision.server.cluster.hosted_models import hosted_models
     from airflow_provider_lookoutvision.server.cluster.remote_pool import RemotePool
 
-    return partial(RemotePool, settings)
+    hosted_models(settings)
+    return partial(RemotePool, settings, Applications(settings))
 
 
 def trainer() -> type[Trainer]:

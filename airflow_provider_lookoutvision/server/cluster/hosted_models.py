@@ -1,4 +1,4 @@
-"""The actor that deploys models on the cluster, and reads them from the database for their units.
+"""The actor that deploys models, and reads them from the database for their units and for batches.
 
 There is one for the services on one database, so two API processes that see a model at once deploy it
 once. It outlives them, and Ray restarts it: it keeps nothing.
@@ -6,13 +6,23 @@ once. It outlives them, and Ray restarts it: it keeps nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
+import ray
+import sqlalchemy as sa
 from ray import serve
 
+from airflow_provider_lookoutvision.server.calls.access import arn
+from airflow_provider_lookoutvision.server.cluster.connection import NAMESPACE, models_name
 from airflow_provider_lookoutvision.server.cluster.unit import Unit
 from airflow_provider_lookoutvision.server.hosting.frames import DEPTH
 from airflow_provider_lookoutvision.server.hosting.pool import IDLE_SECONDS, PoolConfig
 from airflow_provider_lookoutvision.server.models.artifacts import read_artifact
+from airflow_provider_lookoutvision.server.models.operations import resource_id
+from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
+from airflow_provider_lookoutvision.server.storage.schema import models, projects
+from airflow_provider_lookoutvision.server.tags import DEFAULT_THRESHOLD, threshold_of_model
 
 _UPSCALE_SECONDS = 1.0
 _HEALTH_SECONDS = 5.0
@@ -32,6 +42,33 @@ class HostedModels:
     def read(self, model_id: int) -> bytes | None:
         """The artifact of a model, or None when it is gone."""
         return read_artifact(self._database, model_id)
+
+    def find(self, model_arn: str, created_at: int) -> tuple[int, str, bytes, float] | None:
+        """The ID, the name, the artifact and the threshold of a model; None when this service hasn't it.
+
+        :param created_at: in milliseconds since 1970: another service may have a model of the same ARN.
+        """
+        query = (
+            sa.select(
+                models.c.id,
+                models.c.version,
+                projects.c.name,
+                projects.c.account_id,
+                projects.c.region,
+                threshold_of_model(),
+            )
+            .join(projects, projects.c.id == models.c.project_id)
+            .where(models.c.created_at == created_at)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        for row in rows:
+            if arn(row.region, row.account_id, f"model/{row.name}/{row.version}") == model_arn:
+                artifact = self.read(row.id)
+                threshold = float(row.threshold or DEFAULT_THRESHOLD)
+                name = resource_id(row.name, row.version)
+                return None if artifact is None else (row.id, name, artifact, threshold)
+        return None
 
     def deploy(self, application: str, config: PoolConfig) -> None:
         """Deploy a model, unless it is there, and don't wait for its units.
@@ -59,3 +96,18 @@ class HostedModels:
         )
         target = serve.RunTarget(unit.bind(self._name, config), name=application, route_prefix=None)
         serve.run_many([target], wait_for_applications_running=False)
+
+
+def hosted_models(settings: Settings) -> Any:
+    """The actor, which is started if it isn't there."""
+    name = models_name(settings)
+    actor = ray.remote(HostedModels).options(
+        name=name,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,
+    )
+    return actor.remote(name, settings.url)

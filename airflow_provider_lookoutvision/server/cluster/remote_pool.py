@@ -22,13 +22,9 @@ from ray.serve._private.common import ReplicaState
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.schema import ApplicationStatus
 
-from airflow_provider_lookoutvision.server.cluster.connection import (
-    NAMESPACE,
-    connect,
-    log_as_the_service,
-    name_of,
-)
-from airflow_provider_lookoutvision.server.cluster.hosted_models import HostedModels
+from airflow_provider_lookoutvision.server.cluster.applications import Applications
+from airflow_provider_lookoutvision.server.cluster.connection import name_of
+from airflow_provider_lookoutvision.server.cluster.hosted_models import hosted_models
 from airflow_provider_lookoutvision.server.hosting.errors import (
     ANSWER_SECONDS,
     checked,
@@ -42,28 +38,34 @@ from airflow_provider_lookoutvision.server.hosting.pool import AS_TRAINED, Load,
 from airflow_provider_lookoutvision.server.protocol.errors import InternalServerException
 from airflow_provider_lookoutvision.server.settings import Settings
 
-_POLL_SECONDS = 1.0
-
 log = logging.getLogger("lookoutvision")
 
 
 class RemotePool:
     """The units of one hosted model, wherever they are.
 
+    :param applications: of the cluster, which this process watches.
     :param on_change: called when the model is ready, or can't be loaded.
     """
 
-    def __init__(self, settings: Settings, config: PoolConfig, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        applications: Applications,
+        config: PoolConfig,
+        on_change: Callable[[], None],
+    ) -> None:
         self.fault: str | None = None
         self.failed_starts = 0
         self.units = 0
         self._settings, self._config, self._on_change = settings, config, on_change
+        self._applications = applications
         self._application = name_of(settings, *config.deployment)
         self._handle: Any = None
-        self._connected = False
         self._closed = False
         self._under_way = 0
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        self._working: asyncio.Task[None] | None = None
+        applications.watch(self._application, self)
 
     @property
     def ready(self) -> bool:
@@ -121,55 +123,48 @@ class RemotePool:
     async def release(self) -> None:
         """Leave the units to the other processes: this one ends."""
         self._closed = True
-        self._watching.cancel()
-        await asyncio.gather(self._watching, return_exceptions=True)
+        await self._applications.forget(self._application)
+        if self._working is not None:  # or what it deploys would be there after it was deleted
+            await self._working
 
-    async def _watch(self) -> None:
-        while True:
-            try:
-                before = self.ready, self.fault
-                if not await anyio.to_thread.run_sync(self._look):
-                    await anyio.to_thread.run_sync(self._deploy)
-                if (self.ready, self.fault) != before:
-                    self._on_change()
-            except Exception:  # the cluster may be back in a moment
-                self._connected = False
-                log.exception("the cluster doesn't answer")
-            await asyncio.sleep(_POLL_SECONDS)
-
-    def _deploy(self) -> None:
-        name = name_of(self._settings, "models")
-        models = ray.remote(HostedModels).options(
-            name=name,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            num_cpus=0,
-            max_restarts=-1,
-            max_task_retries=-1,
-        )
-        config = dataclasses.replace(self._config, artifact=b"")
-        ray.get(models.remote(name, self._settings.url).deploy.remote(self._application, config))
-
-    def _look(self) -> bool:
-        """See how the application is; whether it is there."""
-        if not self._connected:
-            connect(self._settings)
-            serve.start(proxy_location="Disabled")
-            log_as_the_service()
-            self._connected = True
-        application = serve.status().applications.get(self._application)
+    def see(self, application: Any) -> None:
+        """Take note of how the application is, and deploy it if it isn't there; called every second."""
+        before = self.ready, self.fault
         if application is None:
             self.units = 0
-            return False
-        states = [deployment.replica_states for deployment in application.deployments.values()]
-        self.units = sum(state.get(ReplicaState.RUNNING, 0) for state in states)
-        if application.status is ApplicationStatus.DEPLOY_FAILED and self._handle is None:
-            messages = [deployment.message for deployment in application.deployments.values()]
-            self.fault = next(filter(None, [*messages, application.message]), "the cluster gives no reason")
-        if self.units and self._handle is None:
-            self._handle = serve.get_app_handle(self._application)
-        return True
+            self._start(self._deploy)
+        else:
+            states = [deployment.replica_states for deployment in application.deployments.values()]
+            self.units = sum(state.get(ReplicaState.RUNNING, 0) for state in states)
+            if self._handle is None and application.status is ApplicationStatus.DEPLOY_FAILED:
+                messages = [deployment.message for deployment in application.deployments.values()]
+                reasons = filter(None, [*messages, application.message])
+                self.fault = next(reasons, "the cluster gives no reason")
+            elif self._handle is None and self.units:
+                self._start(self._find)
+        if (self.ready, self.fault) != before:
+            self._on_change()
+
+    def _start(self, work: Callable[[], None]) -> None:
+        """Do work in a thread, unless some is being done."""
+        if self._working is None or self._working.done():
+            self._working = asyncio.get_running_loop().create_task(self._work(work))
+
+    async def _work(self, work: Callable[[], None]) -> None:
+        before = self.ready
+        try:
+            await anyio.to_thread.run_sync(work)
+        except Exception:  # it is done again when the application is seen the next time
+            log.exception("the cluster doesn't answer", extra={"model": self._config.name})
+        if self.ready != before:
+            self._on_change()
+
+    def _deploy(self) -> None:
+        config = dataclasses.replace(self._config, artifact=b"")
+        ray.get(hosted_models(self._settings).deploy.remote(self._application, config))
+
+    def _find(self) -> None:
+        self._handle = serve.get_app_handle(self._application)
 
     def _delete(self) -> None:
         try:

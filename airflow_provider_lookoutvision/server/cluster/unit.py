@@ -38,16 +38,9 @@ class Unit:
         if artifact is None:
             raise RuntimeError("the trained model is missing from the database: train it again")
         config.cache.mkdir(parents=True, exist_ok=True)
-        changed = asyncio.Event()
-        unit = dataclasses.replace(config, artifact=artifact, min_units=1, max_units=1)
-        self._pool = Pool(unit, changed.set)
-        while not self._pool.ready:
-            self._check()
-            try:
-                async with asyncio.timeout(_CHECK_SECONDS):
-                    await changed.wait()
-            except TimeoutError:
-                continue
+        self._pool = await ready_pool(
+            dataclasses.replace(config, artifact=artifact, min_units=1, max_units=1)
+        )
 
     async def detect(self, image: bytes, options: Options) -> Answer:
         """The answer to an image, also that it can't be used."""
@@ -59,12 +52,28 @@ class Unit:
     async def check_health(self) -> None:
         """Replace what hangs; Serve calls it from time to time, and replaces the unit when it raises."""
         self._pool.maintain()
-        self._check()
+        _check(self._pool)
 
-    def _check(self) -> None:
-        if self._pool.fault:
-            raise RuntimeError(self._pool.fault)
-        if self._pool.failed_starts >= MAX_FAILED_STARTS:
-            raise RuntimeError(
-                f"an inference unit ended {self._pool.failed_starts} times before it was ready"
-            )
+
+async def ready_pool(config: PoolConfig) -> Pool:
+    """A pool whose replicas are ready.
+
+    :raises RuntimeError: when the model can't be loaded, with the reason.
+    """
+    changed = asyncio.Event()
+    pool = Pool(config, changed.set)
+    while not pool.ready:
+        _check(pool)
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await changed.wait()
+        except TimeoutError:
+            continue
+    return pool
+
+
+def _check(pool: Pool) -> None:
+    if pool.fault:
+        raise RuntimeError(pool.fault)
+    if pool.failed_starts >= MAX_FAILED_STARTS:
+        raise RuntimeError(f"an inference unit ended {pool.failed_starts} times before it was ready")

@@ -39,8 +39,6 @@ function begin() {
   }
 
   function step(by) {
-    const isEnd = current + by >= results.length;
-    element("end").hidden = !isEnd;
     current = Math.max(0, Math.min(results.length - 1, current + by));
     show();
   }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from airflow_provider_lookoutvision.operators.adaptive_concurrency import AdaptiveConcurrency
-from airflow_provider_lookoutvision.operators.batch import Result
+from airflow_provider_lookoutvision.batches.images import Result
 
 LARGEST_IMAGE = 8 * 1024 * 1024
 CONTENT_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
@@ -22,11 +21,22 @@ class InvalidImage(Exception):
     """The image can't be used."""
 
 
+class Requests(Protocol):
+    """How detections are sent: how many at a time, and what is done when one fails."""
+
+    def call(self, request: Callable[[], dict[str, Any]], name: str) -> dict[str, Any]:
+        """Send a request, again if that helps, and return its response.
+
+        :param name: names it in errors.
+        """
+
+
 @dataclass(frozen=True)
 class ImageDetector:
-    """Reads images, calls DetectAnomalies, stores masks and heat maps. Threads may share it.
+    """Reads images, has anomalies detected, stores masks and heat maps. Threads may share it.
 
-    :param service: a client that sends each request once; ``concurrency`` repeats it.
+    :param service: a client that sends each request once, and ``requests`` repeats it; or whatever else has
+        its ``detect_anomalies``.
     :param s3: a client of S3.
     :param model: the members that name the model.
     :param masks: the bucket and the prefix that masks are stored at, or None.
@@ -37,7 +47,7 @@ class ImageDetector:
     service: Any
     s3: Any
     model: Mapping[str, str]
-    concurrency: AdaptiveConcurrency
+    requests: Requests
     masks: tuple[str, str] | None
     heatmaps: tuple[str, str] | None = None
 
@@ -45,7 +55,7 @@ class ImageDetector:
         """Return the model's verdict on the image, or why the image can't be used.
 
         :raises botocore.exceptions.ClientError: when S3 or the service refuses more than this image.
-        :raises AirflowException: as ``concurrency`` does.
+        :raises AirflowException: as ``requests`` does.
         """
         from botocore.exceptions import ClientError
 
@@ -80,7 +90,7 @@ class ImageDetector:
         kind = next((kind for start, kind in CONTENT_TYPES.items() if content.startswith(start)), None)
         if kind is None:
             raise InvalidImage("Its content is neither JPEG nor PNG")
-        answer = self.concurrency.call(
+        answer = self.requests.call(
             lambda: self.service.detect_anomalies(**self.model, Body=content, ContentType=kind), name
         )
         result: dict[str, Any] = answer["DetectAnomalyResult"]
