@@ -120,7 +120,7 @@ class ChaoticRun:
                 state = str(self.plant.airflow.request("GET", self._place)["state"])
             return state if state in ENDED else None
 
-        return str(wait_for(ended, RUN_SECONDS, f"{self.schedule} to end"))
+        return str(wait_for(ended, RUN_SECONDS, f"{self.schedule} to end", pause=1))
 
     def _clear(self) -> None:
         with self._exists:

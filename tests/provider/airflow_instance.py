@@ -246,13 +246,13 @@ class AirflowInstance:
         wait_for(ready, START_SECONDS, "Airflow to be ready")
 
 
-def wait_for(get: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Poll until ``get`` returns something true, and return that."""
+def wait_for(get: Callable[[], Any], seconds: float, what: str, pause: float = 0.3) -> Any:
+    """Poll until ``get`` returns something true, with a pause between two polls, and return that."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if result := get():
             return result
-        time.sleep(0.3)
+        time.sleep(pause)
     raise TimeoutError(f"waited {seconds} s for {what}")
 
 
