@@ -1,32 +1,22 @@
-"""Detection on a Ray cluster beside one machine; and what hosted models cost a process of the API.
+"""What hosted models cost a process of the API on a Ray cluster.
 
-``python -m bench.cluster throughput FOLDER`` (of images, see ``bench.engine_data``) trains a model, and
-measures requests to the API with one inference unit and with two: on one machine, and then on a Ray cluster
-of one node and of two on the same machine, each node pinned to a core of its own. The API and the client
-aren't pinned.
-
-``python -m bench.cluster hosted`` measures the CPU of what a process does once a second: the fleet's
-look at the database, and a look at what Serve says of its applications, with 1, 100 and 1,000 hosted models,
-whose units are stubs.
+``python -m bench.cluster`` measures the CPU of what a process does once a second: the fleet's look at the
+database, and a look at what Serve says of its applications, with 1, 100 and 1,000 hosted models, whose units
+are stubs.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import pickle
 import platform
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from airflow_provider_lookoutvision.server import serving
 from airflow_provider_lookoutvision.server.cluster.remote_pool import RemotePool
@@ -35,11 +25,7 @@ from airflow_provider_lookoutvision.server.hosting.pool import Deployment, Load,
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.schema import model_artifacts, models, projects
-from airflow_provider_lookoutvision.testing.service import running_service
-from bench.engine_data import add_image_arguments, read_images
-from bench.hosting import host, request_of, stop, train
-from bench.load import measure
-from bench.service import machine, new_client
+from bench.service import machine
 
 _TURNS = 20
 
@@ -49,71 +35,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True)
-    throughput = commands.add_parser("throughput")
-    add_image_arguments(throughput)
-    throughput.add_argument("--rounds", type=int, default=5)
-    throughput.add_argument("--requests", type=int, default=100, help="in each round")
-    throughput.add_argument("--connections", type=int, default=8)
-    throughput.set_defaults(run=_throughput)
-    hosted = commands.add_parser("hosted")
-    hosted.add_argument("--models", type=int, nargs="+", default=[1, 100, 1000])
-    hosted.set_defaults(run=_hosted)
+    parser.add_argument("--models", type=int, nargs="+", default=[1, 100, 1000])
     options = parser.parse_args()
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, Python {platform.python_version()}")
-    options.run(options)
-
-
-# -- throughput ------------------------------------------------------------------------------------------
-
-
-def _throughput(options: argparse.Namespace) -> None:
-    whole = read_images(options)
-    with tempfile.TemporaryDirectory(prefix="lookoutvision-bench-") as folder:
-        data_dir = Path(folder, "data")
-        with running_service(data_dir) as service:
-            train(new_client(service), data_dir, whole)
-            alone = [_measured(service, units, whole.images, options) for units in (1, 2)]
-        clustered = []
-        for nodes in (1, 2):
-            with _ray(nodes) as address, running_service(data_dir, flags=["--cluster", address]) as service:
-                clustered.append(_measured(service, nodes, whole.images, options))
-    print(f"\n| units, medians of {options.rounds} rounds | one machine | cluster, a node a unit | of it |")
-    print("| ---: | ---: | ---: | ---: |")
-    for units, one, many in zip((1, 2), alone, clustered, strict=True):
-        print(f"| {units} | {one:.1f} images/s | {many:.1f} images/s | {many / one:.2f} |")
-
-
-def _measured(service: Any, units: int, images: Sequence[Path], options: argparse.Namespace) -> float:
-    client = new_client(service)
-    host(client, units)
-    requests = [request_of(client, images[number % len(images)]) for number in range(options.requests)]
-    rates = [
-        measure(service.endpoint_url, service.process.pid, requests, options.connections).requests_per_second
-        for _ in range(options.rounds + 1)
-    ][1:]  # the first is for warming up
-    stop(client)
-    return statistics.median(rates)
-
-
-@contextmanager
-def _ray(nodes: int) -> Iterator[str]:
-    """The address of a cluster whose nodes have one core each."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        for core in range(nodes):
-            node = cluster.add_node(num_cpus=1)
-            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-            for process in [raylet, *raylet.children(recursive=True)]:
-                os.sched_setaffinity(process.pid, {core})  # what they start is pinned too
-        yield cluster.address
-    finally:
-        cluster.shutdown()
-
-
-# -- hosted models ---------------------------------------------------------------------------------------
+    _hosted(options)
 
 
 class _Stub:

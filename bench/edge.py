@@ -37,7 +37,7 @@ from airflow_provider_lookoutvision.edge.command import NEEDED
 from airflow_provider_lookoutvision.edge.runner import Runner
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from bench.engine_data import add_image_arguments, read_images
-from bench.hosting import host, request_of, train
+from bench.hosting import _host, _request, _train
 from bench.service import machine, new_client
 
 COMPONENT = "bench"
@@ -60,10 +60,10 @@ def main() -> None:
         folder = Path(temporary)
         with running_service(folder / "data") as service:
             client = new_client(service)
-            train(client, folder / "data", whole)
+            _train(client, folder / "data", whole)
             root = _packaged(client, service, folder)
             python = _device(folder)
-            host(client, 1)
+            _host(client, 1)
             with _agent(python, root, folder) as channel:
                 _compare(service, client, channel, root, whole.images, options)
 
@@ -149,7 +149,7 @@ def _compare(
     session = runner._session
     packed = [each.tobytes() for each in pixels]
     size = len(packed[0])
-    requests = [request_of(client, path) for path in files]
+    requests = [_request(client, path) for path in files]
     connection = http.client.HTTPConnection("127.0.0.1", service.port)
     connection.connect()
     source, target = (shared_memory.SharedMemory(create=True, size=size) for _ in range(2))

@@ -71,16 +71,16 @@ def main() -> None:
         data_dir = Path(folder, "data")
         with running_service(data_dir) as service:
             client = new_client(service)
-            train(client, data_dir, whole)
+            _train(client, data_dir, whole)
             model = _unpack(data_dir, Path(folder, "model"))
             for units in (1, 2):
-                host(client, units)
+                _host(client, units)
                 _compare(service, client, model, whole.images, units, options)
                 _memory(service)
-                stop(client)
+                _stop(client)
 
 
-def train(client: Any, data_dir: Path, whole: LabelledImages) -> None:
+def _train(client: Any, data_dir: Path, whole: LabelledImages) -> None:
     bucket = data_dir / "buckets" / "bench"
     bucket.mkdir(parents=True)
     lines = []
@@ -148,7 +148,7 @@ def _unpack(data_dir: Path, folder: Path) -> Path:
     return folder
 
 
-def host(client: Any, units: int) -> None:
+def _host(client: Any, units: int) -> None:
     started = time.perf_counter()
     client.start_model(
         ProjectName="bench", ModelVersion="1", MinInferenceUnits=units, MaxInferenceUnits=units
@@ -161,7 +161,7 @@ def host(client: Any, units: int) -> None:
     print(f"\nhosted with {units} inference unit(s) in {time.perf_counter() - started:.1f} s")
 
 
-def stop(client: Any) -> None:
+def _stop(client: Any) -> None:
     client.stop_model(ProjectName="bench", ModelVersion="1")
     client.get_waiter("model_stopped").wait(ProjectName="bench", ModelVersion="1", WaiterConfig={"Delay": 1})
 
@@ -182,7 +182,7 @@ def _compare(
             cost = measure(
                 service.endpoint_url,
                 service.process.pid,
-                [request_of(client, images[n % len(images)]) for n in range(options.requests)],
+                [_request(client, images[n % len(images)]) for n in range(options.requests)],
                 options.connections,
             )
             if number:  # the first is for warming up
@@ -196,7 +196,7 @@ def _compare(
     )
 
 
-def request_of(client: Any, path: Path) -> bytes:
+def _request(client: Any, path: Path) -> bytes:
     kind = "image/png" if path.read_bytes().startswith(b"\x89PNG") else "image/jpeg"
     return as_bytes(
         client,
