@@ -20,9 +20,9 @@ PACKAGE = Path(airflow_provider_lookoutvision.__file__).parent
 
 
 def called(operations: set[str]) -> Iterator[str]:
-    """The operations that the source of the hook and the operators calls, by name or as a client's method."""
+    """The operations that hook, operators and batches call, by name or as a client's method."""
     by_method = {xform_name(operation): operation for operation in operations}
-    for file in [*PACKAGE.glob("hooks/*.py"), *PACKAGE.glob("operators/*.py")]:
+    for file in (file for room in ("hooks", "operators", "batches") for file in PACKAGE.glob(f"{room}/*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             match node:
                 case ast.Call(func=ast.Attribute(attr="call"), args=[ast.Constant(value=str(name)), *_]):
