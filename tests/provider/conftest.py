@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ DAGS = {
 } | ({"durable"} if REST.has_task_state_store else set())
 
 Connect = Callable[..., str]
+TaskLog = Callable[[], str]
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +78,21 @@ def _aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def task_log(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Iterator[TaskLog]:
+    """``task_log()``: what operators have logged.
+
+    Airflow 3 prints it here. Airflow 2 has a logger of its own for tasks, whose handlers depend on what has
+    run before in this process.
+    """
+    logger = logging.getLogger("airflow.task")
+    logger.addHandler(caplog.handler)
+    try:
+        yield lambda: capsys.readouterr().out + caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -199,7 +200,7 @@ def test_parameters_that_can_not_be(
 
 @pytest.mark.parametrize("parameters", [{"max_anomaly_rate": "0.3"}, {"min_images": 13}])
 def test_a_gate(
-    runs: DetectionRuns, folder: str, parameters: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    runs: DetectionRuns, folder: str, parameters: dict[str, Any], task_log: Callable[[], str]
 ) -> None:
     """Four of twelve are anomalous. What fails a gate has been sent, and isn't sent again after a clear."""
     with pytest.raises(AirflowFailException, match=r"12 images.*The results are in s3://reports/"):
@@ -208,7 +209,7 @@ def test_a_gate(
     found = runs.run(folder, cleared=1, **parameters, on_gate_failure="warn")
     assert (found["total"], found["anomaly_rate"]) == (12, 4 / 12)
     assert f"{'max_anomaly_rate is 0.3' if 'min_images' not in parameters else 'min_images is 13'}" in (
-        capsys.readouterr().out
+        task_log()
     )
     assert runs.detections == 12
     assert runs.parts(folder) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -63,11 +63,11 @@ def test_a_killed_start_stops_its_own_model_with_cancel_on_kill(conn_id: str, ac
     stopping(conn_id).execute(context("somebody else's"))
 
 
-def test_starting_and_stopping_twice_is_success(conn_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_starting_and_stopping_twice_is_success(conn_id: str, task_log: Callable[[], str]) -> None:
     hosted = starting(conn_id, max_inference_units="2").execute(context("first"))
     assert (hosted["Status"], hosted["MinInferenceUnits"], hosted["MaxInferenceUnits"]) == ("HOSTED", 1, 2)
     assert starting(conn_id).execute(context("second")) == hosted
-    assert "hosted with 1 to 2 inference units, not with 1 inference units" in capsys.readouterr().out
+    assert "hosted with 1 to 2 inference units, not with 1 inference units" in task_log()
     assert starting(conn_id, max_inference_units="2").execute(context("first")) == hosted  # a retry
 
     unfinished = stopping(conn_id, wait_for_completion=False).execute(context("first"))

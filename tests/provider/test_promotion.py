@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -103,9 +103,7 @@ def test_a_retried_start_stays_with_the_model_that_had_the_tag(account: Account,
     LookoutVisionStopModelOperator(**tagged, model_version="1").execute(context("stop"))
 
 
-def test_a_candidate_that_is_not_better(
-    account: Account, conn_id: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_candidate_that_is_not_better(account: Account, conn_id: str, task_log: Callable[[], str]) -> None:
     promoting(conn_id, "1", replaced_tag=None).execute(context("first"))
     reason = (
         f"Model plates/2 is not promoted: its F1Score is {QUICK_F1:.4f}, and that of model 1, which is in "
@@ -120,7 +118,7 @@ def test_a_candidate_that_is_not_better(
     )
     assert (found["promoted"], found["compared_with"], found["Status"]) == (False, ["1"], "TRAINED")
     assert stages(account) == {"1": "production", "2": None}
-    assert "has changed since" not in capsys.readouterr().out
+    assert "has changed since" not in task_log()
 
     changes = b'{"source-ref": "s3://plates/new.png"}'
     names = {"ProjectName": "plates", "DatasetType": "test"}
@@ -129,7 +127,7 @@ def test_a_candidate_that_is_not_better(
     promoting(conn_id, "2", min_gain=-0.01, metric="Recall", replaced_tag="was=used").execute(
         context("other")
     )
-    assert "The test dataset has changed since model 1 was trained" in capsys.readouterr().out
+    assert "The test dataset has changed since model 1 was trained" in task_log()
     assert stages(account) == {"1": None, "2": "production"}
 
 
