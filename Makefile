@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-with-$(notdir $(PYTHON))
+# Tests wait for other processes a third of their time: four at once keep two cores busy.
+WORKERS ?= 4
 
 # Airflow 2.11 has libraries that are too old for the service: the tests there take it from the other environment.
 OLDEST := .venv-airflow-2.11
@@ -49,7 +51,7 @@ examples: $(INSTALLED) ## the example DAGs of training, promoting and nightly ba
 	@$(BIN)/python -m example_dags.demo.examples
 
 test: $(INSTALLED) ## the tests, against the real service on SQLite and PostgreSQL (ARGS='-k token' for some)
-	$(BIN)/python -m pytest -n 3 --ignore=tests/clients --ignore=tests/chaos $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/clients --ignore=tests/chaos $(ARGS)
 
 test-clients: $(INSTALLED) ## boto3, the AWS CLI, SDKs and type stubs of others, old and new, each in an environment of its own
 	$(BIN)/python -m pytest $(or $(ARGS),tests/clients)
@@ -59,7 +61,7 @@ chaos: $(INSTALLED) ## seeded schedules of kills and lost answers in a real Airf
 
 oldest: export LOOKOUTVISION_TEST_SERVICE := $(abspath $(BIN)/lookoutvision)
 oldest: $(INSTALLED) $(OLDEST_INSTALLED) ## the provider's tests and the examples on the oldest Airflow and Amazon provider
-	$(OLDEST)/bin/python -m pytest -n 3 $(or $(ARGS),tests/model tests/provider tests/testing)
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) $(or $(ARGS),tests/model tests/provider tests/testing)
 	@$(OLDEST)/bin/python -m example_dags.demo.examples
 
 cluster: export LOOKOUTVISION_TEST_CLUSTER := 1
