@@ -149,14 +149,23 @@ def _check_effort(settings: Settings) -> None:
 
 
 def _run_worker(flags: argparse.Namespace) -> int:
+    from airflow_provider_lookoutvision.server import logs
     from airflow_provider_lookoutvision.server.serving import opened_database
     from airflow_provider_lookoutvision.server.signals import exit_on_stop_signal
-    from airflow_provider_lookoutvision.server.worker import work
+    from airflow_provider_lookoutvision.server.worker import is_beside_the_api, work
 
     settings = settings_module.load(vars(flags))
     _check_effort(settings)
-    with exit_on_stop_signal(), opened_database(settings, create=False) as database:
-        work(settings, database)
+    if is_beside_the_api():
+        logs.configure(settings.log_level)
+    try:
+        with exit_on_stop_signal(), opened_database(settings, create=False) as database:
+            work(settings, database)
+    except SettingsError as error:
+        if not is_beside_the_api():
+            raise
+        logs.log.error("the worker can't start", extra={"reason": str(error)})
+        return 2
     return 0
 
 

@@ -190,12 +190,17 @@ def work(settings: Settings, database: Database) -> None:
         stop()
 
     on_stop_signal(stop)
-    if _OWNER_VARIABLE in os.environ:
+    if is_beside_the_api():
         threading.Thread(target=listen, daemon=True).start()
     worker.run()
 
 
 _OWNER_VARIABLE = "LOOKOUTVISION_WORKER_OWNER"
+
+
+def is_beside_the_api() -> bool:
+    """Whether ``WorkerProcess`` has started this process, so that what it says is of the service's log."""
+    return _OWNER_VARIABLE in os.environ
 
 
 def _new_owner() -> str:

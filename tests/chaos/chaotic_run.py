@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -32,7 +33,8 @@ _OPERATIONS = {
 class ChaoticRun:
     """A run, and what has happened to it.
 
-    ``incarnations`` counts how often it was made, ``cleared`` the clears of each task that had failed;
+    ``incarnations`` counts how often it was made, last at ``made_at``, in milliseconds since the epoch, and
+    ``cleared`` the clears of each task that had failed;
     ``happened`` are the faults, and ``errors`` of what should have made them happen;
     ``repetitions`` are requests that were sent twice, as they were answered at first and later.
     """
@@ -41,6 +43,7 @@ class ChaoticRun:
     schedule: Schedule
     account: Account
     incarnations: int = 0
+    made_at: int = 0
     cleared: Counter[str] = field(default_factory=Counter)
     happened: list[Fault] = field(default_factory=list)
     repetitions: list[tuple[Exchange, Exchange]] = field(default_factory=list)
@@ -111,6 +114,7 @@ class ChaoticRun:
 
     def _make(self) -> None:
         self.incarnations += 1
+        self.made_at = time.time_ns() // 1_000_000
         params = {"conn_id": self._conn_id, "account": self.account.key.account, "seed": self.schedule.seed}
         self.plant.airflow.run(self.run.dag_id, self.run.run_id, **params)
 

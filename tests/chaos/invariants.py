@@ -79,6 +79,7 @@ def _check_models(run: ChaoticRun) -> list[int]:
     described = run.run.xcom("model")
     own = by_version[f"{run.project_name}/{described['ModelVersion']}"]
     assert (_milliseconds(described["CreationTimestamp"]), own.status) == (own.created_at, "HOSTED")
+    assert own.created_at >= run.made_at, "a deleted run's model"
     assert run.run.xcom("start")["ModelVersion"] == described["ModelVersion"]
     _check_author(run, "model", "CreateModel", f"{run.project_name}/{own.version}", must_be_own=True)
     return [model.id for model in found]

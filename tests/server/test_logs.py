@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from command_line import start_command, wait_for_end
 from dataset_projects import DatasetProject
 from manifest_lines import line, manifest
 from polling import until
@@ -50,6 +51,17 @@ def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 def test_every_answer_has_an_id(path: str, signed_http: SignedHttpClient) -> None:
     answers = [signed_http.send("GET", path, signed=False) for _ in range(2)]
     assert len({answer.request_id for answer in answers}) == 2
+
+
+def test_a_worker_that_the_service_cannot_start_says_why_in_its_log(tmp_path: Path) -> None:
+    outcomes = [
+        wait_for_end(start_command("worker", "--data-dir", tmp_path / "none", environ=environ))
+        for environ in ({"LOOKOUTVISION_WORKER_OWNER": "the service"}, {})
+    ]
+    assert [outcome.status for outcome in outcomes] == [2, 2]
+    (entry,) = entries_of(outcomes[0].err)
+    assert (entry["level"], entry["message"]) == ("error", "the worker can't start")
+    assert outcomes[1].err == f"lookoutvision: {entry['reason']}\n"  # a person reads a line of text
 
 
 @pytest.mark.one_database

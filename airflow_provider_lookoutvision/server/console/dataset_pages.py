@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from airflow_provider_lookoutvision.server.calls.call import Call
 from airflow_provider_lookoutvision.server.console.evaluations import verdicts
 from airflow_provider_lookoutvision.server.console.objects import location_of
 from airflow_provider_lookoutvision.server.console.visit import Visit
@@ -25,9 +27,16 @@ def show_gallery(visit: Visit) -> Response:
     """A dataset as pictures."""
     name, kind = visit.path["project"], visit.path["kind"]
     described = visit.call("DescribeDataset", ProjectName=name, DatasetType=kind)["DatasetDescription"]
-    page = visit.number("page", 1, 1, 10**6)
-    shown = _page(visit, page)
     models = _trained(visit, name)
+    filters = _filters(visit, models)
+    start, shown = _page(visit, filters)
+    page = 1 + -(-start // PAGE)
+    following = None
+    if any(filters.values()) and shown.entries:
+        # Labels that are set on this page may take its images out of the filter: the next one follows the
+        # last image, wherever that makes it begin.
+        path = f"/projects/{name}/datasets/{kind}"
+        following = visit.url(path, after=shown.entries[-1].source_ref, **filters)
     return visit.render(
         "gallery.html",
         project=name,
@@ -36,10 +45,12 @@ def show_gallery(visit: Visit) -> Response:
         entries=shown.entries,
         count=shown.count,
         page=page,
-        pages=max(1, -(-shown.count // PAGE)),
-        filters={key: visit.query.get(key, "") for key in _FILTERS},
+        pages=page - 1 + max(1, -(-(shown.count - start) // PAGE)),
+        following=following,
+        filters=filters,
         classes=visit.look("ListDatasetEntries", name, lambda call: gallery.classes(call, name, kind)),
         models=models,
+        has_other=_has_other(visit, name, kind),
     )
 
 
@@ -61,7 +72,7 @@ def show_state(visit: Visit) -> Response:
             )
             state["entries"] = [_as_json(entry) for entry in found.values()]
         else:
-            shown = _page(visit, visit.number("page", 1, 1, 10**6))
+            _, shown = _page(visit, _filters(visit))
             state["entries"] = [_as_json(entry) for entry in shown.entries]
     return JSONResponse(state)
 
@@ -70,9 +81,10 @@ def show_image(visit: Visit) -> Response:
     """One image, with its label and its mask."""
     name, kind = visit.path["project"], visit.path["kind"]
     reference = visit.query.get("ref", "")
-    only = _filter(visit, name)
+    filters = _filters(visit)
+    only = _filter(visit, name, filters)
 
-    def find(call: Any) -> tuple[Entry, tuple[str | None, str | None], dict[str, str]]:
+    def find(call: Call) -> tuple[Entry, tuple[str | None, str | None], dict[str, str]]:
         found = gallery.find(call, name, kind, [reference])
         if reference not in found:
             raise ResourceNotFoundException(
@@ -85,7 +97,6 @@ def show_image(visit: Visit) -> Response:
         return entry, beside, gallery.classes(call, name, kind)
 
     entry, (before, after), classes = visit.look("ListDatasetEntries", name, find)
-    filters = {key: visit.query.get(key, "") for key in _FILTERS}
 
     def address(reference: str | None) -> str | None:
         path = f"/projects/{name}/datasets/{kind}/image"
@@ -132,28 +143,45 @@ def delete_dataset(visit: Visit) -> Response:
     return visit.done(f"/projects/{name}")
 
 
-def _page(visit: Visit, page: int) -> gallery.Page:
+def _page(visit: Visit, filters: Mapping[str, str]) -> tuple[int, gallery.Page]:
+    """The page that the query asks for, by its number or by the image before it, and where it begins."""
     name, kind = visit.path["project"], visit.path["kind"]
-    only = _filter(visit, name)
-    return visit.look(
-        "ListDatasetEntries",
-        name,
-        lambda call: gallery.page(call, name, kind, only, (page - 1) * PAGE, PAGE),
-    )
+    only = _filter(visit, name, filters)
+    number, after = visit.number("page", 1, 1, 10**6), visit.query.get("after")
+
+    def find(call: Call) -> tuple[int, gallery.Page]:
+        start = gallery.position(call, name, kind, only, after) if after else (number - 1) * PAGE
+        return start, gallery.page(call, name, kind, only, start, PAGE)
+
+    return visit.look("ListDatasetEntries", name, find)
 
 
-def _filter(visit: Visit, project: str) -> Filter:
-    query = visit.query
+def _filters(visit: Visit, models: Sequence[str] | None = None) -> dict[str, str]:
+    """What the gallery is filtered by; a verdict is that of the newest model, if none is named."""
+    filters = {key: visit.query.get(key, "").strip() for key in _FILTERS}
+    if filters["verdict"] and not filters["model"]:
+        trained = _trained(visit, visit.path["project"]) if models is None else models
+        filters["model"] = trained[-1] if trained else ""
+    return filters
+
+
+def _filter(visit: Visit, project: str, filters: Mapping[str, str]) -> Filter:
+    model, verdict, label = filters["model"], filters["verdict"], filters["label"]
     references = None
-    if query.get("model") and query.get("verdict") in VERDICTS:
+    if model and verdict in VERDICTS:
         references = frozenset(
             each.source_ref
-            for each in verdicts(visit, project, query["model"])
-            if (each.wrong if query["verdict"] == "wrong" else each.predicted == query["verdict"])
+            for each in verdicts(visit, project, model)
+            if (each.wrong if verdict == "wrong" else each.predicted == verdict)
         )
-    label = query.get("label", "")
     known = label if label in {"normal", "anomaly", gallery.UNLABELLED} else ""
-    return Filter(known, query.get("class", ""), query.get("name", "").strip(), references)
+    return Filter(known, filters["class"], filters["name"], references)
+
+
+def _has_other(visit: Visit, project: str, kind: str) -> bool:
+    found = visit.optional("DescribeProject", ProjectName=project)
+    datasets = found["ProjectDescription"]["Datasets"] if found else ()
+    return any(each["DatasetType"].lower() != kind for each in datasets)
 
 
 def _trained(visit: Visit, project: str) -> list[str]:

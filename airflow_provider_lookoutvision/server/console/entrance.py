@@ -15,6 +15,14 @@ from airflow_provider_lookoutvision.server.settings import Settings
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")
 _DEFAULT_REGION = "us-east-1"
+_FRAMED = (
+    "In a frame of another site, as Airflow's is here, browsers keep nobody signed in. "
+    "Open the console in a tab of its own:"
+)
+_NO_COOKIE = (
+    "The key is right, but the browser doesn't send the session's cookie back. Allow cookies here; in a "
+    "frame of another site, as Airflow's can be, open the console in a tab of its own:"
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,12 @@ def form(
     filled: Attempt | None = None,
     problem: str | None = None,
 ) -> Response:
-    """The page with the form."""
+    """The page with the form; ``entered`` in the query says that somebody has signed in just now."""
+    address = None
+    if "entered" in request.query_params or _is_framed_elsewhere(request):
+        problem = problem or (_NO_COOKIE if "entered" in request.query_params else _FRAMED)
+        host = request.headers.get("x-forwarded-host") or request.headers.get("host", "")
+        address = f"{request.url.scheme}://{host}{base_of(request)}{to}"
     region = filled.region if filled else request.query_params.get("region", default_region(settings))
     return rendering.page(
         "sign_in.html",
@@ -77,4 +90,11 @@ def form(
         region=region,
         regions=settings.regions,
         problem=problem,
+        address=address,
     )
+
+
+def _is_framed_elsewhere(request: Request) -> bool:
+    """Whether another site shows the page in a frame. Browsers say so with TLS, and to their own machine."""
+    headers = request.headers
+    return headers.get("sec-fetch-dest") == "iframe" and headers.get("sec-fetch-site") == "cross-site"

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from airflow_provider_lookoutvision.server.calls.call import Call
+from airflow_provider_lookoutvision.server.console.objects import folder_of
 from airflow_provider_lookoutvision.server.console.visit import Visit
 from airflow_provider_lookoutvision.server.datasets import gallery
 from airflow_provider_lookoutvision.server.models.operations import find_model
@@ -26,11 +27,11 @@ _KINDS = ("train", "test")
 def train(visit: Visit) -> Response:
     """Train a model."""
     name, form = visit.path["project"], visit.form
-    bucket, _, prefix = form.get("output", "").removeprefix("s3://").partition("/")
+    output = folder_of(form.get("output", ""))
     made = visit.call(
         "CreateModel",
         ProjectName=name,
-        OutputConfig={"S3Location": {"Bucket": bucket, "Prefix": prefix}},
+        OutputConfig={"S3Location": {"Bucket": output.bucket, "Prefix": output.key}},
         Description=form.get("description") or None,
         ClientToken=visit.token,
     )
@@ -118,7 +119,7 @@ def untag_model(visit: Visit) -> Response:
 def package_model(visit: Visit) -> Response:
     """Package a model as a component for devices."""
     name, version, form = visit.path["project"], visit.path["version"], visit.form
-    bucket, _, prefix = form.get("output", "").removeprefix("s3://").partition("/")
+    output = folder_of(form.get("output", ""))
     device: dict[str, Any] = {}
     if form.get("device"):
         device["TargetDevice"] = form["device"]
@@ -131,7 +132,7 @@ def package_model(visit: Visit) -> Response:
         Configuration={
             "Greengrass": {
                 **device,
-                "S3OutputLocation": {"Bucket": bucket, "Prefix": prefix},
+                "S3OutputLocation": {"Bucket": output.bucket, "Prefix": output.key},
                 "ComponentName": form.get("component", ""),
                 "ComponentVersion": form.get("component_version") or None,
             }

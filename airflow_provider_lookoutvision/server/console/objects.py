@@ -34,6 +34,17 @@ def location_of(uri: str) -> Location:
     return location
 
 
+def folder_of(uri: str) -> Location:
+    """The place of objects to be written that ``s3://bucket/prefix`` names; the prefix may be empty.
+
+    :raises ValidationException: when it isn't of that form.
+    """
+    location = Location.of(uri)
+    if not uri.startswith("s3://") or not location.bucket:
+        raise ValidationException(f"{uri[:200]!r} names no bucket: write it as s3://bucket/folder/")
+    return location
+
+
 class Objects:
     """The buckets of the service, as one key may use them."""
 
@@ -134,8 +145,28 @@ class Objects:
             self.authorize("ListAllMyBuckets", "")
         except AccessDeniedException:
             return []
-        found = self._folders.buckets() if self._folders else []
-        return [name for name, _ in found if self._caller.sees_bucket(name)]
+        if isinstance(self._store, S3Store):
+            found = self._store.names()
+        else:
+            found = [name for name, _ in FolderObjects(self._settings.data_dir).buckets()]
+        return [name for name in found if self._caller.sees_bucket(name)]
+
+    def check_writable(self, bucket: str) -> None:
+        """Refuse a bucket that nothing can be written into; a folder is made when something is.
+
+        :raises ServiceError: with the reason, and what to do.
+        """
+        self.authorize("PutObject", bucket)
+        if not isinstance(self._store, S3Store):
+            return
+        try:
+            self._buckets.check(bucket)
+        except BucketError as error:
+            if not error.input:
+                raise _translated(error) from None
+            raise ValidationException(
+                f"There is no bucket {bucket!r} in S3 that the service may use: write the name of another one"
+            ) from None
 
 
 def _translated(error: BucketError) -> ServiceError:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -48,13 +50,22 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters |= {"moment": _moment, "count": _count, "percent": _percent, "words": _words, "q": _quoted}
-    found.globals |= {"kind_of": lambda status: _KINDS.get(status, "good"), "version": __version__}
+    found.globals |= {"kind_of": _kind_of, "any_busy": _any_busy, "version": __version__}
     return found
 
 
 def page(template: str, status_code: int, /, **values: Any) -> Response:
     """A page, of a template and what it shows."""
     return HTMLResponse(environment().get_template(template).render(**values), status_code)
+
+
+def _kind_of(status: str) -> str:
+    return _KINDS.get(status, "good")
+
+
+def _any_busy(*lists: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether one of these resources, as Describe or List has them, is under way."""
+    return any(_kind_of(each["Status"]) == "busy" for each in chain.from_iterable(lists))
 
 
 def _moment(seconds: float | None) -> str:

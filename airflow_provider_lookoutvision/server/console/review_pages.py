@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from airflow_provider_lookoutvision.server.console.objects import LARGEST_DOCUMENT, location_of
 from airflow_provider_lookoutvision.server.console.visit import Visit
-from airflow_provider_lookoutvision.server.protocol.errors import ValidationException
+from airflow_provider_lookoutvision.server.protocol.errors import ServiceError, ValidationException
 
 MOST_SHOWN = 2000
 _LIMIT = 0.8
@@ -24,13 +24,20 @@ def show_review(visit: Visit) -> Response:
     """The page: which results, and then one image after another."""
     uri = visit.query.get("results", "").strip()
     limit = _share(visit.query.get("below", ""))
-    lines = _results(visit, uri) if uri else []
+    lines: list[dict[str, Any]] = []
+    problem = None
+    try:
+        lines = _results(visit, uri) if uri else []
+    except ServiceError as error:  # the form stays, to be mended
+        problem = error
     uncertain = [line for line in lines if _is_uncertain(line, limit)]
     uncertain.sort(key=lambda line: float(line["Confidence"]))
-    projects = [each["ProjectName"] for each in visit.call("ListProjects", MaxResults=100)["Projects"]]
+    projects = [each["ProjectName"] for each in visit.all_of("ListProjects", "Projects")]
     project = visit.query.get("project", "") or _project_of(lines, projects)
     return visit.render(
         "review.html",
+        problem.status if problem else 200,
+        problem=problem.message if problem else None,
         results=uri,
         below=limit,
         total=len(lines),

@@ -206,6 +206,8 @@ class Console:
     async def _sign_in(self, request: Request, session: Session | None) -> Response:
         target = entrance.target(request)
         if request.method != "POST":
+            if wants_json(request):
+                return JSONResponse({"signed_in": session is not None})
             if session is not None:
                 return RedirectResponse(base_of(request) + target, 303)
             return entrance.form(request, self._settings, target)
@@ -222,7 +224,8 @@ class Console:
             problem = attempt.problem or "There is no such access key, or its secret is another one."
             return entrance.form(request, self._settings, target, attempt, problem)
         request.scope["console_session"] = begun
-        response = RedirectResponse(base_of(request) + target, 303)
+        # By way of this page again, which sees whether the browser has kept the cookie.
+        response = RedirectResponse(f"{base_of(request)}/sign-in?entered&to={quote(target, safe='')}", 303)
         response.set_cookie(
             _COOKIE,
             begun.secret,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import anyio.to_thread
@@ -11,7 +12,10 @@ from airflow_provider_lookoutvision.server.console.model_pages import describe
 from airflow_provider_lookoutvision.server.console.objects import location_of
 from airflow_provider_lookoutvision.server.console.visit import Visit
 from airflow_provider_lookoutvision.server.datasets import gallery
-from airflow_provider_lookoutvision.server.protocol.errors import ResourceNotFoundException
+from airflow_provider_lookoutvision.server.protocol.errors import (
+    AccessDeniedException,
+    ResourceNotFoundException,
+)
 
 _MODEL = "/projects/{project}/models/{version}"
 
@@ -20,16 +24,20 @@ def show_trial(visit: Visit) -> Response:
     """The page on which a picture is dropped."""
     name = visit.path["project"]
     model = describe(visit)
+    first: Sequence[gallery.Entry] | None
     try:
         first = visit.look(
             "ListDatasetEntries",
             name,
             lambda call: gallery.page(call, name, "train", gallery.Filter(), 0, 1).entries,
         )
-    except ResourceNotFoundException:
-        first = []
-    bucket = location_of(first[0].source_ref).bucket if first else None
-    return visit.render("trial.html", project=name, model=model, bucket=bucket)
+    except (AccessDeniedException, ResourceNotFoundException):
+        first = None
+    # Where the dataset's images are; an empty dataset gets its first one from where the model is.
+    bucket = (
+        location_of(first[0].source_ref).bucket if first else model["OutputConfig"]["S3Location"]["Bucket"]
+    )
+    return visit.render("trial.html", project=name, model=model, bucket=bucket, has_dataset=first is not None)
 
 
 async def detect(visit: Visit) -> Response:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
 from airflow_provider_lookoutvision.server.calls.call import Call
-from airflow_provider_lookoutvision.server.console.objects import location_of
+from airflow_provider_lookoutvision.server.console.objects import folder_of, location_of
 from airflow_provider_lookoutvision.server.console.visit import Visit
 from airflow_provider_lookoutvision.server.datasets import gallery, labels, manifest
 from airflow_provider_lookoutvision.server.datasets.operations import find_dataset
@@ -30,14 +31,14 @@ def show_form(visit: Visit) -> Response:
     """The page on which images are added."""
     name, kind = visit.path["project"], visit.path["kind"]
     dataset = visit.call("DescribeDataset", ProjectName=name, DatasetType=kind)["DatasetDescription"]
-    buckets = visit.objects.buckets()
     bucket = visit.look("ListDatasetEntries", name, lambda call: _bucket(call, name, kind))
+    buckets = visit.objects.buckets() if bucket is None else []
     return visit.render(
         "add.html",
         project=name,
         kind=kind,
         dataset=dataset,
-        bucket=bucket or (buckets[0] if len(buckets) == 1 else name.lower().replace("_", "-")[:63]),
+        bucket=bucket or _proposed(visit, name, buckets),
         fixed=bucket is not None,
         buckets=buckets,
         prefix=f"{name}/{kind}/",
@@ -45,11 +46,15 @@ def show_form(visit: Visit) -> Response:
 
 
 def find_uploaded(visit: Visit) -> Response:
-    """Which of some files are in the bucket already: ``key``, ``size`` and ``crc32`` of each."""
+    """Which of some files are in the bucket already: ``key``, ``size`` and ``crc32`` of each.
+
+    :raises ValidationException: when there is no such bucket: no file of an upload could go there.
+    """
     files = visit.document.get("files")
     if not isinstance(files, list) or len(files) > MOST_AT_ONCE:
         raise ValidationException(f"Ask for at most {MOST_AT_ONCE} files at a time")
     bucket = str(visit.document.get("bucket", ""))
+    visit.objects.check_writable(bucket)
     there = []
     for file in files:
         content = visit.objects.find(Location(bucket, str(file["key"])))
@@ -94,9 +99,8 @@ def add_prefix(visit: Visit) -> Response:
     A label of ``folder`` is that of the folder ``normal`` or ``anomaly`` that an image is in.
     """
     document = visit.document
-    bucket, _, prefix = str(document.get("prefix", "")).removeprefix("s3://").partition("/")
-    if not bucket:
-        raise ValidationException("Write the prefix as s3://bucket/folder/")
+    source = folder_of(str(document.get("prefix", "")))
+    bucket, prefix = source.bucket, source.key
     keys = [
         key
         for key in visit.objects.keys(bucket, prefix, visit.settings.max_train_images + 1)
@@ -156,6 +160,13 @@ def _bucket(call: Call, project: str, kind: str) -> str | None:
     find_dataset(call, project, kind)
     found = gallery.page(call, project, kind, gallery.Filter(), 0, 1).entries
     return Location.of(found[0].source_ref).bucket if found else None
+
+
+def _proposed(visit: Visit, project: str, buckets: Sequence[str]) -> str:
+    """The only bucket there is; or one to be made, where the console can make any."""
+    if visit.settings.buckets == "s3" or len(buckets) == 1:
+        return buckets[0] if buckets else ""
+    return project.lower().replace("_", "-")[:63]
 
 
 def _folder_label(reference: str) -> str | None:

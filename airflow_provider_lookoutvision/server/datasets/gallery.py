@@ -83,6 +83,15 @@ def page(call: Call, project_name: str, dataset_type: str, only: Filter, offset:
     return Page([_entry(row) for row in call.connection.execute(query)], count)
 
 
+def position(call: Call, project_name: str, dataset_type: str, only: Filter, reference: str) -> int:
+    """How many entries the filter lets through up to that image, which it may leave out itself."""
+    condition = _condition(call, project_name, dataset_type, only)
+    beside = _condition(call, project_name, dataset_type, Filter())
+    of_image = sa.select(table.c.id).where(beside, table.c.source_ref == reference).scalar_subquery()
+    counting = sa.select(sa.func.count()).select_from(table).where(condition, table.c.id <= of_image)
+    return int(call.connection.execute(counting).scalar_one())
+
+
 def find(call: Call, project_name: str, dataset_type: str, references: Iterable[str]) -> dict[str, Entry]:
     """The entries of these images, by their references; those that aren't there are left out."""
     wanted = sorted(set(references))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from typing import Any, BinaryIO, cast
 
@@ -71,6 +71,12 @@ class S3Store:
         with _translated(location):
             found = _s3_client(self._endpoint_url).head_object(Bucket=location.bucket, Key=location.key)
         return str(found["ETag"])
+
+    def names(self) -> list[str]:
+        """The buckets, or none where the credentials may not list them, as no job needs."""
+        with suppress(BucketError), _translated(Location("*", "")):
+            return [each["Name"] for each in _s3_client(self._endpoint_url).list_buckets()["Buckets"]]
+        return []
 
     def keys(self, bucket: str, prefix: str) -> Iterator[str]:
         """The keys below a prefix, in order."""

@@ -48,7 +48,8 @@ def accessible(page: Page) -> None:
 
 def settled(page: Page) -> None:
     page.wait_for_load_state("networkidle")
-    page.wait_for_function("[...document.images].every((image) => !image.src || image.complete)")
+    # Not wait_for_function: it evaluates a string in the page, which the page's policy forbids.
+    until(lambda: page.evaluate("[...document.images].every(image => !image.src || image.complete)"), bool)
 
 
 @pytest.mark.timeout(900)

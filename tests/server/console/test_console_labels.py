@@ -13,6 +13,7 @@ from dataset_projects import DatasetProject
 from drawn_parts import drawn
 from manifest_lines import line, manifest
 from playwright.sync_api import Page, expect
+from polling import until
 from services import MakeClient, NewKey
 
 from airflow_provider_lookoutvision.testing.service import Key, Service
@@ -104,6 +105,80 @@ def test_many_at_once_and_filtered(sign_in: SignIn, new_gallery: Callable[..., G
     expect(page.locator(".tile")).to_have_count(4)
 
 
+def test_the_next_page_of_a_filter_has_what_is_left(
+    sign_in: SignIn, new_gallery: Callable[..., Gallery]
+) -> None:
+    gallery = new_gallery(*(f"{number}.jpg" for number in range(100)))
+    page = sign_in(gallery.key)
+    page.goto("/console/projects/p/datasets/train?label=none")
+    page.locator(".tile").first.focus()
+    page.keyboard.press("Control+a")
+    page.keyboard.press("n")
+    page.keyboard.press("PageDown")  # what was labelled is on none of its pages any more
+    expect(page.locator(".tile")).to_have_count(4)
+    expect(tile(page, "99.jpg")).to_be_visible()
+
+
+def test_a_dataset_is_deleted_after_a_question(sign_in: SignIn, new_gallery: Callable[..., Gallery]) -> None:
+    gallery = new_gallery("a.jpg")
+    page = opened(sign_in(gallery.key))
+    page.get_by_role("button", name="Delete").press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text("The labels of 0 images go with it")
+    assert not Axe().run(page).response["violations"]
+    page.keyboard.press("Enter")  # of the button that is chosen at first: Cancel
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert gallery.labels() == {"a.jpg": None}
+    page.get_by_role("button", name="Delete").press("Enter")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/projects/p")
+    described = gallery.project.client.describe_project(ProjectName="p")["ProjectDescription"]
+    assert not described["Datasets"]
+
+
+def test_a_label_that_is_refused_is_taken_back(sign_in: SignIn, new_gallery: Callable[..., Gallery]) -> None:
+    gallery = new_gallery("a.jpg", "b.jpg")
+    page = opened(sign_in(gallery.key))
+    tile(page, "b.jpg").dblclick()
+    page.locator("#painter[data-ready]").wait_for()
+    gallery.project.delete()
+    page.keyboard.press("n")
+    expect(page.get_by_role("alert")).to_contain_text("The labels weren't saved")
+    expect(page.locator("#label_shown")).to_have_text("no label")
+
+
+def test_two_fingers_zoom_and_paint_nothing(sign_in: SignIn, new_gallery: Callable[..., Gallery]) -> None:
+    gallery = new_gallery("a.jpg")
+    page = opened(sign_in(gallery.key, has_touch=True))
+    tile(page, "a.jpg").press("Enter")
+    page.locator("#painter[data-ready]").wait_for()
+    page.get_by_label("Class", exact=True).fill("scratch")
+    page.get_by_label("Class", exact=True).press("Enter")
+    box = page.locator("#stage").bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    browser = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *places: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+        browser.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    drawn_before = page.locator("#stage").screenshot()
+    touch("touchStart", (x - 20, y))
+    touch("touchStart", (x - 20, y), (x + 20, y))
+    touch("touchMove", (x - 60, y), (x + 60, y))
+    touch("touchEnd")
+    expect(page.locator("#undo")).to_be_disabled()
+    assert page.locator("#stage").screenshot() != drawn_before, "zoomed"
+    touch("touchStart", (x, y))
+    touch("touchMove", (x + 20, y))
+    touch("touchEnd")
+    expect(page.locator("#undo")).to_be_enabled()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog").get_by_role("button", name="Leave it").click()
+    page.wait_for_url("**/datasets/train")
+
+
 def test_two_people_lose_nothing(sign_in: SignIn, new_gallery: Callable[..., Gallery]) -> None:
     gallery = new_gallery("a.jpg", "b.jpg", "c.jpg")
     first, second = opened(sign_in(gallery.key)), opened(sign_in(gallery.key))
@@ -142,7 +217,7 @@ def test_any_name_is_shown_as_it_is(sign_in: SignIn, new_gallery: Callable[..., 
     assert gallery.labels() == {MARKUP: "normal", LONG: "normal"}
     assert page.evaluate("document.querySelectorAll('.tile img').length") == 2
     assert "broken" not in page.title()
-    page.wait_for_function("[...document.querySelectorAll('.tile img')].every((image) => image.naturalWidth)")
+    until(lambda: page.evaluate("[...document.images].every(image => image.naturalWidth)"), bool)
 
 
 def test_what_a_key_may_not_see_is_not_there(

@@ -6,10 +6,13 @@ import html
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from dataset_projects import DatasetProject
+from drawn_parts import encoded
 from manifest_lines import line, manifest, masked
+from PIL import Image
 from services import MakeClient, NewKey
 from signed_in import Session
 
@@ -106,6 +109,29 @@ def test_what_has_changed_meanwhile_is_not_overwritten(
     assert refusal["code"] == "EditConflict"
     assert [each["label"] for each in refusal["entries"]] == ["normal"]
     assert set(tiles("label=none")) == {"none_1.jpg"}
+
+
+def test_a_mask_overwrites_nothing(
+    session: Session, project: DatasetProject, tiles: Callable[[str], Tiles]
+) -> None:
+    seen = tiles("")["scratched.jpg"]
+    project.update(manifest(line("scratched.jpg", "normal", bucket=project.bucket)))
+    query = urlencode(
+        {
+            "ref": f"s3://{project.bucket}/scratched.jpg",
+            "version": seen,
+            "class": "scratch",
+            "color": "#2CA02C",
+        }
+    )
+    png = encoded(Image.new("RGB", (8, 8), "#2CA02C"), "PNG")
+    refusal = session.ask(f"{GALLERY}/mask?{query}", png, 409)
+    assert [(each["label"], each["mask"]) for each in refusal["entries"]] == [("normal", False)]
+    assert tiles("class=scratch") == {}
+    # Having seen what is there, one may set it.
+    answer = session.ask(f"{GALLERY}/mask?{query}".replace(seen, refusal["entries"][0]["version"]), png)
+    project.settled()
+    assert tiles("class=scratch")["scratched.jpg"] == answer["entries"][0]["version"]
 
 
 def test_a_label_waits_for_an_update_that_is_under_way(

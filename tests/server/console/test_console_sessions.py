@@ -76,7 +76,17 @@ def enter_at(http: httpx.Client, address: str, key: Key) -> str:
         "secret_access_key": key.secret_access_key,
         "region": REGION,
     }
-    return http.post(address, data=fields).headers["location"]
+    on = http.post(address, data=fields).headers["location"]
+    return http.get(on).headers["location"]
+
+
+def test_a_browser_that_keeps_no_cookie_is_told(http: httpx.Client, new_key: NewKey) -> None:
+    on = enter(http, new_key()).headers["location"]
+    http.cookies.clear()
+    answer = http.get(on)
+    assert answer.status_code == 401
+    assert "Allow cookies here" in answer.text
+    assert f"{http.base_url}/console/" in answer.text
 
 
 def test_a_key_that_is_deleted_is_signed_out(http: httpx.Client, new_key: NewKey, storage: Storage) -> None:

@@ -32,7 +32,7 @@ const svg = (name, attributes, text) => {
   return node;
 };
 
-const BOX = { left: 36, top: 8, width: 374, height: 190 };
+const BOX = { left: 44, top: 8, width: 366, height: 190 };
 const x = (share) => BOX.left + share * BOX.width;
 const y = (share) => BOX.top + (1 - share) * BOX.height;
 
@@ -83,6 +83,7 @@ async function begin() {
   const otherScores = new Map((other ?? []).map((each) => [each.ref, each]));
   const slider = element("threshold");
   let shownCount = PAGE;
+  let tiles = [];
 
   drawCurves(element("curve"), [[verdicts, false], ...(other ? [[other, true]] : [])]);
   drawHistogram(element("histogram"), verdicts);
@@ -101,31 +102,40 @@ async function begin() {
       element(id).setAttribute("x1", x(threshold));
       element(id).setAttribute("x2", x(threshold));
     }
-    list();
+    if (element("only_wrong").checked || !tiles.length) list();
+    else for (const [verdict, tile] of tiles) mark(verdict, tile);
+  }
+
+  const isWrong = ({ label, score }) => (label === "anomaly") !== score > Number(slider.value);
+
+  function mark(verdict, tile) {
+    const beside = otherScores.get(verdict.ref);
+    const wrong = isWrong(verdict);
+    tile.classList.toggle("is-wrong", wrong);
+    tile.querySelector(".classes").textContent =
+      `${verdict.label}, score ${verdict.score.toFixed(2)}${beside ? ` / ${beside.score.toFixed(2)}` : ""}${wrong ? " (wrong)" : ""}`;
   }
 
   function list() {
-    const threshold = Number(slider.value);
-    const isWrong = ({ label, score }) => (label === "anomaly") !== score > threshold;
     const some = element("only_wrong").checked ? verdicts.filter(isWrong) : verdicts;
     element("shown").textContent = `${some.length} images`;
     element("more").hidden = some.length <= shownCount;
-    element("tested").replaceChildren(...some.slice(0, shownCount).map((verdict) => {
+    tiles = some.slice(0, shownCount).map((verdict) => {
       const item = document.createElement("li");
-      item.className = `tile tested${isWrong(verdict) ? " is-wrong" : ""}`;
+      item.className = "tile tested";
       const button = document.createElement("button");
       button.type = "button";
       button.className = "plain-button";
       const image = Object.assign(document.createElement("img"), { loading: "lazy", alt: "", src: `${base}/pictures/thumbnail?uri=${encodeURIComponent(verdict.ref)}` });
       const name = Object.assign(document.createElement("span"), { className: "name", textContent: verdict.ref.split("/").pop(), title: verdict.ref });
       const said = Object.assign(document.createElement("span"), { className: "classes" });
-      const beside = otherScores.get(verdict.ref);
-      said.textContent = `${verdict.label}, score ${verdict.score.toFixed(2)}${beside ? ` / ${beside.score.toFixed(2)}` : ""}${isWrong(verdict) ? " (wrong)" : ""}`;
       button.append(image, said, name);
       button.addEventListener("click", () => open(verdict));
       item.append(button);
-      return item;
-    }));
+      mark(verdict, item);
+      return [verdict, item];
+    });
+    element("tested").replaceChildren(...tiles.map(([, item]) => item));
   }
 
   async function open(verdict) {

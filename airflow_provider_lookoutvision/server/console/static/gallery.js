@@ -115,7 +115,9 @@ function begin() {
     } else if (key === " ") {
       select(tiles[current], tiles[current].getAttribute("aria-selected") !== "true");
       anchor = current;
-    } else if (key === "Enter") open(tiles[current]);
+    } else if (key === "Enter") go(tiles[current].dataset.href);
+    else if (key === "PageDown" && pageLink("next")) go(pageLink("next").href);
+    else if (key === "PageUp" && pageLink("prev")) go(pageLink("prev").href);
     else if (key === "Escape") selectOnly();
     else if (key in keys) labelAndMove(keys[key]);
     else return;
@@ -141,12 +143,14 @@ function begin() {
     else selectOnly(tile);
     if (!event.shiftKey) anchor = index;
   });
-  gallery.addEventListener("dblclick", (event) => event.target.closest(".tile") && open(event.target.closest(".tile")));
+  gallery.addEventListener("dblclick", (event) => {
+    const tile = event.target.closest(".tile");
+    if (tile) go(tile.dataset.href);
+  });
 
-  async function open(tile) {
-    await labels.flush();
-    window.location.assign(tile.dataset.href);
-  }
+  const pageLink = (rel) => document.querySelector(`.pager a[rel=${rel}]`);
+
+  const go = (address) => labels.flush().then(() => window.location.assign(address), () => {}); // else it is said why
 
   for (const button of document.querySelectorAll("[data-label]:is(button)")) {
     button.addEventListener("click", () => label(button.dataset.label, selected().length ? selected() : [tiles[current]]));

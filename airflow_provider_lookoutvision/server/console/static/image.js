@@ -1,11 +1,12 @@
 // One image: its label by keys, and its mask, painted with brush, polygon and eraser.
 
-import { Refused, insist, newToken, reason, say, send } from "./ui.js";
+import { Refused, confirmed, insist, newToken, reason, say, send } from "./ui.js";
+import { Classes } from "./classes.js";
 import { indicesOf, loadImage } from "./masks.js";
 import { Painting } from "./painting.js";
 import { Labels } from "./saving.js";
+import { View } from "./view.js";
 
-const COLORS = ["#2ca02c", "#d62728", "#1f77b4", "#ff7f0e", "#9467bd", "#17becf", "#e377c2", "#bcbd22", "#8c564b", "#0000ff"];
 const painter = document.getElementById("painter");
 const stage = document.getElementById("stage");
 const canvas = document.getElementById("canvas");
@@ -14,23 +15,20 @@ const element = (id) => document.getElementById(id);
 const editable = painter.hasAttribute("data-editable");
 const data = painter.dataset;
 
-const listed = (id) => [...element(id).content.querySelectorAll("i")].map((each) => ({ name: each.dataset.name, color: each.dataset.color }));
-const own = listed("own");
-const classes = [...own, ...listed("known").filter(({ name }) => !own.some((each) => each.name === name))];
+const classes = new Classes(editable);
 
-let image, painting, overlay;
+let image, painting, overlay, view;
 let tool = "brush";
-let chosen = 0;
-let scale = 1;
-let offset = { x: 0, y: 0 };
 let polygon = [];
 let cursor = null;
 let pressed = null;
 let space = false;
 let dirty = false;
+let savedLabel = data.label;
 
 const labels = new Labels(data.url, (ref, entry) => {
-  if (entry.failed) return showLabel(data.before ?? "");
+  if (entry.failed) return showLabel(savedLabel);
+  savedLabel = entry.label ?? "";
   if (entry.version) data.version = entry.version;
   showLabel(entry.label ?? "");
 }, (waiting, problem) => {
@@ -49,62 +47,21 @@ function label(value) {
   showLabel(value);
 }
 
-// -- classes ------------------------------------------------------------------------------------------------
-
-function showClasses() {
-  const list = element("classes");
-  list.replaceChildren(...classes.map(({ name, color }, index) => {
-    const row = document.createElement("label");
-    row.className = "row";
-    const radio = Object.assign(document.createElement("input"), { type: "radio", name: "class", value: String(index), checked: index === chosen, disabled: !editable });
-    radio.addEventListener("change", () => (chosen = index));
-    const swatch = document.createElement("span");
-    swatch.className = "swatch";
-    swatch.style.background = color;
-    const text = document.createElement("span");
-    text.textContent = index < 9 ? `${index + 1} ${name}` : name;
-    row.append(radio, swatch, text);
-    return row;
-  }));
-  const free = COLORS.find((color) => !classes.some((each) => each.color.toLowerCase() === color));
-  if (free && element("class_color")) element("class_color").value = free;
-}
-
-element("new_class")?.addEventListener("submit", (event) => {
-  event.preventDefault();
-  const name = element("class_name").value.trim();
-  const color = element("class_color").value.toUpperCase();
-  if (!name || name.toLowerCase() === "background") return say("Give the class a name, other than background.");
-  if (classes.some((each) => each.name === name)) return say(`There is a class ${name} already.`);
-  if (classes.some((each) => each.color.toUpperCase() === color) || color === "#FFFFFF" || color === "#000000") {
-    return say("Choose a colour that no class has, nor the background: neither white nor black.");
-  }
-  classes.push({ name, color });
-  chosen = classes.length - 1;
-  element("class_name").value = "";
-  showClasses();
-});
-
 // -- the view -----------------------------------------------------------------------------------------------
 
 function fit() {
-  const width = stage.clientWidth;
-  const height = stage.clientHeight;
-  canvas.width = width;
-  canvas.height = height;
-  scale = Math.min(width / image.naturalWidth, height / image.naturalHeight);
-  offset = { x: (width - image.naturalWidth * scale) / 2, y: (height - image.naturalHeight * scale) / 2 };
+  view?.fit();
   draw();
 }
 
-function zoom(factor, at = { x: canvas.width / 2, y: canvas.height / 2 }) {
-  const wanted = Math.max(0.05, Math.min(40, scale * factor));
-  offset = { x: at.x - ((at.x - offset.x) * wanted) / scale, y: at.y - ((at.y - offset.y) * wanted) / scale };
-  scale = wanted;
+function zoom(factor, at) {
+  view?.zoom(factor, at);
   draw();
 }
 
 function draw() {
+  if (!view) return; // the image is on its way
+  const { scale, offset } = view;
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.clearRect(0, 0, canvas.width, canvas.height);
   context.setTransform(scale, 0, 0, scale, offset.x, offset.y);
@@ -112,12 +69,12 @@ function draw() {
   context.drawImage(image, 0, 0);
   context.imageSmoothingEnabled = false;
   context.globalAlpha = element("opacity").value / 100;
-  overlay.getContext("2d").putImageData(painting.image(classes.map(({ color }) => color), 0), 0, 0);
+  overlay.getContext("2d").putImageData(painting.image(classes.colors, 0), 0, 0);
   context.drawImage(overlay, 0, 0);
   context.globalAlpha = 1;
   if (polygon.length) {
     context.lineWidth = 1.5 / scale;
-    context.strokeStyle = classes[chosen]?.color ?? "#fff";
+    context.strokeStyle = classes.colors[classes.chosen] ?? "#fff";
     context.beginPath();
     polygon.forEach(([x, y]) => context.lineTo(x, y));
     if (cursor) context.lineTo(cursor.x, cursor.y);
@@ -137,21 +94,17 @@ function draw() {
 }
 
 const size = () => Number(element("size")?.value ?? 1);
-const place = (event) => {
-  const box = canvas.getBoundingClientRect();
-  return { x: (event.clientX - box.left - offset.x) / scale, y: (event.clientY - box.top - offset.y) / scale };
-};
 
 // -- painting -----------------------------------------------------------------------------------------------
 
 function index() {
   if (tool === "eraser") return 0;
-  if (!classes.length) {
+  if (!classes.all.length) {
     say("Add a class first: its name and its colour.");
     element("class_name").focus();
     return null;
   }
-  return chosen + 1;
+  return classes.chosen + 1;
 }
 
 function changed() {
@@ -165,7 +118,7 @@ function changed() {
 function endPolygon() {
   if (polygon.length > 2) {
     painting.begin();
-    painting.fill(polygon, chosen + 1);
+    painting.fill(polygon, classes.chosen + 1);
     if (painting.end()) changed();
   }
   polygon = [];
@@ -175,47 +128,63 @@ function endPolygon() {
 function choose(name) {
   tool = name;
   polygon = [];
+  draw();
   for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === name));
+}
+
+/** A second finger takes back what the first one has begun. */
+function giveUp() {
+  if (pressed?.corner) polygon.pop();
+  else if (pressed && !pressed.move) painting.cancel();
+  pressed = cursor = null;
 }
 
 stage.addEventListener("pointerdown", (event) => {
   stage.focus();
+  event.preventDefault();
+  if (view.pinch(event)) {
+    giveUp();
+    return draw();
+  }
   if (space || event.button === 1) {
     pressed = { move: true, x: event.clientX, y: event.clientY };
   } else if (editable && event.button === 0) {
-    const at = place(event);
+    const at = view.place(event);
     const value = index();
     if (value === null) return;
     if (tool === "polygon") {
       polygon.push([at.x, at.y]);
-      draw();
-      return;
+      pressed = { ...at, corner: true };
+    } else {
+      painting.begin();
+      painting.dab(at.x - 0.5, at.y - 0.5, size(), value);
+      pressed = { ...at, value };
     }
-    painting.begin();
-    painting.dab(at.x - 0.5, at.y - 0.5, size(), value);
-    pressed = { ...at, value };
     draw();
   }
   if (pressed) stage.setPointerCapture(event.pointerId);
-  event.preventDefault();
 });
 
 stage.addEventListener("pointermove", (event) => {
-  cursor = place(event);
+  if (view.pinch(event)) return draw();
+  cursor = view.place(event);
   if (pressed?.move) {
-    offset = { x: offset.x + event.clientX - pressed.x, y: offset.y + event.clientY - pressed.y };
+    view.move(event.clientX - pressed.x, event.clientY - pressed.y);
     pressed = { move: true, x: event.clientX, y: event.clientY };
-  } else if (pressed) {
+  } else if (pressed && !pressed.corner) {
     painting.stroke(pressed.x - 0.5, pressed.y - 0.5, cursor.x - 0.5, cursor.y - 0.5, size(), pressed.value);
     pressed = { ...cursor, value: pressed.value };
   }
   draw();
 });
 
-stage.addEventListener("pointerup", () => {
-  if (pressed && !pressed.move && painting.end()) changed();
-  pressed = null;
-});
+for (const kind of ["pointerup", "pointercancel"]) {
+  stage.addEventListener(kind, (event) => {
+    if (view.pinch(event)) return;
+    if (pressed && !pressed.move && !pressed.corner && painting.end()) changed();
+    pressed = null;
+  });
+}
 stage.addEventListener("pointerleave", () => {
   cursor = null;
   draw();
@@ -223,26 +192,24 @@ stage.addEventListener("pointerleave", () => {
 stage.addEventListener("dblclick", endPolygon);
 stage.addEventListener("wheel", (event) => {
   event.preventDefault();
-  const box = canvas.getBoundingClientRect();
-  zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2, { x: event.clientX - box.left, y: event.clientY - box.top });
+  zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2, view.on(event));
 }, { passive: false });
 
-function undo() {
-  if (painting.undo()) changed();
-}
-
-function redo() {
-  if (painting.redo()) changed();
-}
+const undo = () => painting?.undo() && changed();
+const redo = () => painting?.redo() && changed();
 
 // -- saving -------------------------------------------------------------------------------------------------
 
 async function saveMask() {
   if (!editable || !dirty) return;
-  await labels.flush();
+  try {
+    await labels.flush();
+  } catch {
+    return; // it is said why
+  }
   element("save_mask").disabled = true;
   const used = painting.used;
-  const painted = classes.filter((_, number) => used.has(number + 1));
+  const painted = classes.all.filter((_, number) => used.has(number + 1));
   const query = new URLSearchParams({ ref: data.ref, version: data.version, token: newToken(), at: new Date().toISOString() });
   for (const { name, color } of painted) {
     query.append("class", name);
@@ -250,7 +217,7 @@ async function saveMask() {
   }
   try {
     element("saved").textContent = "Saving …";
-    const body = painted.length ? await painting.png(classes.map(({ color }) => color)) : undefined;
+    const body = painted.length ? await painting.png(classes.colors) : undefined;
     const answer = await insist(
       () => send("POST", `${data.url}/mask?${query}`, body, { "Content-Type": "image/png" }),
       (error) => error.status === 409 && error.code === "ConflictException",
@@ -258,7 +225,8 @@ async function saveMask() {
     const [entry] = answer.entries;
     data.version = entry.version;
     labels.versions.set(entry.ref, entry.version);
-    showLabel(entry.label ?? "");
+    savedLabel = entry.label ?? "";
+    showLabel(savedLabel);
     dirty = false;
     element("saved").textContent = "Saved";
   } catch (error) {
@@ -274,17 +242,24 @@ async function saveMask() {
 }
 
 window.addEventListener("beforeunload", (event) => dirty && event.preventDefault());
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href]");
+  if (!link || !dirty || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  go(link.href);
+});
 
 async function go(address) {
   if (!address) return;
-  await labels.flush();
-  window.location.assign(address);
+  if (dirty && !(await confirmed("The mask isn't saved. Leave it as it was?", "Leave it"))) return;
+  dirty = false;
+  labels.flush().then(() => window.location.assign(address), () => {}); // else it is said why
 }
 
 const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 document.addEventListener("keydown", (event) => {
-  if (event.target.matches("input:not([type=range], [type=radio]), textarea, select")) return;
+  if (event.target.matches("input:not([type=range], [type=radio]), textarea, select") || document.querySelector("dialog[open]")) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const control = event.ctrlKey || event.metaKey;
   const onStage = document.activeElement === stage;
@@ -299,11 +274,9 @@ document.addEventListener("keydown", (event) => {
   else if (key === "+" || key === "=") zoom(1.25);
   else if (key === "-") zoom(0.8);
   else if (key === "0") fit();
-  else if (/^[1-9]$/.test(key) && classes[Number(key) - 1]) {
-    chosen = Number(key) - 1;
-    showClasses();
-  } else if (key === "Enter" && polygon.length) endPolygon();
-  else if (key === "Escape" && polygon.length) polygon = [];
+  else if (/^[1-9]$/.test(key)) classes.choose(Number(key) - 1);
+  else if (key === "Enter" && polygon.length) endPolygon();
+  else if (key === "Escape" && polygon.length) choose(tool);
   else if (key === "Escape") go(data.gallery);
   else if (key === "x" && onStage && editable && cursor) {
     const value = index();
@@ -318,7 +291,11 @@ document.addEventListener("keydown", (event) => {
   } else if (key in moves && onStage && editable) {
     cursor ??= { x: image.naturalWidth / 2, y: image.naturalHeight / 2 };
     const step = event.shiftKey ? 10 : Math.max(1, size() / 2);
-    cursor = { x: cursor.x + moves[key][0] * step, y: cursor.y + moves[key][1] * step };
+    cursor = {
+      x: Math.max(0, Math.min(image.naturalWidth, cursor.x + moves[key][0] * step)),
+      y: Math.max(0, Math.min(image.naturalHeight, cursor.y + moves[key][1] * step)),
+    };
+    view.follow(cursor);
     draw();
   } else if ((key === "ArrowLeft" || key === "ArrowRight") && event.target.matches("input")) return;
   else if (key === "ArrowLeft") go(data.before);
@@ -347,16 +324,19 @@ element("clear")?.addEventListener("click", () => {
   if (painting.end()) changed();
 });
 
+stage.inert = true;
 try {
   image = await loadImage(data.image);
   painting = new Painting(image.naturalWidth, image.naturalHeight);
   overlay = new OffscreenCanvas(painting.width, painting.height);
   if (data.mask) {
     const mask = await loadImage(data.mask).catch(() => say("The mask of this image can't be read from its bucket."));
-    if (mask) painting.indices = indicesOf(mask, own.map(({ color }) => color), painting.width, painting.height);
+    if (mask) painting.indices = indicesOf(mask, classes.ownColors, painting.width, painting.height);
   }
-  showClasses();
+  classes.show();
   showLabel(data.label);
+  view = new View(canvas, image);
+  stage.inert = false;
   element("saved").textContent = "";
   fit();
   new ResizeObserver(fit).observe(stage);

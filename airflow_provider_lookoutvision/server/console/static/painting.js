@@ -25,7 +25,14 @@ export class Painting {
     this.done.push(this.before);
     if (this.done.length > MOST_STEPS) this.done.shift();
     this.undone = [];
+    this.touched = false;
     return true;
+  }
+
+  /** Take back what was painted since the step began. */
+  cancel() {
+    if (this.touched) this.indices = this.before;
+    this.touched = false;
   }
 
   undo() {

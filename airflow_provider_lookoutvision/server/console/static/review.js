@@ -39,6 +39,8 @@ function begin() {
   }
 
   function step(by) {
+    const isEnd = current + by >= results.length;
+    element("end").hidden = !isEnd;
     current = Math.max(0, Math.min(results.length - 1, current + by));
     show();
   }

@@ -18,15 +18,10 @@ export class Labels {
     this.report = report;
     this.waiting = new Map();
     this.versions = new Map();
-    this.running = false;
+    this.running = null;
     window.addEventListener("beforeunload", (event) => {
       if (this.waiting.size || this.running) event.preventDefault();
     });
-  }
-
-  /** The label that an image will have, or undefined when nothing is on its way. */
-  pending(ref) {
-    return this.waiting.get(ref)?.label ?? this.sending?.get(ref)?.label;
   }
 
   isPending(ref) {
@@ -41,17 +36,17 @@ export class Labels {
     }
   }
 
-  async flush() {
+  /** Send what waits; resolved when all of it is saved, also what was on its way already. */
+  flush() {
     clearTimeout(this.timer);
     this.timer = undefined;
-    if (this.running) return;
-    this.running = true;
-    try {
-      while (this.waiting.size) await this.sendSome();
-      this.report(0, null);
-    } finally {
-      this.running = false;
-    }
+    this.running ??= this.sendAll().finally(() => (this.running = null));
+    return this.running;
+  }
+
+  async sendAll() {
+    while (this.waiting.size) await this.sendSome();
+    this.report(0, null);
   }
 
   async sendSome() {
@@ -83,9 +78,10 @@ export class Labels {
         say(`Somebody else has changed ${names.slice(0, 3).join(", ")}${names.length > 3 ? ` and ${names.length - 3} more` : ""} meanwhile. ` +
           "What they set is shown; your label for it wasn't saved. Set it again if it is right.");
       } else {
-        for (const change of some) this.show(change.ref, { failed: true });
-        const message = error.message;
+        const lost = [...some, ...this.waiting.values()];
         this.waiting.clear();
+        for (const change of lost) this.show(change.ref, { failed: true });
+        const message = error.message;
         this.report(0, message);
         say(`The labels weren't saved: ${message}`);
         throw error;

@@ -1,5 +1,6 @@
 // Trying a model: a picture in, the verdict and the mask out; and what people say of it, into the dataset.
 
+import { takeFiles } from "./dropping.js";
 import { Refused, insist, newToken, reason, say, send, sendJson } from "./ui.js";
 import { drawHeat, drawMask, imageOf, loadImage } from "./masks.js";
 
@@ -10,22 +11,9 @@ let current = null;
 if (trial) begin();
 
 function begin() {
-  const drop = element("drop");
-  element("choose").addEventListener("change", (event) => {
-    if (event.target.files.length) attempt(event.target.files[0]);
-    event.target.value = "";
-  });
-  for (const kind of ["dragenter", "dragover"]) {
-    drop.addEventListener(kind, (event) => {
-      event.preventDefault();
-      drop.classList.add("over");
-    });
-  }
-  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-  drop.addEventListener("drop", (event) => {
-    event.preventDefault();
-    drop.classList.remove("over");
-    if (event.dataTransfer.files.length) attempt(event.dataTransfer.files[0]);
+  takeFiles(element("drop"), [element("choose")], (files) => {
+    if (files[0]?.file) attempt(files[0].file);
+    else if (files.length) say(`${files[0].path} can't be read: is it still there, and may you read it?`);
   });
   element("over").addEventListener("change", draw);
   element("wrong")?.addEventListener("click", () => keep(current.result.IsAnomalous ? "normal" : "anomaly"));

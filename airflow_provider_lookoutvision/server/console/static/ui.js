@@ -76,6 +76,30 @@ export async function insist(attempt, isBusy, onWait = () => {}) {
   }
 }
 
+/** Whether somebody agrees, in a dialog of the page: in a frame as Airflow's a browser shows none of its own. */
+export function confirmed(question, action) {
+  const dialog = document.createElement("dialog");
+  dialog.className = "question";
+  const form = Object.assign(document.createElement("form"), { method: "dialog" });
+  const text = Object.assign(document.createElement("p"), { textContent: question, id: "question" });
+  const buttons = Object.assign(document.createElement("p"), { className: "actions" });
+  buttons.append(
+    Object.assign(document.createElement("button"), { value: "yes", textContent: action, className: "danger" }),
+    Object.assign(document.createElement("button"), { value: "no", textContent: "Cancel", autofocus: true }),
+  );
+  dialog.setAttribute("aria-labelledby", "question");
+  form.append(text, buttons);
+  dialog.append(form);
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    });
+  });
+}
+
 function problemOf(form) {
   let box = form.querySelector(":scope > .problem[role=alert]");
   if (!box) {
@@ -88,7 +112,7 @@ function problemOf(form) {
 }
 
 async function submit(form, submitter) {
-  if (form.dataset.confirm && !window.confirm(form.dataset.confirm)) return;
+  if (form.dataset.confirm && !(await confirmed(form.dataset.confirm, submitter.textContent.replace(" …", "")))) return;
   const fields = new URLSearchParams(new FormData(form, submitter));
   const buttons = [...form.querySelectorAll("button")];
   for (const button of buttons) button.disabled = true;
@@ -113,13 +137,8 @@ document.addEventListener("submit", (event) => {
   submit(event.target, event.submitter);
 });
 
-document.addEventListener("change", (event) => {
-  if (event.target.matches("select[data-goto]")) window.location.assign(event.target.value);
-});
-
-// What is chosen by going somewhere is no field of the form around it.
+// A filter that is empty isn't named in the address.
 document.addEventListener("formdata", (event) => {
-  for (const each of event.target.querySelectorAll("select[data-goto]")) event.formData.delete(each.name);
   if (event.target.method === "get") {
     for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name);
   }
@@ -132,5 +151,12 @@ document.addEventListener("error", (event) => {
   }
 }, true);
 
-// A page of something that is under way shows what became of it.
-if (document.querySelector("[data-reload]")) setTimeout(() => window.location.reload(), 1500);
+// A page of something that is under way shows what became of it, but takes nothing from who fills in a form.
+if (document.querySelector("[data-reload]")) {
+  let filled = false;
+  document.addEventListener("input", () => (filled = true));
+  setInterval(() => {
+    const busy = filled || document.activeElement?.matches("input, select, textarea");
+    if (!busy && document.visibilityState === "visible") window.location.reload();
+  }, 2000);
+}

@@ -1,11 +1,14 @@
 // Adding images: files go into the bucket one by one, three at a time; those that are there already are skipped.
 
+import { takeFiles } from "./dropping.js";
 import { Refused, insist, newToken, pause, reason, say, send, sendJson } from "./ui.js";
 
 const PARALLEL = 3;
-const BATCH = 200;
+const BATCH = 200; // files that are read at a time, and
+const BATCH_BYTES = 48 << 20; // no more of them than this
 const MOST_BYTES = 8 << 20;
 const IMAGE = /\.(jpe?g|png)$/i;
+const MASK = /(^|\/)masks\//i;
 
 const panel = document.getElementById("files");
 const url = panel.dataset.url;
@@ -31,9 +34,14 @@ function labelOf(path, chosen) {
 
 class Upload {
   constructor(files) {
-    this.files = files.filter(({ path }) => IMAGE.test(path));
+    const images = files.filter(({ path, file }) => IMAGE.test(path) || !file);
+    this.left = files.length - images.length;
+    // As of a bucket's prefix: a mask is no image to learn from.
+    this.files = images.filter(({ path }) => !MASK.test(path));
+    this.masks = images.length - this.files.length;
     this.files.sort((one, other) => one.path.localeCompare(other.path, "en", { numeric: true }));
-    this.left = files.length - this.files.length;
+    this.bytes = this.files.reduce((sum, { file }) => sum + (file?.size ?? 0), 0);
+    this.doneBytes = 0;
     this.bucket = element("bucket").value.trim();
     this.prefix = element("prefix").value.trim().replace(/^\/+/, "");
     this.label = element("label").value;
@@ -44,20 +52,23 @@ class Upload {
     this.faults = [];
     this.ready = [];
     this.paused = false;
+    this.ended = false;
   }
 
   report(text) {
     const done = this.sent + this.skipped + this.faults.length;
-    element("bar").value = this.files.length ? done / this.files.length : 1;
-    const parts = [`${done} of ${this.files.length} files`];
+    element("bar").value = this.bytes ? this.doneBytes / this.bytes : 1;
+    const parts = [`${done} of ${this.files.length} files (${inMegabytes(this.doneBytes)} of ${inMegabytes(this.bytes)} MB)`];
     if (this.skipped) parts.push(`${this.skipped} were there already`);
     if (this.faults.length) parts.push(`${this.faults.length} can't be used`);
     if (this.left) parts.push(`${this.left} are no JPEG or PNG`);
+    if (this.masks) parts.push(`${this.masks} in folders named masks were left out`);
     element("said").textContent = `${parts.join(", ")}. ${text ?? ""}`;
   }
 
-  fault(path, message) {
+  fault({ path, file }, message) {
     this.faults.push(path);
+    this.doneBytes += file?.size ?? 0;
     const item = document.createElement("li");
     item.textContent = `${path}: ${message}`;
     if (this.faults.length <= 50) element("faults").append(item);
@@ -70,29 +81,36 @@ class Upload {
   async run() {
     window.addEventListener("beforeunload", (this.guard = (event) => event.preventDefault()));
     try {
-      for (let start = 0; start < this.files.length; start += BATCH) {
-        await this.runBatch(this.files.slice(start, start + BATCH));
+      this.report();
+      for (let start = 0; start < this.files.length; ) {
+        let end = start;
+        for (let bytes = 0; end < this.files.length && end - start < BATCH && bytes < BATCH_BYTES; end++) bytes += this.files[end].file?.size ?? 0;
+        await this.runBatch(this.files.slice(start, end));
+        start = end;
       }
       this.report(`${this.added} were added to the dataset.`);
       element("done").hidden = false;
-      element("stop").hidden = true;
     } catch (error) {
-      this.report("");
-      say(`The upload ended: ${reason(error)}. What is there stays; drop the files again to go on.`);
+      this.report("It has ended; drop the files again to go on.");
+      say(`The upload has ended. ${reason(error)}`);
     } finally {
+      this.ended = true;
+      element("stop").hidden = true;
       window.removeEventListener("beforeunload", this.guard);
     }
   }
 
   async runBatch(files) {
     const read = [];
-    for (const { path, file } of files) {
-      if (file.size > MOST_BYTES) {
-        this.fault(path, `it has ${file.size} bytes; the most is ${MOST_BYTES}`);
+    for (const each of files) {
+      const { path, file } = each;
+      if (file?.size > MOST_BYTES) {
+        this.fault(each, `it has ${file.size} bytes; the most is ${MOST_BYTES}. Save it smaller.`);
         continue;
       }
-      const content = new Uint8Array(await file.arrayBuffer());
-      read.push({ path, key: this.prefix + path, content, crc32: crc32(content) });
+      const content = await file?.arrayBuffer().then((buffer) => new Uint8Array(buffer), () => null);
+      if (content) read.push({ ...each, key: this.prefix + path, content, crc32: crc32(content) });
+      else this.fault(each, "it can't be read: is it still there, and may you read it?");
     }
     const asked = read.map(({ key, content, crc32: crc }) => ({ key, size: content.length, crc32: crc }));
     const found = await this.insist(() => sendJson(`${url}/uploaded`, { bucket: this.bucket, files: asked }));
@@ -100,6 +118,7 @@ class Upload {
     const waiting = read.filter(({ key }) => !there.has(key));
     this.skipped += read.length - waiting.length;
     this.ready = read.filter(({ key }) => there.has(key));
+    for (const { file } of this.ready) this.doneBytes += file.size;
     this.report();
     await Promise.all(Array.from({ length: PARALLEL }, () => this.sendAll(waiting)));
     await this.addReady();
@@ -108,14 +127,16 @@ class Upload {
   async sendAll(waiting) {
     for (let file = waiting.shift(); file; file = waiting.shift()) {
       await this.waitWhilePaused();
+      if (this.ended) return; // by what happened to another one
       const query = new URLSearchParams({ bucket: this.bucket, key: file.key });
       try {
         await this.insist(() => send("PUT", `${url}/file?${query}`, file.content, { "Content-Type": "application/octet-stream" }));
         this.sent += 1;
+        this.doneBytes += file.content.length;
         this.ready.push(file);
       } catch (error) {
         if (!(error instanceof Refused) || error.status !== 400) throw error;
-        this.fault(file.path, error.message);
+        this.fault(file, error.message);
       }
       this.report();
     }
@@ -142,6 +163,8 @@ class Upload {
   }
 }
 
+const inMegabytes = (bytes) => (bytes / (1 << 20)).toFixed(1);
+
 let upload = null;
 
 async function begin(files) {
@@ -150,7 +173,7 @@ async function begin(files) {
   if (!element("bucket").reportValidity()) return;
   element("progress").hidden = false;
   element("done").hidden = true;
-  element("stop").hidden = false;
+  Object.assign(element("stop"), { hidden: false, textContent: "Pause" });
   element("faults").replaceChildren();
   upload = new Upload(files);
   try {
@@ -166,43 +189,7 @@ element("stop").addEventListener("click", () => {
   element("stop").textContent = upload.paused ? "Go on" : "Pause";
 });
 
-for (const id of ["choose_files", "choose_folder"]) {
-  element(id).addEventListener("change", (event) => {
-    const files = [...event.target.files].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
-    event.target.value = "";
-    begin(files);
-  });
-}
-
-async function walk(entry) {
-  if (entry.isFile) {
-    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-    return [{ path: entry.fullPath.replace(/^\//, ""), file }];
-  }
-  const reader = entry.createReader();
-  const found = [];
-  for (;;) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) return found;
-    for (const each of some) found.push(...(await walk(each)));
-  }
-}
-
-const drop = element("drop");
-for (const kind of ["dragenter", "dragover"]) {
-  drop.addEventListener(kind, (event) => {
-    event.preventDefault();
-    drop.classList.add("over");
-  });
-}
-drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-drop.addEventListener("drop", async (event) => {
-  event.preventDefault();
-  drop.classList.remove("over");
-  const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  const plain = [...event.dataTransfer.files].map((file) => ({ path: file.name, file }));
-  begin(entries.length ? (await Promise.all(entries.map(walk))).flat() : plain);
-});
+takeFiles(element("drop"), [element("choose_files"), element("choose_folder")], begin);
 
 element("from_prefix").addEventListener("submit", async (event) => {
   event.preventDefault();
