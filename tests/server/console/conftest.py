@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from services import REGION
 
 from airflow_provider_lookoutvision.testing.service import Key, Service
@@ -27,6 +27,7 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 SignIn = Callable[..., Page]
+MOST_MS = 60_000  # of a busy machine
 
 
 @pytest.fixture(scope="module")  # no longer: tests beside it run event loops of their own in this thread
@@ -37,6 +38,7 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("REQUIRE_BROWSER"):
             pytest.fail(reason)
         pytest.skip(reason)
+    expect.set_options(timeout=MOST_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=command, args=FLAGS)
         yield browser
@@ -53,7 +55,7 @@ def sign_in(browser: Browser, service: Service) -> Iterator[SignIn]:
             context = {"viewport": {"width": 1280, "height": 900}, **context}
             page = browser.new_context(base_url=service.endpoint_url, **context).new_page()
             stack.callback(page.context.close)
-            page.set_default_timeout(60_000)  # of a busy machine
+            page.set_default_timeout(MOST_MS)
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.on("console", lambda said: problems.append(said.text) if _is_fault(said) else None)
             page.goto(f"/console{to}")

@@ -8,6 +8,7 @@ import pytest
 from held_worker import queued_jobs
 from manifest_lines import line, manifest
 from model_fixtures import ModelProject, TrainingService
+from polling import until
 
 from airflow_provider_lookoutvision.server.datasets.importer import Importer
 from airflow_provider_lookoutvision.server.datasets.operations import IMPORT_JOB
@@ -92,7 +93,8 @@ def test_an_import_that_fails_fails_the_training(
     message = failure(project)
     assert message.startswith("Invalid input: the import of the test dataset failed: the manifest s3://")
     assert "line 1: it is not JSON" in message
-    assert queued_jobs(training_service.storage, project.account) == []
+    # The other import may still be under way.
+    until(lambda: queued_jobs(training_service.storage, project.account), lambda left: not left)
     # The token begins the training anew.
     project.client.delete_dataset(**project.of, DatasetType="test")
     assert project.create(ClientToken="t")["ModelVersion"] == "2"

@@ -16,11 +16,13 @@ export function takeFiles(zone, inputs, take) {
     take(entries.length ? (await Promise.all(entries.map(filesOf))).flat() : plain);
   });
   for (const input of inputs) {
-    input.addEventListener("change", () => {
+    const takeChosen = () => {
       const files = [...input.files].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
       input.value = "";
-      take(files);
-    });
+      if (files.length) take(files);
+    };
+    input.addEventListener("change", takeChosen);
+    takeChosen(); // what was chosen before this script had come
   }
 }
 
