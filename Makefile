@@ -33,13 +33,13 @@ endef
 
 # A checkout is run from its own folder, and a run that is interrupted leaves no half-made target.
 .DELETE_ON_ERROR:
-.PHONY: all help demo console examples test test-clients chaos oldest cluster lint docs bench stubs constraints clean
+.PHONY: all help demo console examples test test-clients chaos oldest oldest-examples cluster lint docs bench stubs constraints clean
 
 all: $(INSTALLED) help
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [VENV=.venv]"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1 \2/p' $(MAKEFILE_LIST) | awk '{n=$$1; $$1=""; printf "  %-12s%s\n", n, $$0}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1 \2/p' $(MAKEFILE_LIST) | awk '{n=$$1; $$1=""; printf "  %-16s%s\n", n, $$0}'
 
 demo: $(INSTALLED) ## find defects, from labelled images to a picture sheet (IMAGES=dir with normal/ and anomaly/ for yours)
 	@$(BIN)/python -m example_dags.demo $(if $(IMAGES),--images '$(IMAGES)')
@@ -60,8 +60,11 @@ chaos: $(INSTALLED) ## seeded schedules of kills and lost answers in a real Airf
 	$(BIN)/python -m pytest tests/chaos --schedules=$(or $(SCHEDULES),10) --seed=$(or $(SEED),1) $(ARGS)
 
 oldest: export LOOKOUTVISION_TEST_SERVICE := $(abspath $(BIN)/lookoutvision)
-oldest: $(INSTALLED) $(OLDEST_INSTALLED) ## the provider's tests and the examples on the oldest Airflow and Amazon provider
+oldest: $(INSTALLED) $(OLDEST_INSTALLED) ## the provider's tests on the oldest Airflow and Amazon provider
 	$(OLDEST)/bin/python -m pytest -n $(WORKERS) $(or $(ARGS),tests/model tests/provider tests/testing)
+
+oldest-examples: export LOOKOUTVISION_TEST_SERVICE := $(abspath $(BIN)/lookoutvision)
+oldest-examples: $(INSTALLED) $(OLDEST_INSTALLED) ## the example DAGs on the oldest Airflow and Amazon provider
 	@$(OLDEST)/bin/python -m example_dags.demo.examples
 
 cluster: export LOOKOUTVISION_TEST_CLUSTER := 1

@@ -203,6 +203,7 @@ def main() -> None:
         transport = {"type": "file", "log_file_path": str(events), "append": True}
         os.environ["AIRFLOW__OPENLINEAGE__TRANSPORT"] = json.dumps(transport)
         airflow = LocalAirflow(Path(temporary) / "airflow", dags=Path(__file__).parents[1])
+        airflow.reserialize()
         Examples(backends, airflow, events).run()
 
 
