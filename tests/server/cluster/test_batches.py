@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ IMAGES = "to-look-at/"
 
 
 @pytest.fixture(scope="module")
-def hosted(plant: Plant) -> Plant:
+def hosted(plant: Plant) -> Iterator[Plant]:
     """A hosted model, and images: twenty parts, a third of them scratched, and three that can't be used."""
     plant.project(PROJECT)
     plant.train(PROJECT)
@@ -41,7 +42,10 @@ def hosted(plant: Plant) -> Plant:
         plant.s3.put_object(Bucket=BUCKET, Key=f"{IMAGES}{name}", Body=content)
     plant.client().start_model(ProjectName=PROJECT, ModelVersion="1", MinInferenceUnits=1)
     plant.until(PROJECT, "HOSTED", "STARTING_HOSTING")
-    return plant
+    yield plant
+    # It would be in the way of other tests' trainings, which need a node of their own.
+    plant.client().stop_model(ProjectName=PROJECT, ModelVersion="1")
+    plant.until(PROJECT, "TRAINED", "STOPPING_HOSTING")
 
 
 @pytest.fixture(autouse=True)
