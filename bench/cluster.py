@@ -45,7 +45,7 @@ class _Stub:
     """A pool whose units do nothing."""
 
     fault = None
-    failed_starts = 0
+    start_fault = None
     ready = True
     load = Load(1, 0, 0)
 
@@ -170,7 +170,7 @@ class _SeenPool(RemotePool):
     """A pool of the cluster that watches nothing by itself."""
 
     def __init__(self) -> None:
-        self.fault, self.failed_starts, self.units = None, 0, 0
+        self.fault, self.units = None, 0
         self._handle = "there"
         self._config = PoolConfig("p/1", Deployment(1, 1), b"", Path(), 1, 1, 1, 1)
         self._on_change = lambda: None

@@ -46,11 +46,6 @@ class Batch:
     s3_region: str | None
 
     @property
-    def parts(self) -> str:
-        """What the keys of all saved results begin with."""
-        return f"{self.results_key}.parts/"
-
-    @property
     def command(self) -> str:
         """The job's command line, for a shell on a node."""
         return f"python -m {MODULE} {shlex.quote(json.dumps(asdict(self)))}"

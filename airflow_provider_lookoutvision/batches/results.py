@@ -17,6 +17,9 @@ from typing import IO, Any
 
 from airflow_provider_lookoutvision.batches.images import Image, ListingDigest, Result, objects
 
+# When a part is written: at so many results, or so long after the first.
+PART_RESULTS = 500
+PART_SECONDS = 10.0
 _MOST_DELETED = 1000  # in one request to S3
 
 # The names of an object's metadata.
@@ -86,13 +89,14 @@ class Checkpoint:
     """The parts of one batch: the results of this try and of the earlier ones.
 
     :param client: of S3.
-    :param folder: the keys of all parts begin with this.
+    :param key: of the object that they become; the keys of all parts begin with it and ``.parts/``.
     :param tokens: those of the tries whose parts count; the first is this try's.
     """
 
-    def __init__(self, client: Any, bucket: str, folder: str, tokens: Sequence[str]) -> None:
-        self._client, self._bucket, self._folder, self._tokens = client, bucket, folder, tokens
-        self._own = f"{folder}{tokens[0]}/{secrets.token_hex(8)}/"
+    def __init__(self, client: Any, bucket: str, key: str, tokens: Sequence[str]) -> None:
+        self._client, self._bucket, self._tokens = client, bucket, tokens
+        self._folder = f"{key}.parts/"
+        self._own = f"{self._folder}{tokens[0]}/{secrets.token_hex(8)}/"
         self._count = 0
 
     def load(self) -> Iterator[Result]:

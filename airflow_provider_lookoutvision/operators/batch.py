@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from airflow_provider_lookoutvision.batches.images import Image, Result, join
-from airflow_provider_lookoutvision.batches.results import Checkpoint
+from airflow_provider_lookoutvision.batches.results import PART_RESULTS, PART_SECONDS, Checkpoint
 from airflow_provider_lookoutvision.operators.adaptive_concurrency import AdaptiveConcurrency, TaskStopped
 
-PART_RESULTS = 500
-PART_SECONDS = 10.0
 _STOP_CHECK_SECONDS = 0.5  # between two checks whether the task was asked to stop
 
 log = logging.getLogger(__name__)

@@ -262,7 +262,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         bucket, prefix = parse_s3_prefix("images_s3_prefix", str(self.images_s3_prefix))
         results_bucket, results_key = parse_s3_uri("results_s3_uri", str(self.results_s3_uri))
         results = ResultsObject(self._s3, results_bucket, results_key, tokens[0], options)
-        checkpoint = Checkpoint(self._s3, results_bucket, f"{results_key}.parts/", tokens)
+        checkpoint = Checkpoint(self._s3, results_bucket, results_key, tokens)
         summary = Summary(str(self.results_s3_uri), self.max_anomalous_s3_uris, self.max_uncertain)
         images = partial(list_images, self._s3, bucket, prefix)
         written = results.is_written(images)

@@ -25,7 +25,12 @@ from botocore.exceptions import ClientError
 
 from airflow_provider_lookoutvision.batches.images import Image, ListingDigest, Result, join, list_images
 from airflow_provider_lookoutvision.batches.job import UNUSABLE, Batch
-from airflow_provider_lookoutvision.batches.results import Checkpoint, ResultsObject
+from airflow_provider_lookoutvision.batches.results import (
+    PART_RESULTS,
+    PART_SECONDS,
+    Checkpoint,
+    ResultsObject,
+)
 from airflow_provider_lookoutvision.server.cluster.connection import MODELS, NAMESPACE
 from airflow_provider_lookoutvision.server.cluster.detectors import Detectors, TrainedModel, s3_client
 
@@ -33,8 +38,6 @@ from airflow_provider_lookoutvision.server.cluster.detectors import Detectors, T
 _PIPELINE_IMAGES = 50_000
 # Of one task of an actor: a few seconds' work.
 _BLOCK_IMAGES = 50
-_PART_RESULTS = 500
-_PART_SECONDS = 10.0
 # Of S3, to this node.
 _REFUSALS = frozenset({"AccessDenied", "InvalidAccessKeyId", "NoSuchBucket", "SignatureDoesNotMatch"})
 
@@ -84,7 +87,7 @@ def find_model(batch: Batch) -> TrainedModel:
 
 def _process(batch: Batch, model: TrainedModel) -> None:
     s3 = s3_client(batch)
-    checkpoint = Checkpoint(s3, batch.results_bucket, batch.parts, batch.tokens)
+    checkpoint = Checkpoint(s3, batch.results_bucket, batch.results_key, batch.tokens)
     digest = ListingDigest(batch.options)
     images = digest.track(list_images(s3, batch.bucket, batch.prefix))
     paired = join(images, checkpoint.load())
@@ -132,7 +135,7 @@ def _saving(checkpoint: Checkpoint, results: Iterator[Result]) -> Iterator[Resul
             if not unsaved:
                 saved_at = time.monotonic()
             unsaved.append(result)
-            if len(unsaved) >= _PART_RESULTS or time.monotonic() - saved_at >= _PART_SECONDS:
+            if len(unsaved) >= PART_RESULTS or time.monotonic() - saved_at >= PART_SECONDS:
                 checkpoint.save(unsaved)
                 log.info("the results until %s are saved", result.key)
                 unsaved.clear()

@@ -56,7 +56,6 @@ class RemotePool:
         on_change: Callable[[], None],
     ) -> None:
         self.fault: str | None = None
-        self.failed_starts = 0
         self.units = 0
         self._settings, self._config, self._on_change = settings, config, on_change
         self._applications = applications
@@ -66,6 +65,11 @@ class RemotePool:
         self._under_way = 0
         self._working: asyncio.Task[None] | None = None
         applications.watch(self._application, self)
+
+    @property
+    def start_fault(self) -> str | None:
+        """Why no unit becomes ready: Serve gives up by itself."""
+        return self.fault
 
     @property
     def ready(self) -> bool:

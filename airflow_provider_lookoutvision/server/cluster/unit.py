@@ -17,7 +17,6 @@ from airflow_provider_lookoutvision.server.hosting.frames import Answer, Options
 from airflow_provider_lookoutvision.server.hosting.pool import Pool, PoolConfig
 from airflow_provider_lookoutvision.server.protocol.errors import ServiceError
 
-MAX_FAILED_STARTS = 3
 _CHECK_SECONDS = 1.0
 
 
@@ -73,7 +72,5 @@ async def ready_pool(config: PoolConfig) -> Pool:
 
 
 def _check(pool: Pool) -> None:
-    if pool.fault:
-        raise RuntimeError(pool.fault)
-    if pool.failed_starts >= MAX_FAILED_STARTS:
-        raise RuntimeError(f"an inference unit ended {pool.failed_starts} times before it was ready")
+    if pool.start_fault:
+        raise RuntimeError(pool.start_fault)

@@ -40,7 +40,6 @@ from airflow_provider_lookoutvision.server.storage.schema import models, project
 
 POLL_SECONDS = 1.0
 _POOL_WAIT_SECONDS = 10.0
-_MAX_FAILED_STARTS = 3
 
 log = logging.getLogger("lookoutvision")
 
@@ -49,7 +48,10 @@ class HostedModel(Protocol):
     """What the fleet needs of the pool of one hosted model, wherever its units are."""
 
     fault: str | None
-    failed_starts: int
+
+    @property
+    def start_fault(self) -> str | None:
+        """Why no unit becomes ready: ``fault``, or that units end before they are."""
 
     @property
     def load(self) -> Load:
@@ -196,10 +198,7 @@ class Fleet:
 
     async def _update_status(self, deployment: Deployment, row: sa.Row[Any]) -> None:
         pool, starting = self._pools[deployment], row.status == ModelStatus.STARTING_HOSTING
-        fault = pool.fault
-        if starting and pool.failed_starts >= _MAX_FAILED_STARTS:
-            fault = fault or f"an inference unit ended {pool.failed_starts} times before it was ready"
-        if fault:
+        if fault := pool.start_fault if starting else pool.fault:
             await self._pools.pop(deployment).close()
             await self._transition(
                 deployment, row, ModelStatus.HOSTING_FAILED, SERVICE_FAULT + fault, forget_start=True

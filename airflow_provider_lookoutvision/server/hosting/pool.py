@@ -36,6 +36,7 @@ from airflow_provider_lookoutvision.server.protocol.errors import InternalServer
 _START_SECONDS = 120.0
 IDLE_SECONDS = 60.0
 _MAX_RESTART_DELAY_SECONDS = 30.0
+_MAX_FAILED_STARTS = 3
 AS_TRAINED = Options()
 
 log = logging.getLogger("lookoutvision")
@@ -99,6 +100,13 @@ class Pool:
         self._closed = False
         for _ in range(config.min_units):
             self._start()
+
+    @property
+    def start_fault(self) -> str | None:
+        """Why no replica becomes ready: ``fault``, or so many in a row that ended before."""
+        if self.fault or self.failed_starts < _MAX_FAILED_STARTS:
+            return self.fault
+        return f"an inference unit ended {self.failed_starts} times before it was ready"
 
     @property
     def units(self) -> int:
