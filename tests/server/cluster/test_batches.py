@@ -6,6 +6,8 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from drawn_parts import drawn
 from polling import until
 from task_context import context, unguarded
+
+from example_dags.demo.local_airflow import LocalAirflow
 
 if not os.environ.get("LOOKOUTVISION_TEST_CLUSTER"):  # which `make cluster` sets, and it installs Ray
     pytest.importorskip("ray", reason="Ray is not installed: make cluster")
@@ -27,6 +31,23 @@ pytest_plugins = ["ray_plant"]
 
 PROJECT = "batches"
 IMAGES = "to-look-at/"
+DETECTOR = "MapWorker"  # of the actors of Ray Data, in the names of their processes
+DAG = f"""
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_lookoutvision.operators.lookoutvision import LookoutVisionDetectAnomaliesOperator
+
+with DAG("batches"):
+    LookoutVisionDetectAnomaliesOperator(
+        task_id="detect",
+        s3_conn_id="images",
+        engine="ray",
+        ray_conn_id="ray",
+        project_name="{PROJECT}",
+        model_version="1",
+        images_s3_prefix="s3://{BUCKET}/{IMAGES}",
+        results_s3_uri="s3://{BUCKET}/results/airflow.jsonl",
+    )
+"""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +92,7 @@ def _connections(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_RAY", json.dumps({"conn_type": "http", "host": plant.dashboard}))
 
 
-def operator(results: str, **parameters: Any) -> LookoutVisionDetectAnomaliesOperator:
+def operator(results: str, images: str = IMAGES, **parameters: Any) -> LookoutVisionDetectAnomaliesOperator:
     return LookoutVisionDetectAnomaliesOperator(
         task_id="task",
         aws_conn_id="service",
@@ -79,7 +100,7 @@ def operator(results: str, **parameters: Any) -> LookoutVisionDetectAnomaliesOpe
         ray_conn_id="ray",
         project_name=PROJECT,
         model_version="1",
-        images_s3_prefix=f"s3://{BUCKET}/{IMAGES}",
+        images_s3_prefix=f"s3://{BUCKET}/{images}",
         results_s3_uri=f"s3://{BUCKET}/results/{results}.jsonl",
         masks_s3_prefix=f"s3://{BUCKET}/masks/",
         max_workers=2,
@@ -97,6 +118,11 @@ def written(plant: Plant, results: str) -> tuple[list[Any], str]:
     found = plant.s3.get_object(Bucket=BUCKET, Key=f"results/{results}.jsonl")
     lines = [json.loads(line) for line in found["Body"].read().splitlines()]
     return lines, found["Metadata"]["listing-digest"]
+
+
+def without_names(line: dict[str, Any]) -> dict[str, Any]:
+    """A line without what differs between two images that are the same."""
+    return {name: value for name, value in line.items() if not name.endswith("-ref")}
 
 
 def test_a_batch_on_the_cluster_has_the_results_of_one_through_the_api(hosted: Plant) -> None:
@@ -141,6 +167,39 @@ def test_a_task_that_is_killed_stops_its_job_and_a_retry_goes_on(hosted: Plant) 
         with pytest.raises(AirflowException, match="asked to stop"):
             unguarded(killed, context("killed"))
     assert run("killed", engine="ray")["total"] == 22
+
+
+def test_a_node_that_is_lost_in_the_middle(hosted: Plant, caplog: pytest.LogCaptureFixture) -> None:
+    parts = [drawn(number, scratched=number % 3 == 0)[0] for number in range(20)]
+    for number in range(600):
+        hosted.s3.put_object(Bucket=BUCKET, Key=f"many/{number:04}.jpg", Body=parts[number % 20])
+    caplog.set_level(logging.INFO)
+    many = {"images": "many/", "engine": "ray"}
+    with ThreadPoolExecutor(1) as executor:
+        batch = executor.submit(run, "lost", **many)
+        until(lambda: len(hosted.where(DETECTOR)) + batch.done(), lambda count: count >= 2)
+        until(lambda: "are saved" in caplog.text or batch.done(), bool)
+        lost = next(node for node in hosted.where(DETECTOR) if node is not hosted.head)
+        hosted.lose(lost)
+        assert not batch.done()
+        summary = batch.result()
+    hosted.add_node()
+    assert (summary["total"], summary["failed"]) == (600, 0)
+    lines = written(hosted, "lost")[0]
+    assert [line["source-ref"][-8:-4] for line in lines] == [f"{number:04}" for number in range(600)]
+    once = {number: lines[number] for number in range(20)}
+    for number, line in enumerate(lines):
+        assert without_names(line) == without_names(once[number % 20])
+
+
+def test_in_an_airflow(hosted: Plant, tmp_path: Path) -> None:
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "batches.py").write_text(DAG)
+    airflow = LocalAirflow(tmp_path / "airflow", tmp_path / "dags")
+    airflow.test_dag("batches", json.loads(os.environ["AIRFLOW_CONN_SERVICE"]))
+    summary = airflow.result("batches", "detect")
+    assert (summary["total"], summary["failed"]) == (22, 2)
+    assert len(written(hosted, "airflow")[0]) == 22
 
 
 def test_a_model_that_no_service_of_the_cluster_has(hosted: Plant) -> None:
