@@ -129,14 +129,16 @@ class Runner:
     def paint(self, mask: NDArray[np.uint8]) -> bytes:
         """A class mask as packed RGB, in the colours of the classes."""
         painted = np.empty((*mask.shape, 3), np.uint8)
-        painted[:] = self._palette[0]
+        painted[:] = np.tile(self._palette[0], (mask.shape[1], 1))  # by rows: a pixel at a time takes long
         # Only where there is something to paint: most of a mask is background, and all of most masks.
         rows = np.flatnonzero(mask.any(axis=1))
         if len(rows):
             band = mask[rows[0] : rows[-1] + 1]
             columns = np.flatnonzero(band.any(axis=0))
             across = slice(columns[0], columns[-1] + 1)
-            painted[rows[0] : rows[-1] + 1, across] = np.take(self._palette, band[:, across], axis=0)
+            found = Image.fromarray(np.ascontiguousarray(band[:, across]))
+            found.putpalette(self._palette.tobytes())
+            painted[rows[0] : rows[-1] + 1, across] = np.asarray(found.convert("RGB"))
         return painted.tobytes()
 
     def _areas(self, mask: NDArray[np.uint8]) -> list[float]:
