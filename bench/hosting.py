@@ -138,12 +138,16 @@ def _training_peaks(data_dir: Path) -> Iterator[int]:
             yield int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
-def _unpack(data_dir: Path, folder: Path) -> Path:
+def _artifact(data_dir: Path) -> bytes:
     database = Database(Settings(data_dir=data_dir).url)
     with database.read() as connection:
-        content = connection.execute(sa.select(model_artifacts.c.content)).scalar_one()
+        content: bytes = connection.execute(sa.select(model_artifacts.c.content)).scalar_one()
     database.close()
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    return content
+
+
+def _unpack(data_dir: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(io.BytesIO(_artifact(data_dir))) as archive:
         archive.extractall(folder)
     return folder
 

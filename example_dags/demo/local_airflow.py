@@ -61,7 +61,7 @@ class LocalAirflow:
         self._run(["db", "migrate"])
 
     def reserialize(self) -> None:
-        """Make the DAGs known: Airflow 2 finds no alias of a DAG that isn't, and fails the task that has it."""
+        """Make the DAGs known: Airflow 2 fails a task with an alias of a DAG that it does not know."""
         self._run(["dags", "reserialize"])
 
     def test_dag(
