@@ -14,7 +14,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,35 +28,16 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from manifest_lines import line, manifest
+from jobs_by_hand import CONTENTS, JobsByHand
 from polling import until
 from service_reference import BUSY, NOT_FOUND, Reference, TrainingEnd
-from services import NewService, Storage, client_of, storage_of
+from services import NewService, client_of, storage_of
 
-from airflow_provider_lookoutvision.server.datasets.importer import Importer
-from airflow_provider_lookoutvision.server.datasets.operations import IMPORT_JOB, UPDATE_JOB
-from airflow_provider_lookoutvision.server.jobs import queue
-from airflow_provider_lookoutvision.server.jobs.queue import Lease
-from airflow_provider_lookoutvision.server.models.status import ModelStatus
-from airflow_provider_lookoutvision.server.models.trainer import Trainer
-from airflow_provider_lookoutvision.server.models.training_entries import (
-    TRAIN_JOB,
-    import_ended,
-    update_training,
-)
 from airflow_provider_lookoutvision.server.settings import Settings
-from airflow_provider_lookoutvision.server.storage.schema import model_artifacts
-from airflow_provider_lookoutvision.server.storage.stores import store
-from airflow_provider_lookoutvision.testing.service import Service
 
 STEPS_OF_A_RUN = 50
 # A service whose replicas do no engine's work.
 SCRIPTED_SERVICE = (sys.executable, str(Path(__file__).with_name("scripted_service.py")))
-CONTENTS: dict[str, dict[str, str | None] | None] = {
-    "good": {"1.png": "normal", "2.png": "anomaly", "3.png": None},
-    "other": {"2.png": "normal", "4.png": "anomaly"},
-    "bad": None,
-}
 NAMES, KINDS = st.sampled_from("pppq"), st.sampled_from(["train", "test"])
 VERSIONS = st.sampled_from(["1", "2", "latest"])
 TOKENS = st.sampled_from([None, "t1", "t1", "t2", "t3"])
@@ -66,45 +46,10 @@ TRAINING_ENDS: st.SearchStrategy[TrainingEnd] = st.sampled_from(["succeeds", "su
 SCRIPTED_IMAGE = {"answer": {"IsAnomalous": True, "Confidence": 0.9}}
 
 
-@dataclass(frozen=True)
-class Harness:
-    """The service, without a worker, and what does its jobs."""
-
-    service: Service
-    storage: Storage
-    settings: Settings
-
-    def finish_imports(self) -> None:
-        importer = Importer(
-            self.storage.database, store(self.settings), self.settings, lambda: False, import_ended
-        )
-        while job := queue.claim(self.storage.database, "machine", (IMPORT_JOB, UPDATE_JOB)):
-            importer.run(job)
-
-    def finish_trainings(self, end: TrainingEnd) -> None:
-        trainer = Trainer(self.storage.database, store(self.settings), self.settings, lambda: False)
-        metrics = {"f1": 1.0, "recall": 1.0, "precision": 1.0, "evaluated_at": 1}
-        while job := queue.claim(self.storage.database, "machine", (TRAIN_JOB,)):
-            if end == "fails":
-                trainer.fail(job, "Service fault: the machine says so")
-                continue
-            with Lease(self.storage.database, job).finish() as connection:
-                trained = {"status": ModelStatus.TRAINED, "status_message": "trained"}
-                update_training(connection, job.subject_id, **trained, **metrics)
-                if end == "succeeds":
-                    connection.execute(
-                        model_artifacts.insert().values(model_id=job.subject_id, content=b"{}")
-                    )
-
-    def manifest(self, content: str) -> bytes:
-        labels = CONTENTS[content]
-        return b"{\n" if labels is None else manifest(*(line(key, label) for key, label in labels.items()))
-
-
 class Machine(RuleBasedStateMachine):
     """One account: each run of the machine has its own."""
 
-    harness: Harness
+    harness: JobsByHand
     accounts = iter(range(1, 10**9))
     outcomes: Counter[tuple[str, str | None]]
 
@@ -352,7 +297,7 @@ def test_any_order_of_operations(new_service: NewService, pytestconfig: pytest.C
     folder = service.data_dir / "buckets" / "images"
     folder.mkdir(parents=True)
     with storage_of(service) as storage:
-        harness = Harness(service, storage, Settings(data_dir=service.data_dir))
+        harness = JobsByHand(service, storage, Settings(data_dir=service.data_dir))
         for content in CONTENTS:
             (folder / f"{content}.manifest").write_bytes(harness.manifest(content))
         Machine.harness, Machine.outcomes = harness, Counter()
