@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--train", metavar="NORMAL+ANOMALOUS")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--effort", choices=["quick", "thorough"], default="quick")
+    parser.add_argument("--backbone", type=Path, help="the ONNX file of another network; see docs/engine.md")
     engine_data.add_hyperparameter_arguments(parser)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -62,7 +63,8 @@ def main() -> None:
             start = time.perf_counter()
             out = Path(folder, "model")
             given = engine_data.hyperparameters(options)
-            report = some.train(out, hyperparameters=given, seed=options.seed, effort=options.effort)
+            how = {"seed": options.seed, "effort": options.effort, "backbone": options.backbone}
+            report = some.train(out, hyperparameters=given, **how)
             seconds = time.perf_counter() - start
             if report.summary:
                 print(report.summary)

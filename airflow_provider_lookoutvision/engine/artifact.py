@@ -2,7 +2,7 @@
 
 Loading runs no code from the files: arrays are read without pickle, and a file with an unknown, missing or
 misshapen part is refused. The pretrained network is not part of a model, which has its name alone; a network
-that was trained on the dataset is, as `network.onnx`.
+that was trained on the dataset is, as `network.onnx`, and so is a user's own one, as `backbone.onnx`.
 """
 
 import json
@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from airflow_provider_lookoutvision.engine import (
     backbone,
     class_presence,
+    custom_backbone,
     images,
     memory_bank,
-    patch_head,
     tuned_network,
 )
-from airflow_provider_lookoutvision.engine.backbone import STRIDE, SUMMARY_CHANNELS
+from airflow_provider_lookoutvision.engine.backbone import CHANNELS, STRIDE, Channels, FloatArray
 from airflow_provider_lookoutvision.engine.calibration import StackedClassifier
 from airflow_provider_lookoutvision.engine.class_presence import ClassPresence
+from airflow_provider_lookoutvision.engine.custom_backbone import CustomBackbone
 from airflow_provider_lookoutvision.engine.errors import UnusableArtifact
 from airflow_provider_lookoutvision.engine.heads import Heads
 from airflow_provider_lookoutvision.engine.image_heads import ImageHead
@@ -37,6 +38,7 @@ from airflow_provider_lookoutvision.engine.tuned_network import TunedNetwork
 
 FORMAT, EXTENDED_FORMAT = 3, 4
 MODEL_FILE, ARRAYS_FILE, NETWORK_FILE = "model.json", "model.npz", "network.onnx"
+BACKBONE_FILE = "backbone.onnx"
 _MAX_NETWORK_BYTES = 64 * 1024 * 1024
 _MAX_BYTES = 256 * 1024 * 1024
 _MAX_WORKING_LENGTH = 8192
@@ -52,6 +54,7 @@ _KEYS = {
     "intercept",
     "images",
 }
+_EXTENDED_KEYS = {"tuned", "features", "presence", "custom_backbone"}
 
 # The shapes of the arrays by name. A name stands for any length, the same wherever it occurs.
 _BANK_SHAPES = {
@@ -60,17 +63,22 @@ _BANK_SHAPES = {
     "scale": ("heads",),
     "coefficients": ("coefficients",),
 }
-_IMAGE_HEADS = tuple(f"image.{number}" for number in range(len(SUMMARY_CHANNELS)))
-_SUPERVISED_SHAPES: dict[str, tuple[str | int, ...]] = {
-    "patch.weights": ("classes", patch_head.DIMENSIONS),
-    "patch.bias": ("classes",),
-    **{f"{head}.mean": (length,) for head, length in zip(_IMAGE_HEADS, SUMMARY_CHANNELS, strict=True)},
-    **{f"{head}.scale": (length,) for head, length in zip(_IMAGE_HEADS, SUMMARY_CHANNELS, strict=True)},
-    **{
-        f"{head}.vectors": (head, length) for head, length in zip(_IMAGE_HEADS, SUMMARY_CHANNELS, strict=True)
-    },
-    **{f"{head}.coefficients": (head,) for head in _IMAGE_HEADS},
-}
+_IMAGE_HEADS = ("image.0", "image.1")
+
+
+def _supervised_shapes(channels: Channels) -> dict[str, tuple[str | int, ...]]:
+    shapes: dict[str, tuple[str | int, ...]] = {
+        "patch.weights": ("classes", sum(channels.maps)),
+        "patch.bias": ("classes",),
+    }
+    for head, length in zip(_IMAGE_HEADS, channels.summary, strict=True):
+        shapes |= {
+            f"{head}.mean": (length,),
+            f"{head}.scale": (length,),
+            f"{head}.vectors": (head, length),
+            f"{head}.coefficients": (head,),
+        }
+    return shapes
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,7 @@ class Model:
         with the background's 0
     :param tuned: a network that was trained on the dataset, or None
     :param presence: decides which classes are painted; all are when None
+    :param backbone: a user's network; EfficientNet-lite0 when None
     """
 
     heads: Heads
@@ -94,6 +103,19 @@ class Model:
     offset: float
     tuned: TunedNetwork | None = None
     presence: ClassPresence | None = None
+    backbone: CustomBackbone | None = None
+
+    def network(self, cache: Path | None) -> onnx.ModelProto:
+        """The graph of the pretrained network.
+
+        :param cache: folder for EfficientNet-lite0; the user's cache folder when None
+        """
+        return backbone.load_graph(cache) if self.backbone is None else self.backbone.graph
+
+    @property
+    def channels(self) -> Channels:
+        """Of the pretrained network."""
+        return CHANNELS if self.backbone is None else self.backbone.channels
 
     @property
     def tuned_paints(self) -> bool:
@@ -148,6 +170,10 @@ def save(folder: Path, model: Model) -> None:
             "classifier": None if stack is None else _linear_description(stack),
         }
         (folder / NETWORK_FILE).write_bytes(model.tuned.graph.SerializeToString(deterministic=True))
+    if model.backbone is not None:
+        description["format"] = EXTENDED_FORMAT
+        description["backbone"] = model.backbone.title
+        description["custom_backbone"] = custom_backbone.save(model.backbone, folder / BACKBONE_FILE)
     if model.presence is not None:
         description["format"] = EXTENDED_FORMAT
         description["presence"] = _linear_description(model.presence)
@@ -167,11 +193,14 @@ def load(folder: Path) -> Model:
     """
     try:
         description = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
-        optional: dict[Any, set[str]] = {FORMAT: set(), EXTENDED_FORMAT: {"tuned", "features", "presence"}}
+        optional: dict[Any, set[str]] = {FORMAT: set(), EXTENDED_FORMAT: _EXTENDED_KEYS}
         known = isinstance(description, dict) and optional.get(description.get("format"))
         if known is None or known is False or not _KEYS <= set(description) <= _KEYS | known:
             raise UnusableArtifact("the model was written by another version; train it anew")
-        model = _build_model(description, _load_arrays(folder / ARRAYS_FILE, description))
+        custom = None
+        if "custom_backbone" in description:
+            custom = custom_backbone.load(folder / BACKBONE_FILE, description["custom_backbone"])
+        model = _build_model(description, folder / ARRAYS_FILE, custom)
         if "tuned" in description:
             model = _with_tuned(model, folder / NETWORK_FILE, description["tuned"])
         return model
@@ -219,12 +248,12 @@ def _with_tuned(model: Model, path: Path, description: dict[str, Any]) -> Model:
     return replace(model, tuned=TunedNetwork(graph, classifier, paints), offset=offset)
 
 
-def _load_arrays(path: Path, description: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+def _load_arrays(path: Path, description: dict[str, Any], channels: Channels) -> dict[str, FloatArray]:
     shapes: dict[str, tuple[str | int, ...]] = dict(_BANK_SHAPES)
     if _bank_features(description).standardised:
         shapes["bank.scale"] = ("dimensions",)
     if description["supervised"] is True:
-        shapes |= _SUPERVISED_SHAPES
+        shapes |= _supervised_shapes(channels)
     with zipfile.ZipFile(path) as archive:
         # Names and sizes are checked before anything is decompressed.
         names = {entry.filename.removesuffix(".npy") for entry in archive.infolist()}
@@ -262,8 +291,8 @@ def _width_and_height(value: Any) -> tuple[int, int]:
     return width, height
 
 
-def _build_model(description: dict[str, Any], arrays: dict[str, NDArray[np.float32]]) -> Model:
-    if description["backbone"] != backbone.NAME:
+def _build_model(description: dict[str, Any], path: Path, custom: CustomBackbone | None) -> Model:
+    if description["backbone"] != (backbone.NAME if custom is None else custom.title):
         raise UnusableArtifact(f"the model needs the network {description['backbone']!r}; train it anew")
     image_size = _width_and_height(description["image_size"])
     working_size = _width_and_height(description["size"])
@@ -273,8 +302,10 @@ def _build_model(description: dict[str, Any], arrays: dict[str, NDArray[np.float
         raise UnusableArtifact(
             f"the model's working size {working_size[0]} x {working_size[1]} is not possible"
         )
+    channels = CHANNELS if custom is None else custom.channels
+    arrays = _load_arrays(path, description, channels)
     features = _bank_features(description)
-    if arrays["bank"].shape[1] != features.dimensions:
+    if arrays["bank"].shape[1] != features.dimensions(channels.maps):
         raise UnusableArtifact("the model's memory bank does not have the features that it names")
     classes = tuple(AnomalyClass(str(entry["name"]), str(entry["color"])) for entry in description["classes"])
     patch = None
@@ -316,4 +347,5 @@ def _build_model(description: dict[str, Any], arrays: dict[str, NDArray[np.float
         classes,
         float(description["offset"]),
         presence=presence,
+        backbone=custom,
     )

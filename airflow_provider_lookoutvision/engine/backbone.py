@@ -2,7 +2,7 @@
 
 The ONNX graph is built once from the published weights and cached in a folder, under a name with the digest
 of the weights, so that later processes read one file. `Backbone.features` runs the graph; `load_graph`
-returns it for a detector to extend.
+returns it for a detector to extend. A user's own network, of `custom_backbone`, takes its place.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -19,11 +20,11 @@ from airflow_provider_lookoutvision.engine import network, weights
 from airflow_provider_lookoutvision.engine.images import Pixels
 from airflow_provider_lookoutvision.engine.inference_runtime import onnxruntime
 
+if TYPE_CHECKING:
+    from airflow_provider_lookoutvision.engine.custom_backbone import CustomBackbone
+
 STRIDE = 32
 LEVELS = ("fine", "middle", "coarse")
-CHANNELS = (40, 112, 320)
-# Length of the two parts of the summary: texture, content.
-SUMMARY_CHANNELS = (144, 320)
 # Changes whenever the graph does: a model names the features that it was trained on.
 NAME = f"efficientnet-lite0-{weights.SHA256[:12]}-2"
 
@@ -31,13 +32,28 @@ FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Channels:
+    """The channels of a network's outputs.
+
+    :param maps: of the feature maps at strides 8, 16 and 32
+    :param summary: of the two parts of the summary, texture and content
+    """
+
+    maps: tuple[int, ...]
+    summary: tuple[int, ...]
+
+
+CHANNELS = Channels((40, 112, 320), (144, 320))
+
+
+@dataclass(frozen=True)
 class Features:
     """The feature maps of one image, each `rows x columns x channels`, and its summary.
 
-    :param fine: stride 8, 40 channels
-    :param middle: stride 16, 112 channels
-    :param coarse: stride 32, 320 channels
-    :param summary: pooled features of the whole image, 464 numbers; see `network`
+    :param fine: stride 8; 40 channels, or those of a user's network
+    :param middle: stride 16; 112 channels
+    :param coarse: stride 32; 320 channels
+    :param summary: pooled features of the whole image; 464 numbers, see `network`
     """
 
     fine: FloatArray
@@ -90,10 +106,16 @@ def create_session(model: onnx.ModelProto, threads: int | None = None) -> onnxru
 
 
 class Backbone:
-    """The network, for one image at a time."""
+    """The network, for one image at a time.
 
-    def __init__(self, cache: Path | None = None, threads: int | None = None) -> None:
-        self._session = create_session(load_graph(cache), threads)
+    :param custom: a user's network; EfficientNet-lite0 when None
+    """
+
+    def __init__(
+        self, cache: Path | None = None, threads: int | None = None, custom: "CustomBackbone | None" = None
+    ) -> None:
+        self.channels = CHANNELS if custom is None else custom.channels
+        self._session = create_session(load_graph(cache) if custom is None else custom.graph, threads)
 
     def features(self, pixels: Pixels) -> Features:
         """Feature maps and summary.

@@ -25,7 +25,7 @@ from airflow_provider_lookoutvision.engine import (
     tuned_network,
 )
 from airflow_provider_lookoutvision.engine.artifact import Model
-from airflow_provider_lookoutvision.engine.backbone import CHANNELS, SUMMARY_CHANNELS, FloatArray
+from airflow_provider_lookoutvision.engine.backbone import FloatArray
 from airflow_provider_lookoutvision.engine.feature_store import grid_shape
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass, ClassMask
 from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
@@ -74,7 +74,7 @@ class Detector:
 
     def __init__(self, model: Model, cache: Path | None = None, threads: int | None = None) -> None:
         self._model = model
-        graph = detection_graph(model, backbone.load_graph(cache))
+        graph = detection_graph(model, model.network(cache))
         self._session = backbone.create_session(graph, threads)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
@@ -226,11 +226,11 @@ def detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelP
     node("Sqrt", [squares], "distances")
     outputs: dict[str, list[int | None]] = {
         "distances": [None, None],
-        network.SUMMARY: [1, sum(SUMMARY_CHANNELS)],
+        network.SUMMARY: [1, sum(model.channels.summary)],
     }
     if model.heads.patch is not None:
         head, parts, start = model.heads.patch, [], 0
-        for factor, level, channels in zip((1, 2, 4), backbone.LEVELS, CHANNELS, strict=True):
+        for factor, level, channels in zip((1, 2, 4), backbone.LEVELS, model.channels.maps, strict=True):
             weights = np.ascontiguousarray(head.weights[:, start : start + channels, None, None])
             part = node("Conv", [level, constant(f"{level}.head", weights)], f"{level}.logits")
             parts.append(part if factor == 1 else upsampled(part, factor))

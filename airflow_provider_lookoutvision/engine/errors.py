@@ -7,7 +7,8 @@ one image has its index in the sequence that was passed, so that the caller can 
     +-- UnusableDataset     the images, labels and masks are no training set
     +-- UnusableImage       one image, or its mask, cannot be used; `index` is its place
     +-- UnusableArtifact    a folder is not a model that this version can load
-    +-- UnusableBackbone    the network's weights are missing or not the ones expected
+    +-- UnusableBackbone    the network's weights are missing or not the ones expected, or a user's
+                            network can't be used
     +-- MissingDependency   what was requested needs a package that is not installed
     +-- Cancelled           the caller cancelled the training or the evaluation
 """
@@ -58,7 +59,7 @@ class UnusableArtifact(EngineError):
 
 
 class UnusableBackbone(EngineError):
-    """The network's weights are missing or not the ones expected."""
+    """The network's weights are missing or not the ones expected, or a user's network can't be used."""
 
 
 class MissingDependency(EngineError):

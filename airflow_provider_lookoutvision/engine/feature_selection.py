@@ -6,7 +6,7 @@ untouched ones is taken: by the area under the ROC curve, averaged over the kind
 then set by real normal images alone, and nothing is trained on what was made up.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ from airflow_provider_lookoutvision.engine import (
     synthetic_defects,
     working_size,
 )
-from airflow_provider_lookoutvision.engine.backbone import CHANNELS, Backbone, FloatArray
+from airflow_provider_lookoutvision.engine.backbone import Backbone, FloatArray
 from airflow_provider_lookoutvision.engine.dataset import Dataset
 from airflow_provider_lookoutvision.engine.feature_store import gather
 from airflow_provider_lookoutvision.engine.images import read_source
@@ -80,7 +80,10 @@ def choose(
         patches = np.concatenate(
             [rng.permutation(vectors(_decode(dataset, index, size)))[:per_image] for index in bank]
         )
-        tables = [[_scores(vectors(_resized(image, size)), patches) for image in group] for group in groups]
+        tables = [
+            [_scores(vectors(_resized(image, size)), patches, backbone.channels.maps) for image in group]
+            for group in groups
+        ]
         for number, features in enumerate(CANDIDATES):
             normals, *defective = [[row[number] for row in table] for table in tables]
             truth = np.repeat([False, True], held_out_count)
@@ -107,11 +110,11 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
-def _scores(vectors: FloatArray, patches: FloatArray) -> list[float]:
+def _scores(vectors: FloatArray, patches: FloatArray, channels: Sequence[int]) -> list[float]:
     """The score of an image with each of the candidates."""
     result = []
     for features in CANDIDATES:
-        bank, mine = (each[:, : sum(CHANNELS[: features.levels])] for each in (patches, vectors))
+        bank, mine = (each[:, : features.dimensions(channels)] for each in (patches, vectors))
         if features.standardised:
             scale = bank.std(axis=0) + np.float32(1e-6)
             bank, mine = bank / scale, mine / scale

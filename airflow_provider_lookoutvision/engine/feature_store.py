@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from airflow_provider_lookoutvision.engine import augmentation, images
 from airflow_provider_lookoutvision.engine.backbone import (
-    CHANNELS,
-    SUMMARY_CHANNELS,
     Backbone,
     Features,
     FloatArray,
@@ -37,14 +35,14 @@ def grid_shape(size: tuple[int, int]) -> tuple[int, int]:
     return height // PATCH_PIXELS, width // PATCH_PIXELS
 
 
-def bytes_per_view(size: tuple[int, int]) -> int:
+def bytes_per_view(size: tuple[int, int], channels: Sequence[int]) -> int:
     """The bytes that the maps of one view of one image take at this working width and height."""
-    return 2 * sum(_map_lengths(size))
+    return 2 * sum(_map_lengths(size, channels))
 
 
-def _map_lengths(size: tuple[int, int]) -> list[int]:
+def _map_lengths(size: tuple[int, int], channels: Sequence[int]) -> list[int]:
     rows, columns = grid_shape(size)
-    return [(rows * columns >> 2 * level) * channels for level, channels in enumerate(CHANNELS)]
+    return [(rows * columns >> 2 * level) * count for level, count in enumerate(channels)]
 
 
 class FeatureStore:
@@ -70,12 +68,13 @@ class FeatureStore:
         self.size, self.views, self.image_count = size, views, len(sources)
         self.shape = grid_shape(size)
         self._stored_views = views
-        self._map_lengths = _map_lengths(size)
+        self.summary_channels = backbone.channels.summary
+        self._map_lengths = _map_lengths(size, backbone.channels.maps)
         row_count = self.image_count * views
-        self._summaries = np.empty((row_count, sum(SUMMARY_CHANNELS)), np.float32)
+        self._summaries = np.empty((row_count, sum(self.summary_channels)), np.float32)
         self._rows: list[NDArray[np.float16]] = []
         self._file = None
-        if row_count * bytes_per_view(size) > _MAX_BYTES_IN_MEMORY:
+        if row_count * bytes_per_view(size, backbone.channels.maps) > _MAX_BYTES_IN_MEMORY:
             # Read, not mapped into memory: mapped pages count as memory of this process.
             self._file = tempfile.NamedTemporaryFile(dir=folder)  # noqa: SIM115  closed by close()
         try:
@@ -119,11 +118,11 @@ class FeatureStore:
     def _read_row(self, row_number: int) -> NDArray[np.float16]:
         if self._file is None:
             return self._rows[row_number]
-        length = bytes_per_view(self.size)
+        length = 2 * sum(self._map_lengths)
         return np.frombuffer(os.pread(self._file.fileno(), length, row_number * length), np.float16)
 
     def summaries(self, indices: NDArray[np.intp], views: int) -> FloatArray:
-        """The summaries of these images, `len(indices) x views x 464`."""
+        """The summaries of these images, `len(indices) x views x channels`."""
         return self._summaries.reshape(self.image_count, self._stored_views, -1)[indices, :views]
 
     def without_augmentation(self) -> "FeatureStore":

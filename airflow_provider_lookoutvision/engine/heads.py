@@ -48,13 +48,14 @@ class Heads:
 
         :param distances: of the patches to the bank, `rows x columns`
         :param logits: of the patch head, `rows x columns x classes`, or None for the bank's score alone
-        :param summary: 464 numbers
+        :param summary: as the network gives it
         """
         scores = [self.bank.score(distances)]
         if logits is not None:
             any_class = patch_head.any_class_logit(logits)
             scores += [top_mean(any_class), top_mean(any_class, LARGE_DEFECT_FRACTION, any_class.size)]
-            parts = zip(self.images, image_heads.split_summary(summary), strict=True)
+            lengths = [len(head.mean) for head in self.images]
+            parts = zip(self.images, image_heads.split_summary(summary, lengths), strict=True)
             scores += [float(head.decision_function(part[None])[0]) for head, part in parts]
         return np.array(scores, np.float32)
 

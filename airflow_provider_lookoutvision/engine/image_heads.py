@@ -4,13 +4,14 @@ Each is a support vector machine with a Gaussian (RBF) kernel on one part of the
 do better than one on both parts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.svm import SVC
 
-from airflow_provider_lookoutvision.engine.backbone import SUMMARY_CHANNELS, FloatArray
+from airflow_provider_lookoutvision.engine.backbone import FloatArray
 from airflow_provider_lookoutvision.engine.feature_store import FeatureStore
 
 _MAX_SAMPLES = 4000
@@ -44,9 +45,13 @@ class ImageHead:
         return result
 
 
-def split_summary(summaries: FloatArray) -> list[FloatArray]:
-    """Texture and content, from `... x 464`: the input of each image head."""
-    return np.split(summaries, np.cumsum(SUMMARY_CHANNELS)[:-1], axis=-1)
+def split_summary(summaries: FloatArray, channels: Sequence[int]) -> list[FloatArray]:
+    """Texture and content: the input of each image head.
+
+    :param summaries: `... x channels`, of both
+    :param channels: of each
+    """
+    return np.split(summaries, np.cumsum(channels)[:-1], axis=-1)
 
 
 def fit(
@@ -64,7 +69,8 @@ def fit(
         indices = rng.choice(indices, _MAX_SAMPLES, replace=False)
     views = min(store.views, max(1, _MAX_SAMPLES // len(indices)))
     summaries, labels = store.summaries(indices, views), np.repeat(anomalous[indices], views)
-    return tuple(_fit_one(part.reshape(len(labels), -1), labels) for part in split_summary(summaries))
+    parts = split_summary(summaries, store.summary_channels)
+    return tuple(_fit_one(part.reshape(len(labels), -1), labels) for part in parts)
 
 
 def _fit_one(features: FloatArray, labels: NDArray[np.bool_]) -> ImageHead:

@@ -6,12 +6,13 @@ that of an image is the mean of its highest patch scores. After PatchCore (Roth 
 Recall in Industrial Anomaly Detection"), without its re-weighting.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from airflow_provider_lookoutvision.engine.backbone import CHANNELS, Features, FloatArray
+from airflow_provider_lookoutvision.engine.backbone import Features, FloatArray
 from airflow_provider_lookoutvision.engine.feature_store import FeatureStore, gather, sample_patches
 
 BANK_SIZE, SAMPLED_PATCHES = 1500, 12_000
@@ -37,10 +38,9 @@ class BankFeatures:
     fraction: float = TOP_FRACTION
     count: int | None = TOP_COUNT
 
-    @property
-    def dimensions(self) -> int:
-        """How many features a patch has."""
-        return sum(CHANNELS[: self.levels])
+    def dimensions(self, channels: Sequence[int]) -> int:
+        """How many features a patch has, of maps with these channels."""
+        return sum(channels[: self.levels])
 
 
 DEFAULT_FEATURES = BankFeatures()

@@ -52,11 +52,14 @@ class Hyperparameters:
     :param side: of the working size: about `side * side` pixels
     :param augment: whether training uses the eight rotations and mirrors of each image
     :param features: of the memory bank; chosen where it is all that there is
+    :param backbone: name and SHA-256 of the user's network that was used; empty for EfficientNet-lite0, and
+        not read where hyperparameters are given
     """
 
     side: int
     augment: bool
     features: BankFeatures = DEFAULT_FEATURES
+    backbone: str = ""
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ class HyperparameterSearch:
         self, dataset: Dataset, hyperparameters: Hyperparameters, until: float, stack: ExitStack
     ) -> tuple[FeatureStore, Targets]:
         size = working_size.working_size(dataset.width, dataset.height, hyperparameters.side)
-        count, view_bytes = len(dataset.images), bytes_per_view(size)
+        count, view_bytes = len(dataset.images), bytes_per_view(size, self.backbone.channels.maps)
         can_augment = (
             count <= _MAX_AUGMENTED_IMAGES
             and augmentation.VIEWS * count * view_bytes <= _MAX_AUGMENTED_BYTES

@@ -11,6 +11,8 @@ The network is the one of Tan and Le (2019), "EfficientNet: Rethinking Model Sca
 Networks", in its lite variant (ReLU6, no squeeze-and-excitation), with TensorFlow's "SAME" padding.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -26,19 +28,19 @@ SUMMARY = "summary"
 OPSET = 17
 IR_VERSION = 9
 
-# Of each stage: expansion, kernel, stride of the first block, number of blocks. The weights give the
-# channels.
-_STAGES = ((1, 3, 1, 1), (6, 3, 2, 2), (6, 5, 2, 2), (6, 3, 2, 3), (6, 5, 1, 3), (6, 5, 2, 4), (6, 3, 1, 1))
-# Outputs, by block: the last one at each resolution.
-_TAPS = {4: "fine", 10: "middle", 15: "coarse"}
-_TEXTURE = "_blocks.3._depthwise_conv.relu"
+# Of each stage: expansion, kernel, stride of the first block. The weights give the channels.
+_STAGES = ((1, 3, 1), (6, 3, 2), (6, 5, 2), (6, 3, 2), (6, 5, 1), (6, 5, 2), (6, 3, 1))
+# How many blocks the stages have; more in the larger networks of the family.
+BLOCKS = (1, 2, 2, 3, 3, 4, 1)
+_LEVELS = ("fine", "middle", "coarse")
 _EPSILON = 1e-3
 MEAN, SCALE = 127.0, 128.0
 
 
 def block_strides() -> list[int]:
     """The stride of each block."""
-    return [stride if number == 0 else 1 for _, _, stride, blocks in _STAGES for number in range(blocks)]
+    stages = zip(_STAGES, BLOCKS, strict=True)
+    return [stride if number == 0 else 1 for (_, _, stride), count in stages for number in range(count)]
 
 
 def folded(weights: Weights, name: str, norm: str) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -80,15 +82,6 @@ class _NetworkBuilder(GraphBuilder):
         )
         return self.node("Clip", [output, "zero", "six"], f"{name}.relu") if activate else output
 
-    def generalised_mean(self, value: str, doublings: int) -> str:
-        powers = [value]
-        for _ in range(doublings):
-            powers.append(self.node("Mul", [powers[-1]] * 2, f"{powers[-1]}.squared"))
-        root = self.node("ReduceMean", [powers[-1]], f"{value}.mean", axes=[2, 3], keepdims=0)
-        for _ in range(doublings):
-            root = self.node("Sqrt", [root], f"{root}.root")
-        return root
-
     def block(self, value: str, index: int, expansion: int, kernel: int, stride: int, output: str) -> str:
         prefix = f"_blocks.{index}"
         inner = value
@@ -112,10 +105,11 @@ class _NetworkBuilder(GraphBuilder):
         return self.node("Identity", [inner], output)
 
 
-def build(weights: Weights) -> onnx.ModelProto:
+def build(weights: Weights, blocks: Sequence[int] = BLOCKS) -> onnx.ModelProto:
     """The graph from an image to its feature maps and summary.
 
     :param weights: as `weights.read` gives them
+    :param blocks: of each stage, for another network of the family
     """
     builder = _NetworkBuilder(weights)
     builder.constant("zero", np.array(0, np.float32))
@@ -129,31 +123,36 @@ def build(weights: Weights) -> onnx.ModelProto:
     value = builder.node("Unsqueeze", [value, "first"], "image.batch")
     value = builder.convolution(value, "_conv_stem", "_bn0", kernel=3, stride=2, scale=1 / SCALE)
     index = 0
-    for expansion, kernel, stride, blocks in _STAGES:
-        for number in range(blocks):
-            output = _TAPS.get(index, f"_blocks.{index}")
+    # The outputs are those of the last block at each resolution; the texture is of the first at stride 8.
+    ends = sum(blocks[:3]), sum(blocks[:5]), sum(blocks)
+    taps = {end - 1: level for end, level in zip(ends, _LEVELS, strict=True)}
+    for (expansion, kernel, stride), count in zip(_STAGES, blocks, strict=True):
+        for number in range(count):
+            output = taps.get(index, f"_blocks.{index}")
             value = builder.block(value, index, expansion, kernel, stride if number == 0 else 1, output)
             index += 1
-    parts = [builder.generalised_mean(_TEXTURE, 3), builder.generalised_mean("coarse", 2)]
+    texture = f"_blocks.{sum(blocks[:2])}._depthwise_conv.relu"
+    parts = [builder.generalised_mean(texture, 3), builder.generalised_mean("coarse", 2)]
     builder.node("Concat", parts, SUMMARY, axis=1)
-    return _model(builder)
+    return model(builder, "EfficientNet-lite0")
 
 
-def _model(builder: _NetworkBuilder) -> onnx.ModelProto:
+def model(builder: GraphBuilder, name: str) -> onnx.ModelProto:
+    """A graph from `image` to `fine`, `middle`, `coarse` and `summary`, of nodes that compute them."""
     graph = helper.make_graph(
         builder.nodes,
-        "EfficientNet-lite0",
+        name,
         [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["height", "width", 3])],
         [
             *(
                 helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, None, None, None])
-                for name in _TAPS.values()
+                for name in _LEVELS
             ),
             helper.make_tensor_value_info(SUMMARY, TensorProto.FLOAT, [1, None]),
         ],
         builder.initializers,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
-    model.ir_version = IR_VERSION
-    onnx.checker.check_model(model)
-    return model
+    result = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    result.ir_version = IR_VERSION
+    onnx.checker.check_model(result)
+    return result

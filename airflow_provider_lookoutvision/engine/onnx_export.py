@@ -36,8 +36,8 @@ from airflow_provider_lookoutvision.engine import (
     tuned_network,
 )
 from airflow_provider_lookoutvision.engine.artifact import Model
-from airflow_provider_lookoutvision.engine.backbone import SUMMARY_CHANNELS
 from airflow_provider_lookoutvision.engine.calibration import LARGEST_LOGIT, StackedClassifier
+from airflow_provider_lookoutvision.engine.custom_backbone import CustomBackbone
 from airflow_provider_lookoutvision.engine.detector import Detector
 from airflow_provider_lookoutvision.engine.errors import UnusableArtifact
 from airflow_provider_lookoutvision.engine.image_heads import ImageHead
@@ -58,12 +58,14 @@ class Exported:
 
     :param image_size: width and height, upright, of the images that the model was trained on
     :param input_size: of what the graph sees of them
+    :param backbone: the user's network that it has; None for EfficientNet-lite0
     """
 
     image_size: tuple[int, int]
     input_size: tuple[int, int]
     classes: tuple[AnomalyClass, ...]
     calibrated: bool
+    backbone: CustomBackbone | None
 
 
 def export(folder: Path, out: Path, *, cache: Path | None = None) -> Exported:
@@ -74,11 +76,11 @@ def export(folder: Path, out: Path, *, cache: Path | None = None) -> Exported:
         else than the detector does
     """
     model = artifact.load(folder)
-    whole = build(model, backbone.load_graph(cache))
+    whole = build(model, model.network(cache))
     _try_out(model, whole, Detector(model, cache))
     out.write_bytes(whole.SerializeToString())
-    classifier = model.classifier
-    return Exported(model.image_size, model.working_size, model.classes, classifier.calibrated)
+    calibrated = model.classifier.calibrated
+    return Exported(model.image_size, model.working_size, model.classes, calibrated, model.backbone)
 
 
 def _try_out(model: Model, whole: onnx.ModelProto, reference: Detector) -> None:
@@ -104,7 +106,7 @@ def _try_out(model: Model, whole: onnx.ModelProto, reference: Detector) -> None:
 def build(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph of a model.
 
-    :param network_model: as `backbone.load_graph` gives it
+    :param network_model: as `Model.network` gives it
     """
     whole = detector.detection_graph(model, network_model)
     exporter = _Exporter(model)
@@ -209,7 +211,8 @@ class _Exporter(GraphBuilder):
     def _image_heads(self) -> list[str]:
         wide = self._cast(network.SUMMARY, TensorProto.DOUBLE, "double")
         scores, start = [], 0
-        for place, (head, length) in enumerate(zip(self._model.heads.images, SUMMARY_CHANNELS, strict=True)):
+        for place, head in enumerate(self._model.heads.images):
+            length = len(head.mean)
             ends = [
                 self._constant(f"image.{place}.{name}", [value], np.int64)
                 for name, value in (("start", start), ("end", start + length))

@@ -1,11 +1,11 @@
-"""Builds ONNX graphs node by node."""
+"""Builds ONNX graphs node by node, and checks those that come from elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 
 class GraphBuilder:
@@ -24,3 +24,59 @@ class GraphBuilder:
         """Add a node with one output; returns the name of the output."""
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
+
+    def generalised_mean(self, value: str, doublings: int) -> str:
+        """Add generalised-mean pooling of magnitudes over rows and columns; returns the name of the output.
+
+        :param doublings: the power is 2 to this
+        """
+        powers = [value]
+        for _ in range(doublings):
+            powers.append(self.node("Mul", [powers[-1]] * 2, f"{powers[-1]}.squared"))
+        root = self.node("ReduceMean", [powers[-1]], f"{value}.mean", axes=[2, 3], keepdims=0)
+        for _ in range(doublings):
+            root = self.node("Sqrt", [root], f"{root}.root")
+        return root
+
+
+def remove_unused(graph: onnx.GraphProto) -> None:
+    """Remove the nodes and constants that no output needs."""
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            kept.append(node)
+            needed |= {name for each in _with_inner(node) for name in each.input}
+    constants = [constant for constant in graph.initializer if constant.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(constants)
+
+
+def foreign_parts(model: onnx.ModelProto) -> str:
+    """What of a graph is not in it, or not ONNX's own: operators, functions, files; empty if nothing is.
+
+    The inner graphs of its loops and conditions are checked too.
+    """
+    nodes = [each for node in model.graph.node for each in _with_inner(node)]
+    domains = {node.domain for node in nodes} - {""}
+    if domains or model.functions:
+        return f"operators of {', '.join(sorted(domains)) or 'its own'}"
+    attributes = [attribute for node in nodes for attribute in node.attribute]
+    inner = [graph for attribute in attributes for graph in (attribute.g, *attribute.graphs)]
+    sparse = [tensor for graph in (model.graph, *inner) for tensor in graph.sparse_initializer]
+    sparse += [tensor for each in attributes for tensor in (each.sparse_tensor, *each.sparse_tensors)]
+    tensors = [tensor for graph in (model.graph, *inner) for tensor in graph.initializer]
+    tensors += [tensor for each in attributes for tensor in (each.t, *each.tensors)]
+    tensors += [tensor for each in sparse for tensor in (each.values, each.indices)]
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors):
+        return "data in another file"
+    return ""
+
+
+def _with_inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    yield node
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _with_inner(inner)

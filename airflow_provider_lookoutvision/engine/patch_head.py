@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from airflow_provider_lookoutvision.engine import augmentation
-from airflow_provider_lookoutvision.engine.backbone import CHANNELS, Features, FloatArray
+from airflow_provider_lookoutvision.engine.backbone import Features, FloatArray
 from airflow_provider_lookoutvision.engine.feature_store import (
     FeatureStore,
     gather,
@@ -26,7 +26,6 @@ from airflow_provider_lookoutvision.engine.feature_store import (
 from airflow_provider_lookoutvision.engine.memory_bank import MemoryBank
 from airflow_provider_lookoutvision.engine.targets import Targets
 
-DIMENSIONS = sum(CHANNELS)
 # The fraction of an anomalous image that counts as defective where there are no masks.
 _WEAK_FRACTION = 0.1
 _MAX_PATCHES = 6000
@@ -42,7 +41,7 @@ _NEVER = -30.0
 class PatchHead:
     """The logit of each class against the background.
 
-    :param weights: `classes x 472`
+    :param weights: `classes x channels`, of all maps
     :param bias: one number for each class
     """
 
@@ -51,7 +50,8 @@ class PatchHead:
 
     def logits(self, features: Features) -> FloatArray:
         """The logits of all patches, `rows x columns x classes`."""
-        fine, middle, coarse = np.split(self.weights, np.cumsum(CHANNELS)[:-1], axis=1)
+        channels = [each.shape[-1] for each in (features.fine, features.middle, features.coarse)]
+        fine, middle, coarse = np.split(self.weights, np.cumsum(channels)[:-1], axis=1)
         result = (features.fine @ fine.T).astype(np.float32)
         result += upsample(features.middle @ middle.T, 2)
         result += upsample(features.coarse @ coarse.T, 4)

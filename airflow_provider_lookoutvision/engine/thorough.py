@@ -21,7 +21,7 @@ from sklearn.model_selection import StratifiedKFold
 from airflow_provider_lookoutvision.engine import calibration, mask_calibration, metrics
 from airflow_provider_lookoutvision.engine.calibration import StackedClassifier
 from airflow_provider_lookoutvision.engine.dataset import Dataset
-from airflow_provider_lookoutvision.engine.errors import MissingDependency, UnusableDataset
+from airflow_provider_lookoutvision.engine.errors import MissingDependency, UnusableBackbone, UnusableDataset
 from airflow_provider_lookoutvision.engine.feature_store import PATCH_PIXELS
 from airflow_provider_lookoutvision.engine.mask_calibration import HeldOutMaps, MaskCalibration
 from airflow_provider_lookoutvision.engine.model_selection import Candidate
@@ -63,14 +63,20 @@ class Outcome:
     masks: MaskCalibration
 
 
-def check_effort(effort: str) -> None:
+def check_effort(effort: str, backbone: Path | None = None) -> None:
     """Check that a training can be of this effort.
 
+    :param backbone: of a user's network
     :raises UnusableDataset: there is no such effort
+    :raises UnusableBackbone: this effort does not train a user's network
     :raises MissingDependency: torch is not installed
     """
     if effort not in get_args(Effort):
         raise UnusableDataset(f"the effort is {effort!r}; it must be one of {', '.join(get_args(Effort))}")
+    if effort == "thorough" and backbone is not None:
+        raise UnusableBackbone(
+            f"the effort 'thorough' trains EfficientNet-lite0, not the backbone {backbone}; choose one"
+        )
     if effort == "thorough" and importlib.util.find_spec("torch") is None:
         raise MissingDependency(
             "the effort 'thorough' trains a network with torch, which is not installed: "

@@ -7,15 +7,16 @@ calibration on their out-of-fold scores.
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from airflow_provider_lookoutvision.engine import artifact, heads, thorough, weights
+from airflow_provider_lookoutvision.engine import artifact, custom_backbone, heads, thorough, weights
 from airflow_provider_lookoutvision.engine.artifact import Model
 from airflow_provider_lookoutvision.engine.backbone import Backbone
+from airflow_provider_lookoutvision.engine.custom_backbone import CustomBackbone
 from airflow_provider_lookoutvision.engine.dataset import Label, check_dataset
 from airflow_provider_lookoutvision.engine.errors import Cancelled, UnusableDataset
 from airflow_provider_lookoutvision.engine.images import ImageSource
@@ -97,6 +98,7 @@ def train(
     out: Path,
     *,
     effort: Effort = "quick",
+    backbone: Path | None = None,
     seed: int = 0,
     hyperparameters: Hyperparameters | None = None,
     progress: Callable[[float, str], None] | None = None,
@@ -115,6 +117,8 @@ def train(
     :param out: the folder for the model; it must be empty or not exist, and stays empty if training fails
     :param effort: "thorough" trains the network itself too, with torch, which takes minutes on a processor,
         and keeps it if it is better
+    :param backbone: the ONNX file of another pretrained network, with a JSON file beside it that
+        `custom_backbone` describes; the model carries it
     :param seed: of all random numbers; the same images, seed, versions and machine give the same model
     :param hyperparameters: of an earlier training on similar images, instead of the search
     :param progress: called with the fraction done, 0 to 1, and the name of the stage
@@ -122,11 +126,13 @@ def train(
     :param cache: folder for the network; the user's cache folder when None
     :param threads: of the network; as many as there are cores when None
     :raises UnusableDataset: something is wrong with the dataset; `faults` has an error for each faulty image
-    :raises UnusableBackbone: the network's weights are not installed or not the ones expected
+    :raises UnusableBackbone: the network's weights are not installed or not the ones expected, or `backbone`
+        can't be used, or not with this `effort`
     :raises MissingDependency: `effort` is "thorough", and torch is not installed
     :raises Cancelled: `cancelled` returned True
     """
-    thorough.check_effort(effort)
+    thorough.check_effort(effort, backbone)
+    custom = None if backbone is None else custom_backbone.read(backbone)
     # One thread: the fits are small, and idle BLAS threads spin and take the cores from the network.
     with threadpool_limits(1):
         return _train(
@@ -139,7 +145,8 @@ def train(
             seed,
             hyperparameters,
             _Progress(progress, cancelled),
-            Backbone(cache, threads),
+            Backbone(cache, threads, custom),
+            custom,
             threads,
         )
 
@@ -155,6 +162,7 @@ def _train(
     hyperparameters: Hyperparameters | None,
     report: _Progress,
     backbone: Backbone,
+    custom: CustomBackbone | None,
     threads: int | None,
 ) -> TrainingReport:
     dataset = check_dataset(images, labels, masks, classes, report.stage(0.05, "checking images"))
@@ -211,13 +219,14 @@ def _train(
             painting.offset,
             tuned,
             painting.presence,
+            custom,
         ),
     )
     report.stage(1.0, "trained")(1.0)
     return TrainingReport(
         folder=out,
         image_size=image_size,
-        hyperparameters=best.hyperparameters,
+        hyperparameters=replace(best.hyperparameters, backbone="" if custom is None else custom.title),
         trials=trials,
         normal=int((~dataset.anomalous).sum()),
         anomalous=int(dataset.anomalous.sum()),

@@ -19,7 +19,7 @@ from airflow_provider_lookoutvision.engine import network
 from airflow_provider_lookoutvision.engine.backbone import FloatArray
 from airflow_provider_lookoutvision.engine.calibration import StackedClassifier
 from airflow_provider_lookoutvision.engine.errors import UnusableArtifact
-from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
+from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder, foreign_parts, remove_unused
 from airflow_provider_lookoutvision.engine.weights import Weights
 
 LOGITS, SCORE = "tuned.logits", "tuned.score"
@@ -143,7 +143,7 @@ def build(weights: Weights, decoder: Mapping[str, FloatArray], top_count: int) -
             helper.make_tensor_value_info(SCORE, TensorProto.FLOAT, [1]),
         ]
     )
-    _remove_unused(model.graph)
+    remove_unused(model.graph)
     # So that it can be merged with another graph; the outputs have the prefix already.
     own = {network.IMAGE, "", LOGITS, SCORE}
     for value in [*model.graph.node, *model.graph.initializer]:
@@ -168,20 +168,6 @@ def _mean(builder: GraphBuilder, value: str) -> str:
     return root
 
 
-def _remove_unused(graph: onnx.GraphProto) -> None:
-    """Remove the nodes and constants that no output needs."""
-    needed = {output.name for output in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed & set(node.output):
-            kept.append(node)
-            needed |= set(node.input)
-    constants = [constant for constant in graph.initializer if constant.name in needed]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(reversed(kept))
-    graph.initializer.extend(constants)
-
-
 def check(graph: onnx.ModelProto, class_count: int) -> None:
     """Refuse a graph that isn't of this form.
 
@@ -190,12 +176,10 @@ def check(graph: onnx.ModelProto, class_count: int) -> None:
     inputs = [value.name for value in graph.graph.input]
     outputs = [value.name for value in graph.graph.output]
     classes = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value if outputs else 0
-    domains = {opset.domain for opset in graph.opset_import} | {node.domain for node in graph.graph.node}
-    external = any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.graph.initializer)
     if inputs != [network.IMAGE] or outputs != [LOGITS, SCORE] or classes != class_count:
         raise UnusableArtifact("the model's trained network has other inputs, outputs or classes")
-    if domains != {""} or external or graph.functions:
-        raise UnusableArtifact("the model's trained network has operators or data that no network has")
+    if foreign := foreign_parts(graph):
+        raise UnusableArtifact(f"the model's trained network has {foreign}, which no network has")
 
 
 def merge(whole: onnx.ModelProto, tuned: onnx.ModelProto) -> None:
