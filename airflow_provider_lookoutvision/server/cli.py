@@ -7,6 +7,7 @@ What a subcommand needs is imported when it runs, so that ``model-path`` works w
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -21,6 +22,7 @@ from airflow_provider_lookoutvision.server import settings as settings_module
 from airflow_provider_lookoutvision.server.maintenance import command as maintenance
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 
+_BACKBONE_CHECK = "airflow_provider_lookoutvision.engine.custom_backbone"
 _LISTENER_SETTINGS = {
     *("host", "port", "tls_certificate", "tls_key", "allow_plaintext", "regions", "worker"),
     *("max_connections", "max_connections_per_address", "metrics_address"),
@@ -139,13 +141,24 @@ def _serve(flags: argparse.Namespace) -> int:
 
     settings = settings_module.load(vars(flags))
     if settings.worker:
-        _check_effort(settings)
+        _check_training(settings)
     return serve(settings)
 
 
-def _check_effort(settings: Settings) -> None:
+def _check_training(settings: Settings) -> None:
+    from airflow_provider_lookoutvision.server.jobs.child_environment import minimal_environ
+
     if settings.training_effort == "thorough" and not settings_module.has_torch():
         raise SettingsError(f"training_effort: {settings_module.TORCH_MISSING}")
+    if settings.backbone is not None:
+        # In a process of its own: this one never loads the engine.
+        command = [sys.executable, "-m", _BACKBONE_CHECK, str(settings.backbone)]
+        checked = subprocess.run(  # noqa: S603 (our own command)
+            command, capture_output=True, text=True, env=minimal_environ(), check=False
+        )
+        if checked.returncode != 0:
+            reason = checked.stderr.strip().rpartition("\n")[2]
+            raise SettingsError(f"backbone: {reason or f'its check ended with {checked.returncode}'}")
 
 
 def _run_worker(flags: argparse.Namespace) -> int:
@@ -155,9 +168,10 @@ def _run_worker(flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.server.worker import is_beside_the_api, work
 
     settings = settings_module.load(vars(flags))
-    _check_effort(settings)
-    if is_beside_the_api():
+    if is_beside_the_api():  # which has checked it
         logs.configure(settings.log_level)
+    else:
+        _check_training(settings)
     try:
         with exit_on_stop_signal(), opened_database(settings, create=False) as database:
             work(settings, database)

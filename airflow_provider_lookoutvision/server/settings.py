@@ -25,6 +25,9 @@ TORCH_MISSING = (
     "the effort 'thorough' trains a network with torch, which is not installed here: "
     "pip install 'airflow-provider-lookoutvision[finetune]'"
 )
+NOT_WITH_A_BACKBONE = (
+    "the effort 'thorough' trains EfficientNet-lite0, and can't be chosen where the setting backbone is"
+)
 # Before a path in which every sign is one of the path; in a URL some signs have another meaning.
 SQLITE_FILE = "sqlite-file:"
 
@@ -84,6 +87,9 @@ class Settings:
     )
     training_effort: str = _setting(
         "quick", "quick, or thorough: train the network too, with torch; a model's tag overrides it"
+    )
+    backbone: Path | None = _setting(
+        None, "ONNX file of the pretrained network, with a JSON file; EfficientNet-lite0 when empty", Path
     )
     max_inference_units: int = _setting(5, "inference units per model", int)
     max_hosted_models: int | None = _setting(
@@ -155,6 +161,8 @@ class Settings:
             raise SettingsError(
                 f"training_effort is {self.training_effort!r}; it must be one of {', '.join(EFFORTS)}"
             )
+        if self.training_effort == "thorough" and self.backbone is not None:
+            raise SettingsError(f"training_effort: {NOT_WITH_A_BACKBONE}: {self.backbone}")
         rate = self.requests_per_second
         if rate is not None and not 0 < rate < math.inf:
             raise SettingsError(f"requests_per_second is {rate}; it must be more than 0, and finite")

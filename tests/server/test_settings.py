@@ -107,3 +107,9 @@ def test_the_effort_of_trainings_is_quick_or_thorough() -> None:
     assert load({}, {"LOOKOUTVISION_TRAINING_EFFORT": "thorough"}).training_effort == "thorough"
     with pytest.raises(SettingsError, match="it must be one of quick, thorough"):
         load({"training_effort": "most"}, {})
+
+
+def test_an_effort_that_trains_another_network_than_the_one_that_is_set() -> None:
+    assert load({"backbone": "net.onnx"}, {}).backbone == Path("net.onnx")
+    with pytest.raises(SettingsError, match=r"can't be chosen where the setting backbone is: .*net\.onnx"):
+        load({"backbone": "net.onnx", "training_effort": "thorough"}, {})

@@ -25,6 +25,7 @@ class Metrics:
 
     :param effort: ``thorough`` when the model has a network that was trained for it, else ``quick``.
     :param effort_message: what the thorough effort tried and kept; empty when it wasn't asked for.
+    :param backbone: name and SHA-256 of the network, if it is one that the service's setting names.
     :param classes: for a segmentation model, ``Precision``, ``Recall``, ``F1Score``, ``AIOU`` and
         ``ClassName`` of each class's pixels.
     :param operating_points: ``Threshold``, ``Precision``, ``Recall`` and ``F1Score`` at each threshold
@@ -41,6 +42,7 @@ class Metrics:
     operating_points: Sequence[Mapping[str, float]]
     effort: str
     effort_message: str
+    backbone: str
     predictions: Sequence[tuple[bool, float]]
 
 
@@ -84,6 +86,7 @@ def result(model: EvaluatedModel, metrics: Metrics, training_images: int, testin
             "NumberOfTestingImages": testing_images,
             "TrainingEffort": metrics.effort,
             **({"TrainingEffortMessage": metrics.effort_message} if metrics.effort_message else {}),
+            **({"TrainingBackbone": metrics.backbone} if metrics.backbone else {}),
         },
         # Not among the metrics, of which published clients make a table.
         "AggregatedEvaluationResults": {"Metrics": values, "OperatingPoints": list(metrics.operating_points)},

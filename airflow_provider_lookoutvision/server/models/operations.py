@@ -36,7 +36,7 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
     ServiceQuotaExceededException,
     ValidationException,
 )
-from airflow_provider_lookoutvision.server.settings import TORCH_MISSING, has_torch
+from airflow_provider_lookoutvision.server.settings import NOT_WITH_A_BACKBONE, TORCH_MISSING, has_torch
 from airflow_provider_lookoutvision.server.storage.buckets import is_key
 from airflow_provider_lookoutvision.server.storage.schema import (
     datasets,
@@ -226,6 +226,8 @@ def _metadata(caller: Caller, project_name: str, model: sa.Row[Any]) -> dict[str
 def _check_effort(call: Call, tags: Sequence[Mapping[str, str]]) -> None:
     """Refuse at once what the worker beside this process can't do; others find it out themselves."""
     thorough = any(tag["Key"] == EFFORT and tag["Value"] == "thorough" for tag in tags)
+    if thorough and call.settings.backbone is not None:
+        raise ValidationException(f"{EFFORT}: {NOT_WITH_A_BACKBONE}: {call.settings.backbone.name}")
     if thorough and call.settings.worker and not has_torch():
         raise ValidationException(f"{EFFORT}: {TORCH_MISSING}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ from airflow_provider_lookoutvision.server.models.status import (
 )
 from airflow_provider_lookoutvision.server.models.training_entries import TRAIN_JOB, update_training
 from airflow_provider_lookoutvision.server.models.training_set import Example, TrainingSet, training_set
+from airflow_provider_lookoutvision.server.settings import NOT_WITH_A_BACKBONE
 from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location
 from airflow_provider_lookoutvision.server.storage.schema import (
     model_artifacts,
@@ -45,7 +47,7 @@ from airflow_provider_lookoutvision.server.storage.schema import (
 from airflow_provider_lookoutvision.server.tags import effort_of_model
 
 TRAINING_PROCESS = "airflow_provider_lookoutvision.server.models.training_process"
-_TASK, _OUTCOME, _MODEL = "task.json", "outcome.json", "model"
+_TASK, _OUTCOME, _MODEL, _BACKBONE = "task.json", "outcome.json", "model", "backbone.onnx"
 RESULTS = (_OUTCOME, _MODEL)
 _PROGRESS_SECONDS = 1.0
 # What the engine takes for background, unless it is a class's colour.
@@ -70,16 +72,19 @@ class Trainer(WorkingFolderHandler):
         model, train, test = self._read(job, lease)
         buckets = Buckets(self.store, job.allowed_buckets)
         buckets.check(model.output_bucket)
+        effort = model.effort or self.settings.training_effort
+        if effort == "thorough" and self.settings.backbone is not None:
+            raise InvalidInput(f"{NOT_WITH_A_BACKBONE}: {self.settings.backbone.name}")
         limits = self.settings.max_segmentation_train_images, self.settings.max_segmentation_test_images
         chosen = training_set(train, test, max_with_masks=limits)
         with self.working_folder(job) as folder:
-            effort = model.effort or self.settings.training_effort
-            outcome = self._run_training(job, lease, folder, _task(chosen, job, effort))
+            task = _task(chosen, job, effort) | {"backbone": self.settings.backbone is not None}
+            outcome = self._run_training(job, lease, folder, task)
             ended = time.time_ns() // 1_000_000
             name, version = model.project_name, model.version
             model_arn = arn(job.region, job.account_id, f"model/{name}/{version}")
             evaluated = evaluation.EvaluatedModel(model_arn, name, version, ended)
-            message = TRAINED_MESSAGE if outcome.pop("calibrated") else UNCALIBRATED_MESSAGE
+            calibrated = outcome.pop("calibrated")
             metrics = evaluation.Metrics(**outcome)
             place = (model.output_prefix, name, version)
             tested = [(example.source_ref, example.label) for example in chosen.test]
@@ -99,8 +104,7 @@ class Trainer(WorkingFolderHandler):
                 connection,
                 model.id,
                 status=ModelStatus.TRAINED,
-                status_message=(f"{message} {metrics.effort_message}" if effort != "quick" else message)
-                + warning,
+                status_message=_message(calibrated, metrics) + warning,
                 evaluated_at=ended,
                 f1=metrics.f1,
                 recall=metrics.recall,
@@ -133,6 +137,9 @@ class Trainer(WorkingFolderHandler):
 
         def train(work: Path) -> dict[str, Any]:
             (work / _TASK).write_text(json.dumps(task))
+            if self.settings.backbone is not None:
+                # In the folder, so that it comes along to a node of a cluster, and stays as it is.
+                _copy_backbone(self.settings.backbone, work / _BACKBONE)
             self._run_child(job, lease, work, deadline)
             (work / _MODEL).rename(folder / _MODEL)
             outcome: dict[str, Any] = json.loads((work / _OUTCOME).read_text())
@@ -193,6 +200,24 @@ class Trainer(WorkingFolderHandler):
 
 def _progress(message: Mapping[str, Any]) -> str:
     return f"{TRAINING_MESSAGE} {message['progress']:.0%}, {message['doing']}"
+
+
+def _message(calibrated: bool, metrics: evaluation.Metrics) -> str:
+    parts = [TRAINED_MESSAGE if calibrated else UNCALIBRATED_MESSAGE, metrics.effort_message]
+    if metrics.backbone:
+        parts.append(f"Backbone: {metrics.backbone}.")
+    return " ".join(filter(None, parts))
+
+
+def _copy_backbone(path: Path, copy: Path) -> None:
+    """Copy the ONNX file and the JSON file beside it."""
+    try:
+        shutil.copyfile(path, copy)
+        shutil.copyfile(path.with_suffix(".json"), copy.with_suffix(".json"))
+    except OSError as error:
+        raise ServiceFault(
+            f"the setting backbone is {path}, and {error.filename or path} can't be copied: {error.strerror}"
+        ) from error
 
 
 def _task(chosen: TrainingSet, job: Job, effort: str) -> dict[str, Any]:

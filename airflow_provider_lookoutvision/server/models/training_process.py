@@ -24,7 +24,7 @@ from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput
 from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location
 from airflow_provider_lookoutvision.server.storage.stores import store
 
-_TASK, _OUTCOME, _MODEL = "task.json", "outcome.json", "model"
+_TASK, _OUTCOME, _MODEL, _BACKBONE = "task.json", "outcome.json", "model", "backbone.onnx"
 LARGEST_IMAGE = 8 << 20
 _COPIERS = 8
 _MAX_NAMED = 10
@@ -41,6 +41,7 @@ class Task:
     :param classes: of defects, each name with its colour; empty without masks.
     :param refit: whether the model is trained again on all images after the evaluation.
     :param effort: ``quick`` or ``thorough``.
+    :param backbone: whether the folder has a pretrained network, ``backbone.onnx`` and ``backbone.json``.
     :param patterns: of the buckets that may be used.
     """
 
@@ -49,6 +50,7 @@ class Task:
     classes: Mapping[str, str]
     refit: bool
     effort: engine.Effort
+    backbone: bool
     patterns: Sequence[str]
 
 
@@ -89,7 +91,8 @@ class _Training:
     def run(self) -> dict[str, Any]:
         """Train, evaluate, and return the metrics."""
         task = self._task
-        engine.check_effort(task.effort)
+        backbone = self._folder / _BACKBONE if task.backbone else None
+        engine.check_effort(task.effort, backbone)
         everything = [*task.train, *task.test]
         images, masks = self._copy(everything)
         train, test = slice(0, len(task.train)), slice(len(task.train), None)
@@ -106,6 +109,7 @@ class _Training:
                 self._classes,
                 first,
                 effort=task.effort,
+                backbone=backbone,
                 cache=self._cache,
                 progress=self._scale(0.1, trained),
             )
@@ -126,6 +130,7 @@ class _Training:
                     self._classes,
                     self._folder / _MODEL,
                     effort=task.effort,
+                    backbone=backbone,
                     cache=self._cache,
                     hyperparameters=report.hyperparameters,
                     progress=self._scale(evaluated, 1.0),
@@ -134,6 +139,7 @@ class _Training:
             **_outcome(evaluation),
             "calibrated": report.calibrated,
             "effort": report.effort,
+            "backbone": report.hyperparameters.backbone,
             "effort_message": f"Effort {task.effort}: {report.summary}." if report.summary else "",
         }
 

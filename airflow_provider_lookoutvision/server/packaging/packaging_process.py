@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from airflow_provider_lookoutvision import engine
+from airflow_provider_lookoutvision.engine import CustomBackbone
 from airflow_provider_lookoutvision.server import settings
 from airflow_provider_lookoutvision.server.packaging import component
 
@@ -60,16 +61,24 @@ def _package(folder: Path, cache: Path) -> None:
         "calibrated": exported.calibrated,
         "quantized": False,
         "licences": [
-            {
-                "of": "the network's weights, EfficientNet-lite0",
-                "package": f"{_WEIGHTS} {_version(_WEIGHTS)}",
-                "license": "Apache-2.0",
-            },
+            _network_licence(exported.backbone),
             {"of": "the runner", "package": "airflow-provider-lookoutvision", "license": "Apache-2.0"},
         ],
     }
     (folder / MANIFEST).write_text(json.dumps(manifest))
     component.write_archive(folder / ARCHIVE, manifest, folder / component.MODEL)
+
+
+def _network_licence(backbone: CustomBackbone | None) -> dict[str, str]:
+    if backbone is not None:
+        licence = backbone.licence or "not stated"
+        return {"of": "the network", "package": backbone.title, "license": licence}
+    package = f"{_WEIGHTS} {_version(_WEIGHTS)}"
+    return {
+        "of": "the network's weights, EfficientNet-lite0",
+        "package": package,
+        "license": "Apache-2.0",
+    }
 
 
 def _version(package: str) -> str:

@@ -25,6 +25,7 @@ def metrics(**more: Any) -> Metrics:
             "f1": 2 / 3,
             "effort": "quick",
             "effort_message": "",
+            "backbone": "",
             "classes": [],
             "operating_points": [{"Threshold": 0.25, "Precision": 0.5, "Recall": 1.0, "F1Score": 0.66}],
             "predictions": [(False, 0.9996867775917053), (True, 0.75)],
@@ -44,6 +45,11 @@ def test_the_result_of_a_classifier() -> None:
         '"OperatingPoints": [{"Threshold": 0.25, "Precision": 0.5, "Recall": 1.0, "F1Score": 0.66}]}}'
     )
     assert evaluation.result(MODEL, metrics(), 66, 34) == document.encode()
+
+
+def test_the_result_of_a_network_of_the_users_own() -> None:
+    document = json.loads(evaluation.result(MODEL, metrics(backbone="resnet18, SHA-256 12ab"), 1, 2))
+    assert document["EvaluationDetails"]["TrainingBackbone"] == "resnet18, SHA-256 12ab"
 
 
 def test_the_result_of_a_segmenter() -> None:
