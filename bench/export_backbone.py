@@ -94,6 +94,8 @@ def _timm(options: argparse.Namespace) -> tuple[Any, Any, Any]:
 
     pretrained = not options.untrained
     reductions = timm.create_model(options.timm, features_only=True).feature_info.reduction()
+    if not set(STRIDES) <= set(reductions):
+        raise SystemExit(f"{options.timm} has maps at the strides {reductions}; 8, 16 and 32 are needed")
     taps = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES]
     model = timm.create_model(options.timm, pretrained=pretrained, features_only=True, out_indices=taps)
     data = timm.data.resolve_model_data_config(model)
@@ -107,20 +109,27 @@ def _torchvision(options: argparse.Namespace) -> tuple[Any, Any, Any]:
 
     chosen = models.get_model_weights(options.torchvision).DEFAULT
     model = models.get_model(options.torchvision, weights=None if options.untrained else chosen).eval()
-    nodes = get_graph_node_names(model)[1]
+    # Whole stages, layer2 or features.5: what is inside of them may be wider than what leaves them.
+    parts = [name.split(".") for name in get_graph_node_names(model)[1]]
+    stages = list(dict.fromkeys(".".join(part[: 1 + (part[0] == "features")]) for part in parts))
     with torch.no_grad():
-        maps = create_feature_extractor(model, nodes)(torch.zeros(1, 3, 224, 256))
+        maps = create_feature_extractor(model, stages)(torch.zeros(1, 3, 224, 256))
+    shapes = {stage: tuple(each.shape[2:]) for stage, each in maps.items()}
     taps = {}
     for stride in STRIDES:
-        wanted = 224 // stride, 256 // stride
-        fitting = [n for n in nodes if maps[n].ndim == 4 and tuple(maps[n].shape[2:]) == wanted]
+        fitting = [stage for stage in stages if shapes[stage] == (224 // stride, 256 // stride)]
+        if not fitting:
+            raise SystemExit(f"{options.torchvision} has no map at the stride {stride}")
         taps[fitting[-1]] = f"stride{stride}"
     transform = chosen.transforms()
-    extractor = create_feature_extractor(model, taps)
 
     class Taps(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.extractor = create_feature_extractor(model, taps)
+
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return tuple(extractor(image).values())
+            return tuple(self.extractor(image).values())
 
     return Taps(), transform.mean, transform.std
 
