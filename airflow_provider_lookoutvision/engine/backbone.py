@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from airflow_provider_lookoutvision.engine import network, weights
+from airflow_provider_lookoutvision.engine.errors import UnusableBackbone
 from airflow_provider_lookoutvision.engine.images import Pixels
 from airflow_provider_lookoutvision.engine.inference_runtime import onnxruntime
 
@@ -114,6 +115,7 @@ class Backbone:
     def __init__(
         self, cache: Path | None = None, threads: int | None = None, custom: "CustomBackbone | None" = None
     ) -> None:
+        self._custom = custom
         self.channels = CHANNELS if custom is None else custom.channels
         self._session = create_session(load_graph(cache) if custom is None else custom.graph, threads)
 
@@ -121,7 +123,12 @@ class Backbone:
         """Feature maps and summary.
 
         :param pixels: `height x width x 3`, RGB; both sides multiples of 32
+        :raises UnusableBackbone: those of a user's network are not finite
         """
         *maps, summary = self._session.run((*LEVELS, network.SUMMARY), {network.IMAGE: pixels})
+        if self._custom is not None and not np.isfinite(summary).all():
+            raise UnusableBackbone(
+                f"the maps of the backbone {self._custom.name} are not finite for an image"
+            )
         fine, middle, coarse = (np.ascontiguousarray(level[0].transpose(1, 2, 0)) for level in maps)
         return Features(fine, middle, coarse, summary[0])

@@ -88,7 +88,8 @@ def read(path: Path) -> CustomBackbone:
     :raises UnusableBackbone: a file is missing, or isn't one that can be used; the message says why
     """
     try:
-        description = _describe(_read_bytes(path.with_suffix(".json"), _MAX_DESCRIPTION_BYTES))
+        beside = path.parent / f"{path.stem}.json"
+        description = _describe(_read_bytes(beside, _MAX_DESCRIPTION_BYTES))
         content = _read_bytes(path, MAX_BYTES)
         graph = _adapted(_parse(content), description)
         if graph.ByteSize() > MAX_BYTES:
@@ -271,7 +272,10 @@ def _adapted(model: onnx.ModelProto, description: _Description) -> onnx.ModelPro
         del each.metadata_props[:]
         each.ClearField("doc_string")
     builder.initializers.extend(model.graph.initializer)
-    adapted = network.model(builder, description.name)
+    try:
+        adapted = network.model(builder, description.name)
+    except onnx.checker.ValidationError as error:
+        raise UnusableBackbone(f"its graph can't be used: {_first_line(error)}") from error
     remove_unused(adapted.graph)
     return adapted
 
@@ -291,24 +295,25 @@ def _check_input(inputs: Sequence[onnx.ValueInfoProto]) -> None:
 
 def _try_out(graph: onnx.ModelProto, description: _Description) -> Channels:
     """The channels of its outputs, which must be the same for images of two sizes."""
+    rng = np.random.default_rng(0)
+    sizes = " and ".join(f"{columns} x {rows}" for rows, columns in _TRIALS)
+    try:
+        session = backbone.create_session(graph, 1)
+        noise = [rng.integers(0, 256, (*size, 3), np.uint8) for size in _TRIALS]
+        runs = [session.run((*backbone.LEVELS, network.SUMMARY), {network.IMAGE: each}) for each in noise]
+    except Exception as error:
+        # The runtime's exceptions have no base class but this.
+        raise UnusableBackbone(
+            f"it can't be run on images of {sizes} pixels: {_first_line(error)}; export it for any height "
+            "and width that are multiples of 32"
+        ) from error
     found = set()
-    for rows, columns in _TRIALS:
-        image = np.random.default_rng(0).integers(0, 256, (rows, columns, 3), np.uint8)
-        where = f"an image of {columns} x {rows} pixels"
-        try:
-            session = backbone.create_session(graph, 1)
-            *maps, summary = session.run((*backbone.LEVELS, network.SUMMARY), {network.IMAGE: image})
-        except Exception as error:
-            # The runtime's exceptions have no base class but this.
-            raise UnusableBackbone(
-                f"it can't be run on {where}: {_first_line(error)}; export it for any height and width that "
-                "are multiples of 32"
-            ) from error
+    for (rows, columns), (*maps, summary) in zip(_TRIALS, runs, strict=True):
         for name, stride, each in zip(description.taps, _STRIDES, maps, strict=True):
             if each.ndim != 4 or each.shape[0] != 1 or each.shape[2:] != (rows // stride, columns // stride):
                 raise UnusableBackbone(
-                    f"{name!r} has the shape {each.shape} for {where}; at the stride {stride} it must be "
-                    f"(1, channels, {rows // stride}, {columns // stride})"
+                    f"{name!r} has the shape {each.shape} for an image of {columns} x {rows} pixels; at the "
+                    f"stride {stride} it must be (1, channels, {rows // stride}, {columns // stride})"
                 )
         counts = tuple(int(each.shape[1]) for each in maps)
         texture = int(summary.shape[1]) - counts[-1]
@@ -317,8 +322,10 @@ def _try_out(graph: onnx.ModelProto, description: _Description) -> Channels:
                 f"its maps have {', '.join(map(str, counts))} channels, and that of the texture {texture}; "
                 f"each may have 1 to {_MAX_CHANNELS}"
             )
-        if not all(np.isfinite(each).all() for each in (*maps, summary)):
-            raise UnusableBackbone(f"its maps of {where} are not finite; check mean and std, and the weights")
+        if not all(np.isfinite(each).all() and np.ptp(each) > 0 for each in (*maps, summary)):
+            raise UnusableBackbone(
+                "its maps of noise are not finite, or the same everywhere; check the taps and the weights"
+            )
         found.add(Channels(counts, (texture, counts[-1])))
     if len(found) != 1:
         raise UnusableBackbone("its maps have other numbers of channels for images of other sizes")

@@ -185,6 +185,30 @@ def not_finite() -> Any:
     return model
 
 
+def test_maps_that_overflow_on_an_image_end_a_training(tmp_path: Path) -> None:
+    custom = custom_backbone.read(tiny_backbone.write(tmp_path, dark_is_infinite()))
+    with pytest.raises(UnusableBackbone, match="three-convolutions are not finite for an image"):
+        Backbone(custom=custom).features(np.zeros((64, 96, 3), np.uint8))
+
+
+def dark_is_infinite() -> Any:
+    """The logarithm of 0 less itself, which noise doesn't have."""
+    model = tiny_backbone.network()
+    model.graph.node[0].input[0] = "brighter"
+    nodes = [
+        helper.make_node("Constant", [], ["two"], value_float=2.0),
+        helper.make_node("Add", ["image", "two"], ["positive"]),
+        helper.make_node("GlobalMaxPool", ["positive"], ["most"]),
+        helper.make_node("Log", ["most"], ["logarithm"]),
+        helper.make_node("Sub", ["logarithm", "logarithm"], ["nothing"]),
+        helper.make_node("Add", ["image", "nothing"], ["brighter"]),
+    ]
+    every = [*nodes, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(every)
+    return model
+
+
 def taps(**names: str) -> list[dict[str, Any]]:
     outputs = {"eight": "eight", "sixteen": "sixteen", "last": "thirty-two", **names}
     return [
@@ -238,9 +262,9 @@ def test_a_description_that_does_not_fit_is_refused(
 
 
 def test_what_is_seen_in_a_trial_alone(tmp_path: Path) -> None:
-    with pytest.raises(UnusableBackbone, match=r"can't be run on an image of 96 x 64 pixels: .* any height"):
+    with pytest.raises(UnusableBackbone, match=r"can't be run on images of 96 x 64 and .* any height"):
         custom_backbone.read(tiny_backbone.write(tmp_path, fixed_size(), taps=taps(last="fixed")))
-    with pytest.raises(UnusableBackbone, match="are not finite"):
+    with pytest.raises(UnusableBackbone, match="not finite, or the same everywhere"):
         custom_backbone.read(tiny_backbone.write(tmp_path, not_finite(), taps=taps(last="logarithm")))
 
 
@@ -265,6 +289,11 @@ def test_files_that_are_missing_or_are_none(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(UnusableBackbone, match=r"tiny\.onnx is missing"):
         custom_backbone.read(path)
+    path.mkdir()
+    with pytest.raises(UnusableBackbone, match=r"tiny\.onnx cannot be read: Is a directory"):
+        custom_backbone.read(path)
+    with pytest.raises(UnusableBackbone, match=r"\.json is missing"):
+        custom_backbone.read(Path())
 
 
 def test_nothing_is_trained_with_a_network_that_cannot_be_used(
