@@ -17,7 +17,6 @@ code of the files but the operators of ONNX, and files are read only if they wer
 """
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,20 +26,18 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, version_converter
 
 from airflow_provider_lookoutvision.engine import backbone, network
 from airflow_provider_lookoutvision.engine.backbone import Channels
+from airflow_provider_lookoutvision.engine.backbone_description import STRIDES, Description, describe
 from airflow_provider_lookoutvision.engine.errors import UnusableArtifact, UnusableBackbone
 from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder, foreign_parts, remove_unused
 
 # Of WideResNet50, the largest of the usual ones, 255 MiB are needed.
 MAX_BYTES = 256 * 1024 * 1024
 _MAX_DESCRIPTION_BYTES = 64 * 1024
-_STRIDES = (8, 16, 32)
 _MAX_CHANNELS = 4096
-_MAX_TEXT = 100
 # Larger numbers are cut off: 16-bit floats hold them, and so does their eighth power 32-bit ones.
 _LARGEST = 1e4
 # Rows and columns of the images that it is tried on.
@@ -70,18 +67,6 @@ class CustomBackbone:
         return f"{self.name}, SHA-256 {self.sha256}"
 
 
-@dataclass(frozen=True)
-class _Description:
-    """What the JSON file says; the taps are those of strides 8, 16 and 32."""
-
-    name: str
-    licence: str
-    mean: NDArray[np.float32]
-    std: NDArray[np.float32]
-    taps: tuple[str, ...]
-    texture: str | None
-
-
 def read(path: Path) -> CustomBackbone:
     """Read the network in an ONNX file and its JSON file, and try it on two images.
 
@@ -89,7 +74,7 @@ def read(path: Path) -> CustomBackbone:
     """
     try:
         beside = path.parent / f"{path.stem}.json"
-        description = _describe(_read_bytes(beside, _MAX_DESCRIPTION_BYTES))
+        description = describe(_read_bytes(beside, _MAX_DESCRIPTION_BYTES))
         content = _read_bytes(path, MAX_BYTES)
         graph = _adapted(_parse(content), description)
         if graph.ByteSize() > MAX_BYTES:
@@ -134,7 +119,7 @@ def load(path: Path, description: Mapping[str, Any]) -> CustomBackbone:
     channels = Channels(tuple(counts["maps"]), tuple(counts["summary"]))
     name, licence, sha256 = texts = [description[key] for key in ("name", "licence", "sha256")]
     if (
-        (len(channels.maps), len(channels.summary)) != (len(_STRIDES), 2)
+        (len(channels.maps), len(channels.summary)) != (len(STRIDES), 2)
         or not all(type(count) is int for count in (*channels.maps, *channels.summary))
         or not all(isinstance(text, str) for text in texts)
     ):
@@ -154,56 +139,6 @@ def _read_bytes(path: Path, most: int) -> bytes:
         ) from error
     except OSError as error:
         raise UnusableBackbone(f"{path.name} cannot be read: {error.strerror}") from error
-
-
-def _describe(content: bytes) -> _Description:
-    try:
-        given = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UnusableBackbone(f"its JSON file is no JSON: {error}") from error
-    required, optional = {"name", "mean", "std", "taps"}, {"licence", "texture"}
-    if not isinstance(given, dict) or not required <= set(given) <= required | optional:
-        wrong = set(given) ^ required if isinstance(given, dict) else set()
-        raise UnusableBackbone(
-            "its JSON file must be an object with name, mean, std and taps, and perhaps licence and texture"
-            + (f"; missing or unknown: {', '.join(sorted(wrong - optional))}" if wrong else "")
-        )
-    for key in ("name", "licence", "texture"):
-        text = given.get(key, "-")
-        if not isinstance(text, str) or not 0 < len(text) <= _MAX_TEXT or not text.isprintable():
-            raise UnusableBackbone(f"{key} is {text!r}; it must be a text of 1 to {_MAX_TEXT} characters")
-    mean, std = (_three_numbers(key, given[key]) for key in ("mean", "std"))
-    if not (std > 0).all():
-        raise UnusableBackbone(f"std is {given['std']}; each number must be more than 0")
-    taps = _taps(given["taps"])
-    return _Description(given["name"], given.get("licence", ""), mean, std, taps, given.get("texture"))
-
-
-def _three_numbers(key: str, value: Any) -> NDArray[np.float32]:
-    numbers = value if isinstance(value, list) else []
-    if len(numbers) != 3 or any(type(number) not in (int, float) for number in numbers):
-        raise UnusableBackbone(
-            f"{key} is {value!r}; it must be three numbers, for red, green and blue of 0 to 1"
-        )
-    result = np.array(numbers, np.float32)
-    if not np.isfinite(result).all():
-        raise UnusableBackbone(f"{key} is {value!r}; its numbers must be finite")
-    return result
-
-
-def _taps(value: Any) -> tuple[str, ...]:
-    names: dict[int, str] = {}
-    for tap in value if isinstance(value, list) else []:
-        fits = isinstance(tap, dict) and set(tap) == {"output", "stride"} and isinstance(tap["output"], str)
-        if not fits or type(tap["stride"]) is not int or tap["stride"] in names:
-            names = {}
-            break
-        names[tap["stride"]] = tap["output"]
-    if sorted(names) != list(_STRIDES):
-        raise UnusableBackbone(
-            'taps must be three of {"output": NAME, "stride": NUMBER}, of the strides 8, 16 and 32'
-        )
-    return tuple(names[stride] for stride in _STRIDES)
 
 
 def _parse(content: bytes) -> onnx.ModelProto:
@@ -239,7 +174,7 @@ def _parse(content: bytes) -> onnx.ModelProto:
         ) from error
 
 
-def _adapted(model: onnx.ModelProto, description: _Description) -> onnx.ModelProto:
+def _adapted(model: onnx.ModelProto, description: Description) -> onnx.ModelProto:
     constants = {constant.name for constant in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     _check_input(inputs)
@@ -293,7 +228,7 @@ def _check_input(inputs: Sequence[onnx.ValueInfoProto]) -> None:
         )
 
 
-def _try_out(graph: onnx.ModelProto, description: _Description) -> Channels:
+def _try_out(graph: onnx.ModelProto, description: Description) -> Channels:
     """The channels of its outputs, which must be the same for images of two sizes."""
     rng = np.random.default_rng(0)
     sizes = " and ".join(f"{columns} x {rows}" for rows, columns in _TRIALS)
@@ -309,7 +244,7 @@ def _try_out(graph: onnx.ModelProto, description: _Description) -> Channels:
         ) from error
     found = set()
     for (rows, columns), (*maps, summary) in zip(_TRIALS, runs, strict=True):
-        for name, stride, each in zip(description.taps, _STRIDES, maps, strict=True):
+        for name, stride, each in zip(description.taps, STRIDES, maps, strict=True):
             if each.ndim != 4 or each.shape[0] != 1 or each.shape[2:] != (rows // stride, columns // stride):
                 raise UnusableBackbone(
                     f"{name!r} has the shape {each.shape} for an image of {columns} x {rows} pixels; at the "
