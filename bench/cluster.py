@@ -18,12 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_lookoutvision.server import serving
 from airflow_provider_lookoutvision.server.cluster.remote_pool import RemotePool
 from airflow_provider_lookoutvision.server.hosting.fleet import Fleet
 from airflow_provider_lookoutvision.server.hosting.pool import Deployment, Load, PoolConfig
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
+from airflow_provider_lookoutvision.server.storage.opening import opened
 from airflow_provider_lookoutvision.server.storage.schema import model_artifacts, models, projects
 from bench.service import machine
 
@@ -71,7 +71,7 @@ async def _fleet(count: int) -> float:
     """Seconds of CPU of one look at the database."""
     with tempfile.TemporaryDirectory(prefix="lookoutvision-bench-") as folder:
         settings = Settings(data_dir=Path(folder))
-        with serving.opened(settings) as (database, _):
+        with opened(settings) as (database, _):
             _fill(database, count)
             fleet = Fleet(settings, database, _Stub)  # type: ignore[arg-type]  # it never detects
             await fleet._reconcile()

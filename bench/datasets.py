@@ -24,8 +24,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.protocol import pagination
-from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import DEFAULT_ACCOUNT, Settings
+from airflow_provider_lookoutvision.server.storage.opening import opened
 from airflow_provider_lookoutvision.server.storage.schema import dataset_entries, datasets, projects
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from bench.load import measure

@@ -27,8 +27,8 @@ from typing import Any
 import boto3
 
 from airflow_provider_lookoutvision.model import teach
-from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import DEFAULT_ACCOUNT, Settings
+from airflow_provider_lookoutvision.server.storage.opening import opened
 from airflow_provider_lookoutvision.server.storage.schema import projects
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from bench.load import Cost, measure

@@ -29,9 +29,9 @@ import numpy as np
 import sqlalchemy as sa
 from PIL import Image, ImageDraw
 
-from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
+from airflow_provider_lookoutvision.server.storage.opening import opened
 from airflow_provider_lookoutvision.server.storage.schema import jobs, training_entries
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from bench.service import machine, new_client

@@ -23,8 +23,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import DEFAULT_ACCOUNT, Settings
+from airflow_provider_lookoutvision.server.storage.opening import opened
 from airflow_provider_lookoutvision.server.storage.schema import datasets, projects
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from bench.service import REGION, machine

@@ -15,10 +15,10 @@ from botocore.config import Config
 
 from airflow_provider_lookoutvision.model import teach
 from airflow_provider_lookoutvision.server.calls import access
-from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
+from airflow_provider_lookoutvision.server.storage.opening import opened
 from airflow_provider_lookoutvision.server.storage.wildcards import EVERYTHING
 from airflow_provider_lookoutvision.testing.service import Key, Service
 

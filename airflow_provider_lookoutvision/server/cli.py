@@ -163,8 +163,8 @@ def _check_training(settings: Settings) -> None:
 
 def _run_worker(flags: argparse.Namespace) -> int:
     from airflow_provider_lookoutvision.server import logs
-    from airflow_provider_lookoutvision.server.serving import opened_database
     from airflow_provider_lookoutvision.server.signals import exit_on_stop_signal
+    from airflow_provider_lookoutvision.server.storage.opening import opened_database
     from airflow_provider_lookoutvision.server.worker import is_beside_the_api, work
 
     settings = settings_module.load(vars(flags))

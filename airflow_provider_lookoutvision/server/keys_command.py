@@ -108,7 +108,7 @@ def _import_key(flags: argparse.Namespace) -> int:
 def _new_key(flags: argparse.Namespace, existing: tuple[str, str] | None = None) -> tuple[AccessKey, str]:
     """Make a key with the permissions of the flags, or take an existing one: its ID and its secret."""
     from airflow_provider_lookoutvision.server.calls import access
-    from airflow_provider_lookoutvision.server.serving import opened
+    from airflow_provider_lookoutvision.server.storage.opening import opened
     from airflow_provider_lookoutvision.server.storage.wildcards import EVERYTHING
 
     with opened(settings.load(vars(flags))) as (database, cipher), database.write() as connection:
@@ -166,8 +166,8 @@ def _delete_key(flags: argparse.Namespace) -> int:
 
 
 def _reset_keys(flags: argparse.Namespace) -> int:
-    from airflow_provider_lookoutvision.server.serving import opened_database
     from airflow_provider_lookoutvision.server.storage import belonging
+    from airflow_provider_lookoutvision.server.storage.opening import opened_database
 
     configuration = settings.load(vars(flags))
     with opened_database(configuration, create=False) as database:

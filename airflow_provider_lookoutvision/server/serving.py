@@ -10,7 +10,6 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import sqlalchemy as sa
 import uvicorn
 
 from airflow_provider_lookoutvision.server import cluster, logs
@@ -21,9 +20,10 @@ from airflow_provider_lookoutvision.server.protocol.http import BoundedHttpProto
 from airflow_provider_lookoutvision.server.scraping import Metrics
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 from airflow_provider_lookoutvision.server.signals import exit_on_stop_signal, on_stop_signal
-from airflow_provider_lookoutvision.server.storage import belonging, data_directory, encryption
-from airflow_provider_lookoutvision.server.storage.database import Database, sqlite_path
+from airflow_provider_lookoutvision.server.storage import belonging, encryption
+from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.encryption import Cipher
+from airflow_provider_lookoutvision.server.storage.opening import opened, unusable
 from airflow_provider_lookoutvision.server.storage.schema import lock
 from airflow_provider_lookoutvision.server.worker import WorkerProcess
 
@@ -32,51 +32,6 @@ _BACKLOG = 2048
 _OTHER_FILES = 512
 
 log = logging.getLogger("lookoutvision")
-
-
-@contextmanager
-def opened(settings: Settings) -> Iterator[tuple[Database, Cipher]]:
-    """The database, upgraded to the newest schema, and its cipher; created if they never existed.
-
-    :raises SettingsError: when they can't be opened, or don't belong together, with the reason.
-    """
-    with opened_database(settings) as database:
-        try:
-            cipher = belonging.cipher_of(settings, database)
-        except OSError as error:
-            raise _unusable(settings, error) from None
-        yield database, cipher
-
-
-@contextmanager
-def opened_database(settings: Settings, *, create: bool = True) -> Iterator[Database]:
-    """The database alone, upgraded to the newest schema.
-
-    :param create: whether a file that isn't there is made.
-    :raises SettingsError: when it can't be opened or used, with the reason.
-    """
-    try:
-        path = sqlite_path(settings.url)
-        if not create and path is not None and not path.exists():
-            raise SettingsError(f"there is no database {path}: name the --data-dir of a service")
-        belonging.refuse_a_lost_database(settings)
-        data_directory.prepare(settings)
-    except OSError as error:
-        raise _unusable(settings, error) from None
-    except sa.exc.DBAPIError as error:
-        raise SettingsError(f"the database can't be used: {error.orig}") from error
-    database = Database(settings.url, settings.threads)
-    try:
-        database.upgrade()
-        yield database
-    except sa.exc.DBAPIError as error:
-        raise SettingsError(f"the database can't be used: {error.orig}") from error
-    finally:
-        database.close()
-
-
-def _unusable(settings: Settings, error: OSError) -> SettingsError:
-    return SettingsError(f"the data directory {settings.data_dir} can't be used: {error}")
 
 
 def serve(settings: Settings) -> int:
@@ -200,5 +155,5 @@ def _make_first_key(settings: Settings, database: Database, cipher: Cipher) -> N
             try:
                 encryption.write_private(path, text.encode())
             except OSError as error:
-                raise _unusable(settings, error) from None
+                raise unusable(settings, error) from None
             print(f"The first access key is in {path}", flush=True)  # noqa: T201

@@ -20,8 +20,8 @@ from services import Storage, client_of
 from silent_proxy import SilentProxy
 from trained_models import Account
 
-from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.server.storage.opening import opened
 from airflow_provider_lookoutvision.testing.service import running_service
 
 HERE = Path(__file__).parent

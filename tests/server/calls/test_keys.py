@@ -21,9 +21,10 @@ from services import NewDatabase, NewService, Storage, client_of
 from simultaneous import at_once
 
 from airflow_provider_lookoutvision.server.calls import access
-from airflow_provider_lookoutvision.server.serving import _make_first_key, opened
+from airflow_provider_lookoutvision.server.serving import _make_first_key
 from airflow_provider_lookoutvision.server.settings import Settings, SettingsError
 from airflow_provider_lookoutvision.server.storage import encryption
+from airflow_provider_lookoutvision.server.storage.opening import opened
 from airflow_provider_lookoutvision.server.storage.schema import access_keys, lock
 from airflow_provider_lookoutvision.testing.service import Key, Service
 

@@ -21,8 +21,8 @@ from airflow_provider_lookoutvision.server.protocol.errors import (
     ServiceQuotaExceededException,
     ThrottlingException,
 )
-from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.server.storage.opening import opened
 from airflow_provider_lookoutvision.server.storage.schema import models, projects
 from airflow_provider_lookoutvision.testing.service import Key, Service, running_service
 

@@ -20,8 +20,8 @@ from airflow_provider_lookoutvision.server.models import trainer
 from airflow_provider_lookoutvision.server.models.trainer import Trainer
 from airflow_provider_lookoutvision.server.models.training_entries import TRAIN_JOB
 from airflow_provider_lookoutvision.server.models.training_set import TrainingSet
-from airflow_provider_lookoutvision.server.serving import opened
 from airflow_provider_lookoutvision.server.settings import Settings
+from airflow_provider_lookoutvision.server.storage.opening import opened
 from airflow_provider_lookoutvision.server.storage.schema import workers
 from airflow_provider_lookoutvision.server.storage.stores import store
 
