@@ -51,7 +51,7 @@ examples: $(INSTALLED) ## the example DAGs of training, promoting and nightly ba
 	@$(BIN)/python -m example_dags.demo.examples
 
 test: $(INSTALLED) ## the tests, against the real service on SQLite and PostgreSQL (ARGS='-k token' for some)
-	$(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/clients --ignore=tests/chaos $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/clients --ignore=tests/chaos --ignore=tests/server/cluster $(ARGS)
 
 test-clients: $(INSTALLED) ## boto3, the AWS CLI, SDKs and type stubs of others, old and new, each in an environment of its own
 	$(BIN)/python -m pytest $(or $(ARGS),tests/clients)
