@@ -22,9 +22,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from airflow_provider_lookoutvision.engine import custom_backbone, network, weights
+from airflow_provider_lookoutvision.engine.backbone_description import STRIDES
 from airflow_provider_lookoutvision.engine.onnx_graph import remove_unused
 
-STRIDES = (8, 16, 32)
 BLOCKS = {"lite0": network.BLOCKS, "lite2": (1, 3, 3, 4, 4, 5, 1)}
 
 
@@ -42,9 +42,8 @@ def export_efficientnet_lite(name: str, out: Path) -> dict[str, Any]:
     del model.graph.input[:], model.graph.output[:]
     shape: list[int | str | None] = [1, 3, "height", "width"]
     model.graph.input.append(helper.make_tensor_value_info("image.batch", TensorProto.FLOAT, shape))
-    texture = f"_blocks.{sum(blocks[:2])}._depthwise_conv.relu"
-    levels = ("fine", "middle", "coarse")
-    for name in (*levels, texture):
+    texture = network.texture(blocks)
+    for name in (*network.LEVELS, texture):
         model.graph.output.append(
             helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, None, None, None])
         )
@@ -58,7 +57,9 @@ def export_efficientnet_lite(name: str, out: Path) -> dict[str, Any]:
         "licence": "Apache-2.0",
         "mean": [network.MEAN / 255] * 3,
         "std": [network.SCALE / 255] * 3,
-        "taps": [{"output": name, "stride": stride} for name, stride in zip(levels, STRIDES, strict=True)],
+        "taps": [
+            {"output": name, "stride": stride} for name, stride in zip(network.LEVELS, STRIDES, strict=True)
+        ],
         "texture": texture,
     }
 

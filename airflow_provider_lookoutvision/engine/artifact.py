@@ -24,7 +24,7 @@ from airflow_provider_lookoutvision.engine import (
     memory_bank,
     tuned_network,
 )
-from airflow_provider_lookoutvision.engine.backbone import CHANNELS, STRIDE, Channels, FloatArray
+from airflow_provider_lookoutvision.engine.backbone import STRIDE, Channels, FloatArray
 from airflow_provider_lookoutvision.engine.calibration import StackedClassifier
 from airflow_provider_lookoutvision.engine.class_presence import ClassPresence
 from airflow_provider_lookoutvision.engine.custom_backbone import CustomBackbone
@@ -105,17 +105,10 @@ class Model:
     presence: ClassPresence | None = None
     backbone: CustomBackbone | None = None
 
-    def network(self, cache: Path | None) -> onnx.ModelProto:
-        """The graph of the pretrained network.
-
-        :param cache: folder for EfficientNet-lite0; the user's cache folder when None
-        """
-        return backbone.load_graph(cache) if self.backbone is None else self.backbone.graph
-
     @property
     def channels(self) -> Channels:
         """Of the pretrained network."""
-        return CHANNELS if self.backbone is None else self.backbone.channels
+        return backbone.channels_of(self.backbone)
 
     @property
     def tuned_paints(self) -> bool:
@@ -302,7 +295,7 @@ def _build_model(description: dict[str, Any], path: Path, custom: CustomBackbone
         raise UnusableArtifact(
             f"the model's working size {working_size[0]} x {working_size[1]} is not possible"
         )
-    channels = CHANNELS if custom is None else custom.channels
+    channels = backbone.channels_of(custom)
     arrays = _load_arrays(path, description, channels)
     features = _bank_features(description)
     if arrays["bank"].shape[1] != features.dimensions(channels.maps):

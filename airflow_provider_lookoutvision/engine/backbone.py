@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_lookoutvision.engine.custom_backbone import CustomBackbone
 
 STRIDE = 32
-LEVELS = ("fine", "middle", "coarse")
+LEVELS = network.LEVELS
 # Changes whenever the graph does: a model names the features that it was trained on.
 NAME = f"efficientnet-lite0-{weights.SHA256[:12]}-2"
 
@@ -68,12 +68,20 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "airflow-provider-lookoutvision")
 
 
-def load_graph(cache: Path | None = None) -> onnx.ModelProto:
+def channels_of(custom: "CustomBackbone | None") -> Channels:
+    """The channels of a user's network; those of EfficientNet-lite0 when None."""
+    return CHANNELS if custom is None else custom.channels
+
+
+def load_graph(cache: Path | None = None, custom: "CustomBackbone | None" = None) -> onnx.ModelProto:
     """The network, with its three feature maps and the summary as outputs.
 
-    :param cache: folder for the ONNX file; the user's cache folder when None
+    :param cache: folder for the ONNX file of EfficientNet-lite0; the user's cache folder when None
+    :param custom: a user's network; EfficientNet-lite0 when None
     :raises UnusableBackbone: the weights are not installed or not the ones expected
     """
+    if custom is not None:
+        return custom.graph
     path = (cache or default_cache()) / f"{NAME}.onnx"
     if path.is_file():
         content = path.read_bytes()
@@ -115,9 +123,8 @@ class Backbone:
     def __init__(
         self, cache: Path | None = None, threads: int | None = None, custom: "CustomBackbone | None" = None
     ) -> None:
-        self._custom = custom
-        self.channels = CHANNELS if custom is None else custom.channels
-        self._session = create_session(load_graph(cache) if custom is None else custom.graph, threads)
+        self.custom, self.channels = custom, channels_of(custom)
+        self._session = create_session(load_graph(cache, custom), threads)
 
     def features(self, pixels: Pixels) -> Features:
         """Feature maps and summary.
@@ -126,9 +133,7 @@ class Backbone:
         :raises UnusableBackbone: those of a user's network are not finite
         """
         *maps, summary = self._session.run((*LEVELS, network.SUMMARY), {network.IMAGE: pixels})
-        if self._custom is not None and not np.isfinite(summary).all():
-            raise UnusableBackbone(
-                f"the maps of the backbone {self._custom.name} are not finite for an image"
-            )
+        if self.custom is not None and not np.isfinite(summary).all():
+            raise UnusableBackbone(f"the maps of the backbone {self.custom.name} are not finite for an image")
         fine, middle, coarse = (np.ascontiguousarray(level[0].transpose(1, 2, 0)) for level in maps)
         return Features(fine, middle, coarse, summary[0])

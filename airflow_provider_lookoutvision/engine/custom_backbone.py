@@ -150,15 +150,16 @@ def _parse(content: bytes) -> onnx.ModelProto:
         for node in model.graph.node:
             # Another name of the same domain.
             node.domain = "" if node.domain == "ai.onnx" else node.domain
+        opset = max(
+            (each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=1
+        )
+        # Exporters name domains that no operator is of.
+        del model.opset_import[:]
+        model.opset_import.append(helper.make_opsetid("", opset))
         if foreign := foreign_parts(model):
             raise UnusableBackbone(
                 f"it has {foreign}; export it into one file, with the operators of ONNX alone"
             )
-        opset = max(
-            (each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=1
-        )
-        del model.opset_import[:]
-        model.opset_import.append(helper.make_opsetid("", opset))
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
         raise UnusableBackbone(f"it is no valid ONNX file: {_first_line(error)}") from error

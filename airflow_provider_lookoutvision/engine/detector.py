@@ -74,7 +74,7 @@ class Detector:
 
     def __init__(self, model: Model, cache: Path | None = None, threads: int | None = None) -> None:
         self._model = model
-        graph = detection_graph(model, model.network(cache))
+        graph = detection_graph(model, backbone.load_graph(cache, model.backbone))
         self._session = backbone.create_session(graph, threads)
         self._outputs = [output.name for output in self._session.get_outputs()]
 

@@ -32,7 +32,7 @@ IR_VERSION = 9
 _STAGES = ((1, 3, 1), (6, 3, 2), (6, 5, 2), (6, 3, 2), (6, 5, 1), (6, 5, 2), (6, 3, 1))
 # How many blocks the stages have; more in the larger networks of the family.
 BLOCKS = (1, 2, 2, 3, 3, 4, 1)
-_LEVELS = ("fine", "middle", "coarse")
+LEVELS = ("fine", "middle", "coarse")
 _EPSILON = 1e-3
 MEAN, SCALE = 127.0, 128.0
 
@@ -105,6 +105,11 @@ class _NetworkBuilder(GraphBuilder):
         return self.node("Identity", [inner], output)
 
 
+def texture(blocks: Sequence[int] = BLOCKS) -> str:
+    """The name of the map that the texture is pooled from: of the first block at stride 8."""
+    return f"_blocks.{sum(blocks[:2])}._depthwise_conv.relu"
+
+
 def build(weights: Weights, blocks: Sequence[int] = BLOCKS) -> onnx.ModelProto:
     """The graph from an image to its feature maps and summary.
 
@@ -123,16 +128,15 @@ def build(weights: Weights, blocks: Sequence[int] = BLOCKS) -> onnx.ModelProto:
     value = builder.node("Unsqueeze", [value, "first"], "image.batch")
     value = builder.convolution(value, "_conv_stem", "_bn0", kernel=3, stride=2, scale=1 / SCALE)
     index = 0
-    # The outputs are those of the last block at each resolution; the texture is of the first at stride 8.
+    # The outputs are those of the last block at each resolution.
     ends = sum(blocks[:3]), sum(blocks[:5]), sum(blocks)
-    taps = {end - 1: level for end, level in zip(ends, _LEVELS, strict=True)}
+    taps = {end - 1: level for end, level in zip(ends, LEVELS, strict=True)}
     for (expansion, kernel, stride), count in zip(_STAGES, blocks, strict=True):
         for number in range(count):
             output = taps.get(index, f"_blocks.{index}")
             value = builder.block(value, index, expansion, kernel, stride if number == 0 else 1, output)
             index += 1
-    texture = f"_blocks.{sum(blocks[:2])}._depthwise_conv.relu"
-    parts = [builder.generalised_mean(texture, 3), builder.generalised_mean("coarse", 2)]
+    parts = [builder.generalised_mean(texture(blocks), 3), builder.generalised_mean("coarse", 2)]
     builder.node("Concat", parts, SUMMARY, axis=1)
     return model(builder, "EfficientNet-lite0")
 
@@ -146,7 +150,7 @@ def model(builder: GraphBuilder, name: str) -> onnx.ModelProto:
         [
             *(
                 helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, None, None, None])
-                for name in _LEVELS
+                for name in LEVELS
             ),
             helper.make_tensor_value_info(SUMMARY, TensorProto.FLOAT, [1, None]),
         ],

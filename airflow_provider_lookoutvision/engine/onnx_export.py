@@ -76,7 +76,7 @@ def export(folder: Path, out: Path, *, cache: Path | None = None) -> Exported:
         else than the detector does
     """
     model = artifact.load(folder)
-    whole = build(model, model.network(cache))
+    whole = build(model, backbone.load_graph(cache, model.backbone))
     _try_out(model, whole, Detector(model, cache))
     out.write_bytes(whole.SerializeToString())
     calibrated = model.classifier.calibrated
@@ -106,7 +106,7 @@ def _try_out(model: Model, whole: onnx.ModelProto, reference: Detector) -> None:
 def build(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph of a model.
 
-    :param network_model: as `Model.network` gives it
+    :param network_model: as `backbone.load_graph` gives it
     """
     whole = detector.detection_graph(model, network_model)
     exporter = _Exporter(model)

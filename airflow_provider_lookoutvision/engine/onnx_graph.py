@@ -59,7 +59,7 @@ def foreign_parts(model: onnx.ModelProto) -> str:
     The inner graphs of its loops and conditions are checked too.
     """
     nodes = [each for node in model.graph.node for each in _with_inner(node)]
-    domains = {node.domain for node in nodes} - {""}
+    domains = {each.domain for each in (*nodes, *model.opset_import)} - {""}
     if domains or model.functions:
         return f"operators of {', '.join(sorted(domains)) or 'its own'}"
     attributes = [attribute for node in nodes for attribute in node.attribute]

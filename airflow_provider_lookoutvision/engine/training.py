@@ -16,7 +16,6 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from airflow_provider_lookoutvision.engine import artifact, custom_backbone, heads, thorough, weights
 from airflow_provider_lookoutvision.engine.artifact import Model
 from airflow_provider_lookoutvision.engine.backbone import Backbone
-from airflow_provider_lookoutvision.engine.custom_backbone import CustomBackbone
 from airflow_provider_lookoutvision.engine.dataset import Label, check_dataset
 from airflow_provider_lookoutvision.engine.errors import Cancelled, UnusableDataset
 from airflow_provider_lookoutvision.engine.images import ImageSource
@@ -146,7 +145,6 @@ def train(
             hyperparameters,
             _Progress(progress, cancelled),
             Backbone(cache, threads, custom),
-            custom,
             threads,
         )
 
@@ -162,7 +160,6 @@ def _train(
     hyperparameters: Hyperparameters | None,
     report: _Progress,
     backbone: Backbone,
-    custom: CustomBackbone | None,
     threads: int | None,
 ) -> TrainingReport:
     dataset = check_dataset(images, labels, masks, classes, report.stage(0.05, "checking images"))
@@ -219,14 +216,16 @@ def _train(
             painting.offset,
             tuned,
             painting.presence,
-            custom,
+            backbone.custom,
         ),
     )
     report.stage(1.0, "trained")(1.0)
     return TrainingReport(
         folder=out,
         image_size=image_size,
-        hyperparameters=replace(best.hyperparameters, backbone="" if custom is None else custom.title),
+        hyperparameters=replace(
+            best.hyperparameters, backbone=backbone.custom.title if backbone.custom else ""
+        ),
         trials=trials,
         normal=int((~dataset.anomalous).sum()),
         anomalous=int(dataset.anomalous.sum()),
