@@ -2,6 +2,7 @@
 
 =========== ======= ====================================================================================
 ``browser`` module  Debian's chromium; without one the tests are skipped, or fail if REQUIRE_BROWSER is set
+``key``     test    an access key that may do everything
 ``sign_in`` test    a function: the page of somebody in a browser of their own, signed in with a key
 =========== ======= ====================================================================================
 
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from services import REGION
+from services import REGION, NewKey
 
 from airflow_provider_lookoutvision.testing.service import Key, Service
 
@@ -43,6 +44,12 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=command, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def key(new_key: NewKey) -> Key:
+    """Of somebody who may do everything."""
+    return new_key()
 
 
 @pytest.fixture

@@ -13,18 +13,13 @@ from dataset_projects import DatasetProject
 from drawn_parts import encoded
 from manifest_lines import line, manifest, masked
 from PIL import Image
-from services import MakeClient, NewKey
+from services import MakeClient
 from signed_in import Session
 
 from airflow_provider_lookoutvision.testing.service import Key, Service
 
 GALLERY = "/projects/p/datasets/train"
 Tiles = dict[str, str]
-
-
-@pytest.fixture
-def key(new_key: NewKey) -> Key:
-    return new_key()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from dataset_projects import DatasetProject
 from drawn_parts import drawn
 from playwright.sync_api import CDPSession, Page, expect
-from services import MakeClient, NewKey
+from services import MakeClient
 
 from airflow_provider_lookoutvision.testing.service import Key, Service
 
@@ -19,11 +19,6 @@ pytestmark = pytest.mark.one_database
 
 SignIn = Callable[..., Page]
 ADD = "/projects/p/datasets/train/add"
-
-
-@pytest.fixture
-def key(new_key: NewKey) -> Key:
-    return new_key()
 
 
 @pytest.fixture
