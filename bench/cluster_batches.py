@@ -120,9 +120,6 @@ def _cluster(nodes: int) -> Iterator[None]:
             for process in [raylet, *raylet.children(recursive=True)]:
                 process.cpu_affinity([core])
         ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level="warning")
-        context = ray.data.DataContext.get_current()
-        context.execution_options.preserve_order = True
-        context.enable_progress_bars = False
         yield
     finally:
         ray.shutdown()

@@ -54,9 +54,6 @@ def main(text: str) -> int:
     log.setLevel(logging.INFO)
     batch = Batch.read(text)
     ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
     try:
         _process(batch, find_model(batch))
     except (ClientError, ModelNotFound) as error:
@@ -112,6 +109,9 @@ def _detect(batch: Batch, model: Any, images: Sequence[Image]) -> Iterator[Resul
     """The results of the images in their order, while the cluster processes them."""
     if not images:
         return
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
     blocks = math.ceil(len(images) / _BLOCK_IMAGES)
     keys = ray.data.from_items([{"key": image.key} for image in images], override_num_blocks=blocks)
     results = keys.map_batches(
