@@ -2,8 +2,8 @@
 
 No choice suits all parts: what finds a stain on a tile misses a gap in a conductor. So defects are made up in
 some of the normal images, and the choice whose bank, of the other normal images, separates them best from the
-untouched ones is taken: by the area under the ROC curve, averaged over the kinds of defects. The threshold is
-then set by real normal images alone, and nothing is trained on what was made up.
+untouched ones is taken: by the area under the ROC curve, averaged over the kinds and sizes of defects. The
+threshold is then set by real normal images alone, and nothing is trained on what was made up.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ from airflow_provider_lookoutvision.engine.memory_bank import DEFAULT_FEATURES, 
 CANDIDATES = (
     DEFAULT_FEATURES,
     BankFeatures(3, standardised=False, fraction=0.05, count=None),
-    BankFeatures(3, standardised=True, fraction=0.001, count=None),
+    BankFeatures(3, standardised=True, fraction=0.05, count=None),
     BankFeatures(1, standardised=True, fraction=0.001, count=None),
 )
 _SIDES = 4
@@ -36,7 +36,8 @@ _SIDES = 4
 _MAX_ENLARGEMENT = 1.6
 _MAX_BANK_IMAGES, _MAX_HELD_OUT, _MIN_HELD_OUT = 48, 16, 4
 _BANK_PATCHES = 600
-# How much better than the default a choice has to be, since this many are compared on few images.
+# How much better than the default a choice has to be, with as many images held out as there may be. The areas
+# of fewer vary more, and the gain has to be larger in proportion.
 _MIN_GAIN = 0.02
 
 
@@ -60,8 +61,9 @@ def choose(
     largest = working_size.working_size(dataset.width, dataset.height, sides[-1])
     plain = [_decode(dataset, index, largest) for index in held_out]
     groups = [plain] + [
-        [kind(image, plain[number - 1], rng) for number, image in enumerate(plain)]
+        [kind(image, plain[number - 1], rng, scale) for number, image in enumerate(plain)]
         for kind in synthetic_defects.KINDS
+        for scale in synthetic_defects.SCALES
     ]
     steps = len(sides) * (len(bank) + sum(map(len, groups)))
     done = 0
@@ -90,7 +92,8 @@ def choose(
             areas = [metrics.roc_auc(truth, normals + values) for values in defective]
             scores[side, features] = float(np.mean(areas))
     best = max(scores, key=lambda choice: scores[choice])
-    if scores[best] < scores.get((default, DEFAULT_FEATURES), 0.0) + _MIN_GAIN:
+    min_gain = _MIN_GAIN * _MAX_HELD_OUT / held_out_count
+    if scores[best] < scores.get((default, DEFAULT_FEATURES), 0.0) + min_gain:
         return default, DEFAULT_FEATURES
     return best
 

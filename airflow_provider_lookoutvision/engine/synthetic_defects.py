@@ -2,7 +2,7 @@
 
 They are what the literature makes up: a piece of an image pasted elsewhere (Li et al. 2021, "CutPaste"), a
 scratch, a blot, and a place where the pattern is missing. They are drawn mildly, so that not every choice of
-features finds all of them.
+features finds all of them, and in two sizes: some features see large ones alone.
 """
 
 from collections.abc import Callable
@@ -11,21 +11,21 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 
-def paste(image: Image.Image, other: Image.Image, rng: np.random.Generator) -> Image.Image:
+def paste(image: Image.Image, other: Image.Image, rng: np.random.Generator, scale: float) -> Image.Image:
     """A piece of another image, upside down, somewhere else."""
     result = image.copy()
-    box = _box(image, 0.04, 0.12, rng)
+    box = _box(image, 0.04 * scale, 0.12 * scale, rng)
     piece = other.crop(_moved(box, image, rng)).transpose(Image.Transpose.ROTATE_180)
     result.paste(piece, box[:2])
     return result
 
 
-def scratch(image: Image.Image, _: Image.Image, rng: np.random.Generator) -> Image.Image:
+def scratch(image: Image.Image, _: Image.Image, rng: np.random.Generator, scale: float) -> Image.Image:
     """A crooked line, lighter or darker."""
     side = _side(image)
     mask = Image.new("L", image.size)
     x, y = rng.uniform(0.1, 0.9) * image.width, rng.uniform(0.1, 0.9) * image.height
-    angle, length = rng.uniform(0, 2 * np.pi), side * rng.uniform(0.06, 0.2)
+    angle, length = rng.uniform(0, 2 * np.pi), side * rng.uniform(0.06, 0.2) * scale
     points = [(x, y)]
     for _step in range(4):
         angle += rng.uniform(-0.5, 0.5)
@@ -35,25 +35,27 @@ def scratch(image: Image.Image, _: Image.Image, rng: np.random.Generator) -> Ima
     return _shaded(image, mask.filter(ImageFilter.GaussianBlur(0.002 * side)), rng.uniform(25, 60), rng)
 
 
-def blot(image: Image.Image, _: Image.Image, rng: np.random.Generator) -> Image.Image:
+def blot(image: Image.Image, _: Image.Image, rng: np.random.Generator, scale: float) -> Image.Image:
     """A soft spot, lighter or darker."""
     mask = Image.new("L", image.size)
-    ImageDraw.Draw(mask).ellipse(_box(image, 0.03, 0.1, rng), fill=255)
+    ImageDraw.Draw(mask).ellipse(_box(image, 0.03 * scale, 0.1 * scale, rng), fill=255)
     soft = mask.filter(ImageFilter.GaussianBlur(0.008 * _side(image)))
     return _shaded(image, soft, rng.uniform(20, 50), rng)
 
 
-def missing(image: Image.Image, _: Image.Image, rng: np.random.Generator) -> Image.Image:
+def missing(image: Image.Image, _: Image.Image, rng: np.random.Generator, scale: float) -> Image.Image:
     """A place without its pattern."""
     result = image.copy()
-    box = _box(image, 0.04, 0.1, rng)
+    box = _box(image, 0.04 * scale, 0.1 * scale, rng)
     blurred = image.crop(box).filter(ImageFilter.GaussianBlur(max(box[2] - box[0], box[3] - box[1]) / 3))
     result.paste(blurred, box[:2])
     return result
 
 
-Defect = Callable[[Image.Image, Image.Image, np.random.Generator], Image.Image]
+# Of an image, another one, a generator and the scale, 1 or less: a copy of the image with a defect.
+Defect = Callable[[Image.Image, Image.Image, np.random.Generator, float], Image.Image]
 KINDS: tuple[Defect, ...] = (paste, scratch, blot, missing)
+SCALES = (1.0, 0.4)
 
 
 def _side(image: Image.Image) -> float:

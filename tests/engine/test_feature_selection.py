@@ -23,14 +23,15 @@ def normal_images(training_set: LabelledImages) -> list[bytes]:
 
 
 @pytest.mark.parametrize("kind", synthetic_defects.KINDS)
+@pytest.mark.parametrize("scale", synthetic_defects.SCALES)
 def test_a_defect_is_made_up_in_a_small_part(
-    kind: synthetic_defects.Defect, training_set: LabelledImages
+    kind: synthetic_defects.Defect, scale: float, training_set: LabelledImages
 ) -> None:
     rng = np.random.default_rng(0)
     image, other = (Image.open(io.BytesIO(each)).convert("RGB") for each in normal_images(training_set)[:2])
     before = np.asarray(image).copy()
-    changed = (np.asarray(kind(image, other, rng)) != before).any(axis=2)
-    assert 0 < changed.mean() < 0.1
+    changed = (np.asarray(kind(image, other, rng, scale)) != before).any(axis=2)
+    assert 0 < changed.mean() < 0.1 * scale
     np.testing.assert_array_equal(np.asarray(image), before)
 
 
