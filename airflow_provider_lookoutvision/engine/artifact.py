@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from airflow_provider_lookoutvision.engine import (
     backbone,
-    class_presence,
     custom_backbone,
     images,
+    linear_description,
     memory_bank,
+    refinement,
     tuned_network,
 )
 from airflow_provider_lookoutvision.engine.backbone import STRIDE, Channels, FloatArray
@@ -34,6 +35,7 @@ from airflow_provider_lookoutvision.engine.image_heads import ImageHead
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass
 from airflow_provider_lookoutvision.engine.memory_bank import BankFeatures, MemoryBank
 from airflow_provider_lookoutvision.engine.patch_head import PatchHead
+from airflow_provider_lookoutvision.engine.refinement import Refinement
 from airflow_provider_lookoutvision.engine.tuned_network import TunedNetwork
 
 FORMAT, EXTENDED_FORMAT = 3, 4
@@ -54,7 +56,7 @@ _KEYS = {
     "intercept",
     "images",
 }
-_EXTENDED_KEYS = {"tuned", "features", "presence", "custom_backbone"}
+_EXTENDED_KEYS = {"tuned", "features", "presence", "custom_backbone", "refinement"}
 
 # The shapes of the arrays by name. A name stands for any length, the same wherever it occurs.
 _BANK_SHAPES = {
@@ -93,6 +95,7 @@ class Model:
     :param tuned: a network that was trained on the dataset, or None
     :param presence: decides which classes are painted; all are when None
     :param backbone: a user's network; EfficientNet-lite0 when None
+    :param refinement: paints small defects from the image's own pixels; None where that is no better
     """
 
     heads: Heads
@@ -104,6 +107,7 @@ class Model:
     tuned: TunedNetwork | None = None
     presence: ClassPresence | None = None
     backbone: CustomBackbone | None = None
+    refinement: Refinement | None = None
 
     @property
     def channels(self) -> Channels:
@@ -141,12 +145,12 @@ def save(folder: Path, model: Model) -> None:
     }
     if heads.patch is not None:
         arrays |= {"patch.weights": heads.patch.weights, "patch.bias": heads.patch.bias}
-        for name, head in zip(_IMAGE_HEADS, heads.images, strict=True):
+        for name, image_head in zip(_IMAGE_HEADS, heads.images, strict=True):
             arrays |= {
-                f"{name}.mean": head.mean,
-                f"{name}.scale": head.scale,
-                f"{name}.vectors": head.vectors,
-                f"{name}.coefficients": head.coefficients,
+                f"{name}.mean": image_head.mean,
+                f"{name}.scale": image_head.scale,
+                f"{name}.vectors": image_head.vectors,
+                f"{name}.coefficients": image_head.coefficients,
             }
     bank = heads.bank
     if bank.features != memory_bank.DEFAULT_FEATURES:
@@ -160,7 +164,7 @@ def save(folder: Path, model: Model) -> None:
         description["tuned"] = {
             "paints": model.tuned.paints,
             "offset": model.offset,
-            "classifier": None if stack is None else _linear_description(stack),
+            "classifier": None if stack is None else linear_description.describe(stack),
         }
         (folder / NETWORK_FILE).write_bytes(model.tuned.graph.SerializeToString(deterministic=True))
     if model.backbone is not None:
@@ -169,7 +173,12 @@ def save(folder: Path, model: Model) -> None:
         description["custom_backbone"] = custom_backbone.save(model.backbone, folder / BACKBONE_FILE)
     if model.presence is not None:
         description["format"] = EXTENDED_FORMAT
-        description["presence"] = _linear_description(model.presence)
+        description["presence"] = linear_description.describe(model.presence)
+    if model.refinement is not None:
+        head = model.refinement.head
+        description["format"] = EXTENDED_FORMAT
+        description["refinement"] = refinement.describe(model.refinement)
+        arrays |= {"refinement.weights": head.weights, "refinement.bias": head.bias}
     with (folder / ARRAYS_FILE).open("wb") as file:
         np.savez(
             file, allow_pickle=False, **{name: array.astype(np.float32) for name, array in arrays.items()}
@@ -210,23 +219,6 @@ def load(folder: Path) -> Model:
         raise UnusableArtifact(f"the model in {folder.name} is damaged: {error}") from error
 
 
-def _linear_description(linear: StackedClassifier | ClassPresence) -> dict[str, Any]:
-    return {
-        "mean": linear.mean.tolist(),
-        "scale": linear.scale.tolist(),
-        "coefficients": linear.coefficients.tolist(),
-        "intercept": linear.intercept,
-    }
-
-
-def _load_linear(description: dict[str, Any], length: int, what: str) -> dict[str, Any]:
-    """The means, scales, coefficients and intercept of a classifier of so many scores."""
-    arrays = {name: np.array(description[name], np.float64) for name in ("mean", "scale", "coefficients")}
-    if any(each.shape != (length,) or not np.isfinite(each).all() for each in arrays.values()):
-        raise UnusableArtifact(f"{what} is not one")
-    return {**arrays, "intercept": float(description["intercept"])}
-
-
 def _with_tuned(model: Model, path: Path, description: dict[str, Any]) -> Model:
     if path.stat().st_size > _MAX_NETWORK_BYTES:
         raise UnusableArtifact(f"the model's {NETWORK_FILE} is larger than any that is written")
@@ -235,7 +227,7 @@ def _with_tuned(model: Model, path: Path, description: dict[str, Any]) -> Model:
     stack, paints = description["classifier"], bool(description["paints"])
     classifier = None
     if stack is not None:
-        parts = _load_linear(stack, 2, "the calibration of the model's trained network")
+        parts = linear_description.read(stack, 2, "the calibration of the model's trained network")
         classifier = StackedClassifier(**parts, calibrated=True)
     offset = float(description["offset"]) if paints else model.offset
     return replace(model, tuned=TunedNetwork(graph, classifier, paints), offset=offset)
@@ -247,6 +239,8 @@ def _load_arrays(path: Path, description: dict[str, Any], channels: Channels) ->
         shapes["bank.scale"] = ("dimensions",)
     if description["supervised"] is True:
         shapes |= _supervised_shapes(channels)
+        if "refinement" in description:
+            shapes |= {f"refinement.{part}": shapes[f"patch.{part}"] for part in ("weights", "bias")}
     with zipfile.ZipFile(path) as archive:
         # Names and sizes are checked before anything is decompressed.
         names = {entry.filename.removesuffix(".npy") for entry in archive.infolist()}
@@ -328,10 +322,15 @@ def _build_model(description: dict[str, Any], path: Path, custom: CustomBackbone
     score_count = 3 + len(image_heads) if patch is not None and classifier.calibrated else 1
     if not len(classifier.mean) == len(classifier.coefficients) == score_count:
         raise UnusableArtifact("the model's calibration does not fit its heads")
-    presence = None
-    if "presence" in description:
-        what = "what decides which classes the model paints"
-        presence = ClassPresence(**_load_linear(description["presence"], class_presence.SCORES, what))
+    refined = None
+    if "refinement" in description:
+        refined = refinement.build(
+            description["refinement"],
+            PatchHead(arrays["refinement.weights"], arrays["refinement.bias"]),
+            image_size,
+            working_size,
+            len(classes),
+        )
     return Model(
         Heads(MemoryBank(arrays["bank"], features, arrays.get("bank.scale")), patch, image_heads),
         classifier,
@@ -339,6 +338,7 @@ def _build_model(description: dict[str, Any], path: Path, custom: CustomBackbone
         working_size,
         classes,
         float(description["offset"]),
-        presence=presence,
+        presence=linear_description.read_presence(description),
         backbone=custom,
+        refinement=refined,
     )

@@ -13,29 +13,27 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from PIL import Image
 
 from airflow_provider_lookoutvision.engine import (
     artifact,
     backbone,
     calibration,
-    class_presence,
     images,
     network,
+    refinement,
     tuned_network,
 )
 from airflow_provider_lookoutvision.engine.artifact import Model
-from airflow_provider_lookoutvision.engine.backbone import FloatArray
+from airflow_provider_lookoutvision.engine.backbone import Backbone, FloatArray
 from airflow_provider_lookoutvision.engine.feature_store import grid_shape
+from airflow_provider_lookoutvision.engine.mask_painting import class_mask, painted_logits
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass, ClassMask
 from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
 from airflow_provider_lookoutvision.engine.patch_head import any_class_logit
 from airflow_provider_lookoutvision.engine.threshold import DEFAULT_THRESHOLD, predict
 
-# What is computed at once: rows of a mask; patches, which are all of them up to a side of 640.
-BAND_ROWS, _BAND_PATCHES = 256, 8192
-# The logit of a class that is not in the image.
-NOT_PAINTED = -1000.0
+# The patches that are computed at once, which are all of them up to a side of 640.
+_BAND_PATCHES = 8192
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,8 @@ class Detector:
         graph = detection_graph(model, backbone.load_graph(cache, model.backbone))
         self._session = backbone.create_session(graph, threads)
         self._outputs = [output.name for output in self._session.get_outputs()]
+        # Another session for windows: the graph of the whole image has its size in it.
+        self._backbone = None if model.refinement is None else Backbone(cache, threads, model.backbone)
 
     @property
     def classes(self) -> tuple[AnomalyClass, ...]:
@@ -117,11 +117,9 @@ class Detector:
         anomalous, confidence = predict(probability, threshold)
         mask = areas = None
         if logits is not None and self._model.classes:
-            painted = logits + self._model.offset
-            if self._model.presence is not None:
-                present = self._model.presence.present(class_presence.scores(logits, logit))
-                painted[..., ~present] = NOT_PAINTED
+            painted = painted_logits(logits, self._model.offset, self._model.presence, logit)
             mask = class_mask(painted, image.width, image.height)
+            self._refine(mask, logits, logit, content)
             areas = self._areas(mask)
         return Detection(
             is_anomalous=anomalous,
@@ -132,6 +130,16 @@ class Detector:
             image_size=(image.width, image.height),
             areas=areas,
         )
+
+    def _refine(self, mask: ClassMask, logits: FloatArray, image_logit: float, content: bytes) -> None:
+        """Paint the suspicious places anew, from the image's own pixels."""
+        refined = self._model.refinement
+        # In an image of another size, defects have another size in windows than those that it was fitted to.
+        if self._backbone is None or refined is None or mask.shape[::-1] != self.image_size:
+            return
+        places = refinement.suspicious(logits, self.image_size, refined)
+        if places:
+            refined.paint(mask, content, places, self._backbone, image_logit)
 
     def _anomaly_map(self, distances: FloatArray, logits: FloatArray | None) -> FloatArray:
         if logits is None:
@@ -157,29 +165,6 @@ def load(folder: Path, *, cache: Path | None = None, threads: int | None = None)
     :raises UnusableBackbone: the network's weights are not installed or not the ones expected
     """
     return Detector(artifact.load(folder), cache, threads)
-
-
-def class_mask(logits: FloatArray, width: int, height: int) -> ClassMask:
-    """The class of each pixel, `height x width`: the one with the highest logit, or 0 where that is not
-    positive.
-
-    :param logits: of the patches, `rows x columns x classes`; interpolated bilinearly
-    """
-    rows, columns, classes = logits.shape
-    planes = [Image.fromarray(np.ascontiguousarray(logits[..., index])) for index in range(classes)]
-    mask = np.empty((height, width), np.uint8)
-    # In bands of rows, because the logits of a large mask with many classes would take gigabytes.
-    for top in range(0, height, BAND_ROWS):
-        band = mask[top : top + BAND_ROWS]
-        box = (0, top * rows / height, columns, (top + len(band)) * rows / height)
-        highest = np.zeros(band.shape, np.float32)
-        band[:] = 0
-        for index, plane in enumerate(planes, start=1):
-            values = np.asarray(plane.resize((width, len(band)), Image.Resampling.BILINEAR, box))
-            higher = values > highest
-            band[higher] = index
-            np.maximum(values, highest, out=highest)
-    return mask
 
 
 def detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:

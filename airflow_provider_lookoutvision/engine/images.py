@@ -8,7 +8,7 @@ is resized before it is converted to RGB, so that a large one is never in memory
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,6 +153,24 @@ def decode(content: bytes, width: int | None = None, height: int | None = None) 
     if orientation in _TRANSPOSITIONS:
         rgb = rgb.transpose(_TRANSPOSITIONS[orientation])
     return DecodedImage(np.asarray(rgb), *original_size, turned)
+
+
+def decode_parts(content: bytes, corners: Sequence[tuple[int, int]], side: int) -> list[Pixels]:
+    """Decode squares of a JPEG or PNG file, at its own resolution: the same pixels as those of `decode`.
+
+    The whole image is never in memory as RGB, which takes three times as much as grey.
+
+    :param corners: the left and the top of each square, in pixels of the upright image
+    :param side: of the squares, in pixels; they are inside of the image
+    :raises UnusableImage: the file is not a complete JPEG or PNG with sides of 64 to 4096 pixels
+    """
+    image = open_image(content)
+    orientation = _orientation(image)
+    load_pixels(image, "image")
+    upright = _resizable(image)
+    if orientation in _TRANSPOSITIONS:
+        upright = upright.transpose(_TRANSPOSITIONS[orientation])
+    return [np.asarray(_rgb(upright.crop((left, top, left + side, top + side)))) for left, top in corners]
 
 
 def load_pixels(image: Image.Image, what: str) -> None:

@@ -15,7 +15,7 @@ and not only in most; the tests hold them to each other.
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from airflow_provider_lookoutvision.engine import (
     detector,
     heads,
     images,
+    mask_painting,
     memory_bank,
     network,
     tuned_network,
@@ -71,11 +72,14 @@ class Exported:
 def export(folder: Path, out: Path, *, cache: Path | None = None) -> Exported:
     """Write the graph of the model in a folder into a file, after a trial beside the detector.
 
+    A model's refinement of masks is left out, in the trial too.
+
     :param cache: folder for the network; the user's cache folder when None
     :raises UnusableArtifact: the folder holds no model that this version knows, or the graph finds anything
         else than the detector does
     """
-    model = artifact.load(folder)
+    # The graph sees the image at its working size alone, so masks are not refined.
+    model = replace(artifact.load(folder), refinement=None)
     whole = build(model, backbone.load_graph(cache, model.backbone))
     _try_out(model, whole, Detector(model, cache))
     out.write_bytes(whole.SerializeToString())
@@ -285,7 +289,7 @@ class _Exporter(GraphBuilder):
         if self._model.presence is not None:
             class_count = len(self._model.classes)
             present = present_classes(self, self._model.presence, logits, image_logit, class_count)
-            absent = self._float("mask.absent", detector.NOT_PAINTED)
+            absent = self._float("mask.absent", mask_painting.NOT_PAINTED)
             moved = self.node("Where", [present, moved, absent], "mask.present")
         wide = self._cast(moved, TensorProto.DOUBLE, "double")
         across = interpolation_taps(columns, width, width)
@@ -299,7 +303,7 @@ class _Exporter(GraphBuilder):
         )
         for name in names:
             self.node("Squeeze", [f"{name}.4d", self._axes(0, 1)], name)
-        down = interpolation_taps(rows, height, detector.BAND_ROWS)
+        down = interpolation_taps(rows, height, mask_painting.BAND_ROWS)
         for part, values in down.items():
             padded = np.pad(values, (0, bands * band - height), mode="edge")
             shape = (bands, band) if part in ("first", "second") else (bands, band, 1)

@@ -13,7 +13,14 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from airflow_provider_lookoutvision.engine import artifact, custom_backbone, heads, thorough, weights
+from airflow_provider_lookoutvision.engine import (
+    artifact,
+    custom_backbone,
+    heads,
+    refinement_training,
+    thorough,
+    weights,
+)
 from airflow_provider_lookoutvision.engine.artifact import Model
 from airflow_provider_lookoutvision.engine.backbone import Backbone
 from airflow_provider_lookoutvision.engine.dataset import Label, check_dataset
@@ -190,6 +197,16 @@ def _train(
                 threads=threads,
                 folder=Path(temporary),
             )
+        refined = None
+        if refinement_training.is_applicable(dataset, best) and (outcome is None or outcome.network is None):
+            refined = refinement_training.fit(
+                dataset,
+                best,
+                backbone,
+                report.stage(0.98, "refining masks"),
+                seed=seed,
+                folder=Path(temporary),
+            )
         report.stage(0.99, "fitting")
         result, working_size = best.result, best.store.size
         calibrated = result.classifier.calibrated
@@ -217,6 +234,7 @@ def _train(
             tuned,
             painting.presence,
             backbone.custom,
+            None if refined is None else refined.refinement,
         ),
     )
     report.stage(1.0, "trained")(1.0)
@@ -232,7 +250,7 @@ def _train(
         segmentation=bool(mask_classes),
         calibrated=calibrated,
         f1=result.f1 if calibrated else 0.0,
-        iou=painting.iou,
+        iou=painting.iou if refined is None else refined.iou,
         effort="quick" if tuned is None else "thorough",
         summary="" if outcome is None else outcome.summary,
     )

@@ -9,8 +9,8 @@ from PIL import Image
 
 from airflow_provider_lookoutvision.engine import UnusableImage, artifact, load
 from airflow_provider_lookoutvision.engine.backbone import Backbone
-from airflow_provider_lookoutvision.engine.detector import class_mask
 from airflow_provider_lookoutvision.engine.images import decode
+from airflow_provider_lookoutvision.engine.mask_painting import class_mask
 
 
 def test_the_parts_of_a_detection_agree(segmenter: TrainedModel, held_out: LabelledImages) -> None:
