@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from PIL import Image
 
 from airflow_provider_lookoutvision.engine import (
     artifact,
@@ -100,7 +101,8 @@ class Detector:
         :param threshold: of the probability, between 0 and 1
         :raises UnusableImage: it is not a complete JPEG or PNG with sides of 64 to 4096 pixels
         """
-        image = images.decode(content, *self._model.working_size)
+        refined = self._model.refinement is not None
+        image = images.decode(content, *self._model.working_size, keep_original=refined)
         values = self._session.run(self._outputs, {network.IMAGE: image.pixels})
         outputs: dict[str, Any] = dict(zip(self._outputs, values, strict=True))
         logits = outputs.get("logits")
@@ -119,7 +121,7 @@ class Detector:
         if logits is not None and self._model.classes:
             painted = painted_logits(logits, self._model.offset, self._model.presence, logit)
             mask = class_mask(painted, image.width, image.height)
-            self._refine(mask, logits, logit, content)
+            self._refine(mask, logits, logit, content, image.original)
             areas = self._areas(mask)
         return Detection(
             is_anomalous=anomalous,
@@ -131,7 +133,14 @@ class Detector:
             areas=areas,
         )
 
-    def _refine(self, mask: ClassMask, logits: FloatArray, image_logit: float, content: bytes) -> None:
+    def _refine(
+        self,
+        mask: ClassMask,
+        logits: FloatArray,
+        image_logit: float,
+        content: bytes,
+        original: Image.Image | None,
+    ) -> None:
         """Paint the suspicious places anew, from the image's own pixels."""
         refined = self._model.refinement
         # In an image of another size, defects have another size in windows than those that it was fitted to.
@@ -139,7 +148,9 @@ class Detector:
             return
         places = refinement.suspicious(logits, self.image_size, refined)
         if places:
-            refined.paint(mask, content, places, self._backbone, image_logit)
+            corners = [place.corner for place in places]
+            parts = images.decode_parts(content, corners, refined.window, original)
+            refined.paint(mask, parts, places, self._backbone, image_logit)
 
     def _anomaly_map(self, distances: FloatArray, logits: FloatArray | None) -> FloatArray:
         if logits is None:

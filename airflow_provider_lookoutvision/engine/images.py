@@ -51,12 +51,15 @@ class DecodedImage:
     :param width: of the original image, upright, in pixels
     :param height: of the original image, upright, in pixels
     :param turned: whether its EXIF orientation exchanges the width and height that are stored
+    :param original: the upright image at its own resolution, in grey, RGB or RGBA; None unless it was to be
+        kept, and where a JPEG was decoded at a fraction of it
     """
 
     pixels: Pixels
     width: int
     height: int
     turned: bool = False
+    original: Image.Image | None = None
 
 
 def read_source(source: ImageSource) -> bytes:
@@ -130,9 +133,12 @@ def is_turned(content: bytes) -> bool:
     return _orientation(open_image(content)) in _SIDEWAYS
 
 
-def decode(content: bytes, width: int | None = None, height: int | None = None) -> DecodedImage:
+def decode(
+    content: bytes, width: int | None = None, height: int | None = None, *, keep_original: bool = False
+) -> DecodedImage:
     """Decode a JPEG or PNG file, and resize it to `width x height` pixels if both are given.
 
+    :param keep_original: whether to return the image before it was resized too
     :raises UnusableImage: the file is not a complete JPEG or PNG with sides of 64 to 4096 pixels
     """
     image = open_image(content)
@@ -147,30 +153,33 @@ def decode(content: bytes, width: int | None = None, height: int | None = None) 
         image.draft("RGB", (stored_size[0] * _DRAFT_FACTOR, stored_size[1] * _DRAFT_FACTOR))
     load_pixels(image, "image")
     resizable = _resizable(image)
+    original = None
+    if keep_original and resizable.size in (original_size, original_size[::-1]):
+        original = _upright(resizable, orientation)
     if resizable.size != stored_size:
         resizable = resizable.resize(stored_size, Image.Resampling.BILINEAR, reducing_gap=3.0)
-    rgb = _rgb(resizable)
-    if orientation in _TRANSPOSITIONS:
-        rgb = rgb.transpose(_TRANSPOSITIONS[orientation])
-    return DecodedImage(np.asarray(rgb), *original_size, turned)
+    rgb = _upright(_rgb(resizable), orientation)
+    return DecodedImage(np.asarray(rgb), *original_size, turned, original)
 
 
-def decode_parts(content: bytes, corners: Sequence[tuple[int, int]], side: int) -> list[Pixels]:
-    """Decode squares of a JPEG or PNG file, at its own resolution: the same pixels as those of `decode`.
+def decode_parts(
+    content: bytes, corners: Sequence[tuple[int, int]], side: int, original: Image.Image | None = None
+) -> list[Pixels]:
+    """Squares of a JPEG or PNG file, at its own resolution: the same pixels as those of `decode`.
 
     The whole image is never in memory as RGB, which takes three times as much as grey.
 
     :param corners: the left and the top of each square, in pixels of the upright image
     :param side: of the squares, in pixels; they are inside of the image
+    :param original: of the file, if it was decoded before and kept
     :raises UnusableImage: the file is not a complete JPEG or PNG with sides of 64 to 4096 pixels
     """
-    image = open_image(content)
-    orientation = _orientation(image)
-    load_pixels(image, "image")
-    upright = _resizable(image)
-    if orientation in _TRANSPOSITIONS:
-        upright = upright.transpose(_TRANSPOSITIONS[orientation])
-    return [np.asarray(_rgb(upright.crop((left, top, left + side, top + side)))) for left, top in corners]
+    if original is None:
+        image = open_image(content)
+        orientation = _orientation(image)
+        load_pixels(image, "image")
+        original = _upright(_resizable(image), orientation)
+    return [np.asarray(_rgb(original.crop((left, top, left + side, top + side)))) for left, top in corners]
 
 
 def load_pixels(image: Image.Image, what: str) -> None:
@@ -206,6 +215,10 @@ def _orientation(image: Image.Image) -> int:
     except Exception:
         # A damaged EXIF block has no orientation.
         return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else image
 
 
 def _resizable(image: Image.Image) -> Image.Image:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from airflow_provider_lookoutvision.engine import images, linear_description, mask_painting
+from airflow_provider_lookoutvision.engine import linear_description, mask_painting
 from airflow_provider_lookoutvision.engine.backbone import STRIDE, Backbone, FloatArray
 from airflow_provider_lookoutvision.engine.class_presence import ClassPresence
 from airflow_provider_lookoutvision.engine.errors import UnusableArtifact
@@ -71,7 +71,7 @@ class Refinement:
     def paint(
         self,
         mask: ClassMask,
-        content: bytes,
+        parts: Sequence[Pixels],
         places: Sequence[Window],
         backbone: Backbone,
         image_logit: float,
@@ -79,12 +79,10 @@ class Refinement:
         """Replace windows of a mask.
 
         :param mask: of the whole image, `height x width`, which is changed
-        :param content: the JPEG or PNG file
-        :param places: one or more, the most suspicious first
+        :param parts: the pixels of each window, `window x window x 3`, RGB
+        :param places: one or more windows, the most suspicious first
         :param image_logit: the log-odds that the image is anomalous
         """
-        # Decoded again, because the whole image was perhaps decoded from a half of a JPEG's pixels.
-        parts = images.decode_parts(content, [place.corner for place in places], self.window)
         logits = [self.head.logits(backbone.features(enlarged(pixels))) for pixels in parts]
         self.paint_logits(mask, places, logits, image_logit)
 

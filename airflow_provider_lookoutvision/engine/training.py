@@ -197,8 +197,10 @@ def _train(
                 threads=threads,
                 folder=Path(temporary),
             )
+        tuned = None if outcome is None else outcome.network
+        network_paints = tuned is not None and tuned.paints
         refined = None
-        if refinement_training.is_applicable(dataset, best) and (outcome is None or outcome.network is None):
+        if refinement_training.is_applicable(dataset, best) and not network_paints:
             refined = refinement_training.fit(
                 dataset,
                 best,
@@ -220,7 +222,6 @@ def _train(
         )
     mask_classes = tuple(classes) if best.targets.coverage else ()
     image_size = dataset.width, dataset.height
-    tuned = None if outcome is None else outcome.network
     painting = result.masks if outcome is None else outcome.masks
     artifact.save(
         out,

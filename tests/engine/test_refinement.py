@@ -310,5 +310,18 @@ def test_parts_have_the_pixels_of_the_whole_image(orientation: int) -> None:
     for content in (jpeg(image, exif=exif), png(translucent, exif=exif), png(sixteen_bits, exif=exif)):
         whole = decode(content).pixels
         corners = [(0, 0), (7, 21), (whole.shape[1] - 64, whole.shape[0] - 64)]
-        for (left, top), part in zip(corners, decode_parts(content, corners, 64), strict=True):
-            np.testing.assert_array_equal(part, whole[top : top + 64, left : left + 64])
+        original = decode(content, 64, 64, keep_original=True).original
+        assert original is not None
+        for parts in (decode_parts(content, corners, 64), decode_parts(b"", corners, 64, original)):
+            for (left, top), part in zip(corners, parts, strict=True):
+                np.testing.assert_array_equal(part, whole[top : top + 64, left : left + 64])
+
+
+def test_what_a_jpeg_was_not_decoded_to_is_not_kept() -> None:
+    content = draw_large(0).image
+    assert decode(content, 64, 64, keep_original=True).original is None
+    assert decode(content, 1024, 768).original is None
+    kept = decode(content, 1024, 768, keep_original=True)
+    assert kept.original is not None
+    assert kept.original.size == SIZE
+    np.testing.assert_array_equal(kept.pixels, decode(content, 1024, 768).pixels)
