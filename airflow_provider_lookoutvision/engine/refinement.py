@@ -1,4 +1,4 @@
-"""The second look at small defects on large images: their masks are painted from the image's own pixels.
+"""The second pass over small defects on large images: their masks are painted from the image's own pixels.
 
 Where the working size is much smaller than the image, a patch of it covers more pixels than a small defect
 has, and what is painted is a blob of the wrong size. So windows of the image around the most suspicious
@@ -59,7 +59,7 @@ class Refinement:
     :param offset: is added to its logits before they are compared with the background's 0
     :param presence: decides which classes are painted in the windows; all are when None
     :param window: the side of a window in pixels of the image, a multiple of 16
-    :param floor: the any-class logit of the whole image's patches above which a place is looked at
+    :param floor: the any-class logit of the whole image's patches above which a place is refined
     """
 
     head: PatchHead
@@ -99,7 +99,7 @@ class Refinement:
 
 
 def window_side(image_size: tuple[int, int], working_size: tuple[int, int]) -> int | None:
-    """The side of windows in pixels of the image, a multiple of 16; None where a second look is no use.
+    """The side of windows in pixels of the image, a multiple of 16; None where a second pass is of no use.
 
     :param image_size: width and height in pixels
     :param working_size: width and height that the image is resized to
@@ -119,7 +119,7 @@ def windows(
 
     :param any_class: the logit of each patch of the whole image being of any class, `rows x columns`
     :param image_size: width and height of the image in pixels, at least `side`
-    :param floor: only patches with logits above it are looked at
+    :param floor: only places with logits above it
     """
     remaining, (rows, columns) = any_class.astype(np.float32), any_class.shape
     width, height = image_size

@@ -42,7 +42,7 @@ from airflow_provider_lookoutvision.engine.targets import Targets
 
 # Each is decoded, and its windows are seen by the network: more would take minutes.
 _MAX_IMAGES_OF_A_KIND = 32
-# Most normal images should have no place that is looked at, because that takes time.
+# Most normal images should have no place to refine, because that takes time.
 _FLOOR_QUANTILE = 0.8
 # How much better masks have to be.
 _IOU_GAIN = 0.03
@@ -183,12 +183,12 @@ class _Fit:
         return masks.decode(read_source(source), self._dataset.classes, *self._size)
 
     def _head(self, store: FeatureStore, targets: Targets, indices: NDArray[np.intp]) -> PatchHead:
-        # The bank is not asked: there are masks.
+        # The bank is not used: there are masks.
         bank = MemoryBank(np.zeros((1, 1), np.float32))
         return patch_head.fit(store, indices, targets, bank, np.random.default_rng([self._seed, 7]))
 
     def _out_of_fold(self, store: FeatureStore, found: _Windows, targets: Targets) -> dict[int, FloatArray]:
-        """The logits of the windows that detection may look at, by heads not fitted to their images."""
+        """The logits of the windows that detection may refine, by heads not fitted to their images."""
         logits: dict[int, FloatArray] = {}
         image = np.array(found.image)
         folds = min(FOLDS, int(self._masked.sum()), int((~self._masked).sum()))
@@ -202,7 +202,7 @@ class _Fit:
                     logits[window] = head.logits(store.get(window))
         return logits
 
-    def _looked_at(self, found: _Windows, number: int, floor: float) -> list[tuple[int, Window]]:
+    def _refined_windows(self, found: _Windows, number: int, floor: float) -> list[tuple[int, Window]]:
         return [
             (window, place)
             for window, (image, place) in enumerate(zip(found.image, found.places, strict=True))
@@ -214,14 +214,14 @@ class _Fit:
     ) -> tuple[float, MaskCalibration | None]:
         """The floor, and how windows above it are painted; None if there is no such window."""
         highest = [
-            max(place.logit for _, place in self._looked_at(found, number, -np.inf))
+            max(place.logit for _, place in self._refined_windows(found, number, -np.inf))
             for number in np.flatnonzero(~self._masked).tolist()
         ]
-        # All that the whole image's patches paint is looked at.
+        # All that the whole image's patches paint is refined.
         floor = min(float(np.quantile(highest, _FLOOR_QUANTILE)), -self._best.result.masks.offset)
         maps, coverage = [], {}
         for number, held_out in enumerate(self._held_out):
-            windows = [window for window, _ in self._looked_at(found, number, floor)]
+            windows = [window for window, _ in self._refined_windows(found, number, floor)]
             if not windows:
                 continue
             stacked = np.concatenate([logits[window] for window in windows]).astype(np.float16)
@@ -257,7 +257,7 @@ class _Fit:
             true = self._true_mask(held_out.index)
             true = np.zeros_like(mask) if true is None else true
             coarse.update(true, mask)
-            windows = self._looked_at(found, number, refined.floor)
+            windows = self._refined_windows(found, number, refined.floor)
             if windows:
                 places = [place for _, place in windows]
                 refined.paint_logits(mask, places, [logits[window] for window, _ in windows], image_logit)
