@@ -317,6 +317,12 @@ def test_parts_have_the_pixels_of_the_whole_image(orientation: int) -> None:
                 np.testing.assert_array_equal(part, whole[top : top + 64, left : left + 64])
 
 
+def test_windows_are_trained_on_as_they_are_detected() -> None:
+    part = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    stored = decode(png(Image.fromarray(part)), 256, 256).pixels
+    np.testing.assert_array_equal(refinement.enlarged(part), stored)
+
+
 def test_what_a_jpeg_was_not_decoded_to_is_not_kept() -> None:
     content = draw_large(0).image
     assert decode(content, 64, 64, keep_original=True).original is None
