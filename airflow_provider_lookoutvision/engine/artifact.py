@@ -145,12 +145,12 @@ def save(folder: Path, model: Model) -> None:
     }
     if heads.patch is not None:
         arrays |= {"patch.weights": heads.patch.weights, "patch.bias": heads.patch.bias}
-        for name, image_head in zip(_IMAGE_HEADS, heads.images, strict=True):
+        for name, head in zip(_IMAGE_HEADS, heads.images, strict=True):
             arrays |= {
-                f"{name}.mean": image_head.mean,
-                f"{name}.scale": image_head.scale,
-                f"{name}.vectors": image_head.vectors,
-                f"{name}.coefficients": image_head.coefficients,
+                f"{name}.mean": head.mean,
+                f"{name}.scale": head.scale,
+                f"{name}.vectors": head.vectors,
+                f"{name}.coefficients": head.coefficients,
             }
     bank = heads.bank
     if bank.features != memory_bank.DEFAULT_FEATURES:
@@ -175,10 +175,10 @@ def save(folder: Path, model: Model) -> None:
         description["format"] = EXTENDED_FORMAT
         description["presence"] = linear_description.describe(model.presence)
     if model.refinement is not None:
-        head = model.refinement.head
+        fine = model.refinement.head
         description["format"] = EXTENDED_FORMAT
         description["refinement"] = refinement.describe(model.refinement)
-        arrays |= {"refinement.weights": head.weights, "refinement.bias": head.bias}
+        arrays |= {"refinement.weights": fine.weights, "refinement.bias": fine.bias}
     with (folder / ARRAYS_FILE).open("wb") as file:
         np.savez(
             file, allow_pickle=False, **{name: array.astype(np.float32) for name, array in arrays.items()}

@@ -117,17 +117,18 @@ class Detector:
         if self._model.tuned_paints:
             logits = outputs[tuned_network.LOGITS][0].transpose(1, 2, 0)
         anomalous, confidence = predict(probability, threshold)
+        patch_logits = self._patch_logits(outputs["distances"], logits)
         mask = areas = None
         if logits is not None and self._model.classes:
             painted = painted_logits(logits, self._model.offset, self._model.presence, logit)
             mask = class_mask(painted, image.width, image.height)
-            self._refine(mask, logits, logit, content, image.original)
+            self._refine(mask, patch_logits, logit, content, image.original)
             areas = self._areas(mask)
         return Detection(
             is_anomalous=anomalous,
             confidence=confidence,
             probability=probability,
-            anomaly_map=self._anomaly_map(outputs["distances"], logits),
+            anomaly_map=calibration.sigmoid(patch_logits).astype(np.float32),
             class_mask=mask,
             image_size=(image.width, image.height),
             areas=areas,
@@ -136,7 +137,7 @@ class Detector:
     def _refine(
         self,
         mask: ClassMask,
-        logits: FloatArray,
+        patch_logits: NDArray[Any],
         image_logit: float,
         content: bytes,
         original: Image.Image | None,
@@ -146,20 +147,20 @@ class Detector:
         # In an image of another size, defects have another size in windows than those that it was fitted to.
         if self._backbone is None or refined is None or mask.shape[::-1] != self.image_size:
             return
-        places = refinement.suspicious(logits, self.image_size, refined)
+        places = refinement.windows(patch_logits, self.image_size, refined.window, refined.floor)
         if places:
             corners = [place.corner for place in places]
             parts = images.decode_parts(content, corners, refined.window, original)
             refined.paint(mask, parts, places, self._backbone, image_logit)
 
-    def _anomaly_map(self, distances: FloatArray, logits: FloatArray | None) -> FloatArray:
-        if logits is None:
-            # 0.5 is the mean score of the normal images, that is, of their highest patches.
-            classifier = self._model.classifier
-            patch_logits: NDArray[Any] = (distances - classifier.mean[0]) / classifier.scale[0]
-        else:
-            patch_logits = any_class_logit(logits)
-        return calibration.sigmoid(patch_logits).astype(np.float32)
+    def _patch_logits(self, distances: FloatArray, logits: FloatArray | None) -> NDArray[Any]:
+        """The log-odds of each patch being anomalous, `rows x columns`."""
+        if logits is not None:
+            return any_class_logit(logits)
+        # 0.5 is the mean score of the normal images, that is, of their highest patches.
+        classifier = self._model.classifier
+        scaled: NDArray[Any] = (distances - classifier.mean[0]) / classifier.scale[0]
+        return scaled
 
     def _areas(self, mask: ClassMask) -> dict[str, float]:
         names = ["background", *(anomaly_class.name for anomaly_class in self._model.classes)]

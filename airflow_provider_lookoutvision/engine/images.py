@@ -146,18 +146,19 @@ def decode(
     stored_size, orientation = image.size, _orientation(image)
     turned = orientation in _SIDEWAYS
     original_size = stored_size[::-1] if turned else stored_size
+    wanted_size = stored_size
     if width is not None and height is not None:
-        stored_size = (height, width) if turned else (width, height)
+        wanted_size = (height, width) if turned else (width, height)
         # A JPEG is decoded faster at a half, a quarter or an eighth of its size, and not quite to what its
         # pixels are when they are resized. So that is for what stays twice as large as it is wanted.
-        image.draft("RGB", (stored_size[0] * _DRAFT_FACTOR, stored_size[1] * _DRAFT_FACTOR))
+        image.draft("RGB", (wanted_size[0] * _DRAFT_FACTOR, wanted_size[1] * _DRAFT_FACTOR))
     load_pixels(image, "image")
     resizable = _resizable(image)
     original = None
-    if keep_original and resizable.size in (original_size, original_size[::-1]):
+    if keep_original and resizable.size == stored_size:
         original = _upright(resizable, orientation)
-    if resizable.size != stored_size:
-        resizable = resizable.resize(stored_size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    if resizable.size != wanted_size:
+        resizable = resizable.resize(wanted_size, Image.Resampling.BILINEAR, reducing_gap=3.0)
     rgb = _upright(_rgb(resizable), orientation)
     return DecodedImage(np.asarray(rgb), *original_size, turned, original)
 

@@ -23,7 +23,7 @@ from airflow_provider_lookoutvision.engine.errors import UnusableArtifact
 from airflow_provider_lookoutvision.engine.feature_store import PATCH_PIXELS
 from airflow_provider_lookoutvision.engine.images import Pixels
 from airflow_provider_lookoutvision.engine.masks import ClassMask
-from airflow_provider_lookoutvision.engine.patch_head import PatchHead, any_class_logit
+from airflow_provider_lookoutvision.engine.patch_head import PatchHead
 
 # How much windows are enlarged, and how many of them an image has at most.
 ZOOM, MAX_WINDOWS = 2, 8
@@ -156,11 +156,6 @@ def enlarged(pixels: Pixels) -> Pixels:
     height, width, _ = pixels.shape
     size = ZOOM * width, ZOOM * height
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
-
-
-def suspicious(logits: FloatArray, image_size: tuple[int, int], refinement: Refinement) -> list[Window]:
-    """The windows that a refinement paints, from the logits of the whole image's patches."""
-    return windows(any_class_logit(logits), image_size, refinement.window, refinement.floor)
 
 
 def describe(refinement: Refinement) -> dict[str, Any]:
