@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 
 DEFER_AFTER_SECONDS = 10.0
+
+# Airflow 2 ends the process when on_kill returns. A slow service gets so long, a log so long.
+_CANCEL_SECONDS = 30.0
+_LOG_SECONDS = 1.0
 
 
 class PollingMixin(LookoutVisionBaseOperator):
@@ -56,7 +61,11 @@ class PollingMixin(LookoutVisionBaseOperator):
         return self._killed
 
     def on_kill(self) -> None:
-        """End the wait. (Airflow 3 goes on with a task whose process gets a SIGTERM.)"""
+        """End the wait. (Airflow 3 goes on with a task whose process gets a SIGTERM.)
+
+        Airflow calls this in a signal handler, at any moment of the task. What takes a lock there, such as a
+        line in the log, would wait for ever if the task itself holds it: all that is left to a thread.
+        """
         self._killed = True
 
 
@@ -151,6 +160,7 @@ class CancelOnKillMixin(AsyncOperationMixin):
     """
 
     _cancellation: tuple[str, dict[str, Any]] | None = None
+    _on_kill: threading.Thread | None = None
 
     def __init__(self, *, cancel_on_kill: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -159,6 +169,8 @@ class CancelOnKillMixin(AsyncOperationMixin):
     def set_cancellation(self, operation: str, **arguments: Any) -> None:
         """Set the operation that stops the work which has begun, and its input."""
         self._cancellation = (operation, arguments)
+        if self._killed:  # while the service began the work
+            self.on_kill()
 
     def cancellation(self) -> tuple[str, dict[str, Any]] | None:
         """The operation that stops the work, if the work has begun and ``cancel_on_kill`` is set."""
@@ -171,10 +183,25 @@ class CancelOnKillMixin(AsyncOperationMixin):
     def on_kill(self) -> None:
         """End the wait, and stop the work that has begun, if ``cancel_on_kill`` is set."""
         super().on_kill()
+        if self._on_kill or not self._cancellation:
+            return
+        called = threading.Event()
+        self._on_kill = threading.Thread(target=self._cancel, args=[called], daemon=True)
+        self._on_kill.start()
+        called.wait(_CANCEL_SECONDS)
+        self._on_kill.join(_LOG_SECONDS)
+
+    def _cancel(self, called: threading.Event) -> None:
         if cancellation := self.cancellation():
-            cancel(self.hook, self.log, *cancellation)
-        elif self._cancellation:
+            cancel(self.hook, self.log, *cancellation, called=called.set)
+        else:
+            called.set()
             self.log.info("The task is killed; the work goes on, since cancel_on_kill isn't set")
+
+    def _is_killed(self) -> bool:
+        if self._on_kill:
+            self._on_kill.join()
+        return super()._is_killed()
 
 
 def waiter_trigger(

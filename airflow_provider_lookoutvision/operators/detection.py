@@ -166,6 +166,7 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         detection_parameters.check(self)
         gates = Gates(self.max_anomaly_rate, self.min_images, self.on_gate_failure)
         self._concurrency = AdaptiveConcurrency(self.max_workers)
+        self._concurrency.stopped = self._stopped  # it may have been killed already
         with fail_fast_on_client_errors(), fail_fast_on_s3_errors():
             self._model = description = self.tagged_version().describe()
             version = description["ModelVersion"]
@@ -209,10 +210,10 @@ class LookoutVisionDetectAnomaliesOperator(ModelVersionMixin):
         )
 
     def on_kill(self) -> None:
-        """Stop soon, and save the results so far."""
+        """Stop soon, and save the results so far. It logs nothing: see ``PollingMixin.on_kill``."""
+        self._stopped = True
         if self._concurrency:
-            self._stopped = self._concurrency.stopped = True
-            self.log.info("The task is killed: saving the results so far")
+            self._concurrency.stopped = True
 
     @cached_property
     def _service(self) -> Any:

@@ -230,16 +230,28 @@ class WaiterRun:
         return time.monotonic() - self._began
 
 
-def cancel(hook: LookoutVisionHook, log: Any, operation: str, arguments: Mapping[str, Any]) -> None:
-    """Stop the work of a killed task by calling an operation; a failure is only logged."""
+def cancel(
+    hook: LookoutVisionHook,
+    log: Any,
+    operation: str,
+    arguments: Mapping[str, Any],
+    called: Callable[[], Any] = lambda: None,
+) -> None:
+    """Stop the work of a killed task by calling an operation; a failure is only logged.
+
+    :param called: called when the service has answered, before that is logged.
+    """
     from botocore import xform_name
 
     name = "/".join(value for member, value in arguments.items() if member != "ClientToken")
-    log.info("The task is killed: calling %s for %s", operation, name)
     try:
         getattr(hook.conn, xform_name(operation))(**arguments)
     except Exception as error:
-        log.warning("%s of %s failed: %s", operation, name, error)
+        called()
+        log.warning("The task is killed, and %s of %s failed: %s", operation, name, error)
+    else:
+        called()
+        log.info("The task is killed: called %s for %s", operation, name)
 
 
 def _outcome(spec: WaiterSpec, response: Mapping[str, Any]) -> tuple[str, str, str]:
