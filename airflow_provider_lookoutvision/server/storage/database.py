@@ -17,13 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
 
 from airflow_provider_lookoutvision.server.settings import SQLITE_FILE, SettingsError
+from airflow_provider_lookoutvision.server.storage import schema_version
 
 _BUSY_MILLISECONDS = 30_000
 _POOL_SECONDS = 10
@@ -121,18 +117,13 @@ class Database:
 
         :raises SettingsError: when the database is newer than this package.
         """
-        config = _migrations()
+        if self.is_current():
+            return
         with self.write() as connection:
             if not self.is_sqlite:
                 _silence().allow_long_statements(connection)
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-            config.attributes["connection"] = connection
-            try:
-                command.upgrade(config, "head")
-            except CommandError as error:
-                raise SettingsError(
-                    f"a newer version of this package wrote the database ({error}): install that version"
-                ) from error
+            schema_version.upgrade(connection)
 
     def is_empty(self) -> bool:
         """Whether it has no table at all."""
@@ -141,9 +132,8 @@ class Database:
 
     def is_current(self) -> bool:
         """Whether the schema is that of this version."""
-        head = ScriptDirectory.from_config(_migrations()).get_current_head()
         with self.read() as connection:
-            return MigrationContext.configure(connection).get_current_revision() == head
+            return schema_version.current(connection) == schema_version.newest()
 
     def compact(self) -> None:
         """Give the disk back what deleted rows have left, in small steps; PostgreSQL does it by itself.
@@ -179,12 +169,6 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
-
-
-def _migrations() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    return config
 
 
 def sqlite_path(url: str) -> Path | None:

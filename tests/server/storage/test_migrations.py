@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +13,12 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from services import NewDatabase
 
 from airflow_provider_lookoutvision.server.calls import access
-from airflow_provider_lookoutvision.server.storage import encryption, migrations, schema
+from airflow_provider_lookoutvision.server.settings import SettingsError
+from airflow_provider_lookoutvision.server.storage import encryption, migrations, schema, schema_version
 from airflow_provider_lookoutvision.server.storage.database import Database
 from airflow_provider_lookoutvision.server.storage.schema import metadata
 
@@ -106,6 +110,41 @@ def test_twice_is_once(empty: Database) -> None:
     before = tables(empty)
     empty.upgrade()
     assert tables(empty) == before == {*metadata.tables, "alembic_version"}
+
+
+def test_the_version_is_alembics(empty: Database) -> None:
+    for version in ("0001", schema_version.newest()):
+        migrate(empty, "upgrade", version)
+        with empty.read() as connection:
+            alembics = MigrationContext.configure(connection).get_current_revision()
+            assert schema_version.current(connection) == alembics == version
+        assert empty.is_current() == (version == schema_version.newest())
+    config = Config(config_args={"script_location": str(Path(migrations.__path__[0]))})
+    assert ScriptDirectory.from_config(config).get_current_head() == schema_version.newest()
+    migrate(empty, "downgrade", "base")
+    assert not empty.is_current()
+
+
+def test_a_newer_version_is_refused(empty: Database) -> None:
+    empty.upgrade()
+    with empty.write() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    assert not empty.is_current()
+    with pytest.raises(SettingsError, match=r"a newer version of this package wrote the database.*9999"):
+        empty.upgrade()
+
+
+def test_a_process_that_finds_the_newest_version_imports_no_alembic(empty: Database) -> None:
+    empty.upgrade()
+    code = (
+        "import sys\n"
+        "from airflow_provider_lookoutvision.server import serving, worker\n"
+        "from airflow_provider_lookoutvision.server.storage.database import Database\n"
+        "Database(sys.argv[1]).upgrade()\n"
+        "sys.exit('alembic' in sys.modules)"
+    )
+    url = empty.engine.url.render_as_string(hide_password=False)
+    subprocess.run([sys.executable, "-c", code, url], check=True)
 
 
 def test_down_and_up_again(empty: Database) -> None:
