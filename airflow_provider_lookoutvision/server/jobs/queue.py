@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -91,6 +92,9 @@ def claim(database: Database, owner: str, kinds: Sequence[str], after: str = "")
     :param after: the account of the job that was claimed last. Of the accounts that have the fewest jobs of
         these kinds under way, the next one by its number is served, as in a circle.
     """
+    with database.read() as connection:  # mostly nothing waits, and no writer has to be held up to see that
+        if connection.execute(_waiting(tuple(kinds))).first() is None:
+            return None
     others = jobs.alias()
     under_way = (
         sa.select(sa.func.count())
@@ -120,6 +124,12 @@ def claim(database: Database, owner: str, kinds: Sequence[str], after: str = "")
         name: value for name, value in row._mapping.items() if name not in {"leased_until", "created_at"}
     }
     return Job(**values)
+
+
+@cache
+def _waiting(kinds: tuple[str, ...]) -> sa.Select[Any]:
+    """Some job that can be claimed; built once, since each thread of a worker polls it every second."""
+    return sa.select(jobs.c.id).where(jobs.c.kind.in_(kinds), _is_free(jobs)).limit(1)
 
 
 def _is_free(table: Any) -> sa.ColumnElement[bool]:
