@@ -15,7 +15,8 @@ def paste(image: Image.Image, other: Image.Image, rng: np.random.Generator, scal
     """A piece of another image, upside down, somewhere else."""
     result = image.copy()
     box = _box(image, 0.04 * scale, 0.12 * scale, rng)
-    piece = other.crop(_moved(box, image, rng)).transpose(Image.Transpose.ROTATE_180)
+    elsewhere = _placed(box[2] - box[0], box[3] - box[1], image, rng)
+    piece = other.crop(elsewhere).transpose(Image.Transpose.ROTATE_180)
     result.paste(piece, box[:2])
     return result
 
@@ -65,15 +66,14 @@ def _side(image: Image.Image) -> float:
 def _box(
     image: Image.Image, least: float, most: float, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
+    """A box somewhere, with sides of these fractions of the image's."""
     width, height = (max(2, int(_side(image) * rng.uniform(least, most))) for _ in range(2))
-    left, top = int(rng.integers(0, image.width - width)), int(rng.integers(0, image.height - height))
-    return left, top, left + width, top + height
+    return _placed(width, height, image, rng)
 
 
-def _moved(
-    box: tuple[int, int, int, int], image: Image.Image, rng: np.random.Generator
+def _placed(
+    width: int, height: int, image: Image.Image, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    width, height = box[2] - box[0], box[3] - box[1]
     left, top = int(rng.integers(0, image.width - width)), int(rng.integers(0, image.height - height))
     return left, top, left + width, top + height
 
