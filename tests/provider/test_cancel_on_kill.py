@@ -23,7 +23,7 @@ from airflow_provider_lookoutvision.testing.service import running_service
 pytestmark = pytest.mark.timeout(3600)
 
 # A busy machine takes long; this ends a test that would never end otherwise.
-SECONDS = 1800
+SECONDS = 900
 IMAGES = 12
 # Detections that are answered before the batch is killed, and those that its two threads have under way then.
 BEFORE_THE_KILL, UNDER_WAY = 4, 2
