@@ -160,7 +160,7 @@ class CancelOnKillMixin(AsyncOperationMixin):
     """
 
     _cancellation: tuple[str, dict[str, Any]] | None = None
-    _on_kill: threading.Thread | None = None
+    _kill_thread: threading.Thread | None = None
 
     def __init__(self, *, cancel_on_kill: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -183,15 +183,15 @@ class CancelOnKillMixin(AsyncOperationMixin):
     def on_kill(self) -> None:
         """End the wait, and stop the work that has begun, if ``cancel_on_kill`` is set."""
         super().on_kill()
-        if self._on_kill or not self._cancellation:
+        if self._kill_thread or not self._cancellation:
             return
         called = threading.Event()
-        self._on_kill = threading.Thread(target=self._cancel, args=[called], daemon=True)
-        self._on_kill.start()
+        self._kill_thread = threading.Thread(target=self._cancel_or_let_go_on, args=[called], daemon=True)
+        self._kill_thread.start()
         called.wait(_CANCEL_SECONDS)
-        self._on_kill.join(_LOG_SECONDS)
+        self._kill_thread.join(_LOG_SECONDS)
 
-    def _cancel(self, called: threading.Event) -> None:
+    def _cancel_or_let_go_on(self, called: threading.Event) -> None:
         if cancellation := self.cancellation():
             cancel(self.hook, self.log, *cancellation, called=called.set)
         else:
@@ -199,8 +199,8 @@ class CancelOnKillMixin(AsyncOperationMixin):
             self.log.info("The task is killed; the work goes on, since cancel_on_kill isn't set")
 
     def _is_killed(self) -> bool:
-        if self._on_kill:
-            self._on_kill.join()
+        if self._kill_thread:
+            self._kill_thread.join()
         return super()._is_killed()
 
 
