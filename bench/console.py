@@ -7,11 +7,9 @@ page, and the median and the slowest of some, over one connection to a service o
 from __future__ import annotations
 
 import json
-import os
 import re
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -20,6 +18,7 @@ import httpx
 from airflow_provider_lookoutvision.model import teach
 from airflow_provider_lookoutvision.testing.s3 import s3_client
 from airflow_provider_lookoutvision.testing.service import Service, running_service
+from bench.processes import cpu_seconds
 
 PROJECTS, IMAGES, REQUESTS = 1000, 16_000, 20
 REGION = "us-east-1"
@@ -55,13 +54,13 @@ def main() -> None:
             http.post("/sign-in", data=fields)
             for name, path in PAGES.items():
                 http.get(path)  # what is kept from one to the next
-                took, before = [], processor_seconds(service)
+                took, before = [], cpu_seconds(service.process.pid)
                 for _ in range(REQUESTS):
                     begin = time.perf_counter()
                     answer = http.get(path)
                     took.append((time.perf_counter() - begin) * 1000)
                     assert answer.status_code == 200, answer.text
-                cost = (processor_seconds(service) - before) * 1000 / REQUESTS
+                cost = (cpu_seconds(service.process.pid) - before) * 1000 / REQUESTS
                 middle, size = statistics.median(took), len(answer.content) / 1024
                 print(
                     f"{name:34} processor {cost:5.1f}  median {middle:6.1f}  slowest {max(took):6.1f}"
@@ -69,12 +68,6 @@ def main() -> None:
                 )
             tiles = len(re.findall('class="tile"', http.get("/projects/part-0/datasets/train").text))
             print(f"a page of the gallery has {tiles} of {IMAGES} images")
-
-
-def processor_seconds(service: Service) -> float:
-    """What the process of the API has used so far."""
-    fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def fill(service: Service) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import re
 import statistics
 import tempfile
 import time
@@ -29,6 +28,7 @@ from airflow_provider_lookoutvision.server.storage.opening import opened
 from airflow_provider_lookoutvision.server.storage.schema import dataset_entries, datasets, projects
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from bench.load import measure
+from bench.processes import children, memory_mebibytes
 from bench.service import REGION, machine, new_client
 from bench.wire import as_bytes
 
@@ -63,7 +63,7 @@ def _measure_imports(service: Service, rounds: int) -> None:
     size = (folder / "x.manifest").write_text("".join(f"{json.dumps(_line(n))}\n" for n in range(LINES)))
     source = {"GroundTruthManifest": {"S3Object": {"Bucket": "images", "Key": "x.manifest"}}}
     worker = _worker(service)
-    before = _resident_megabytes(worker)
+    before = memory_mebibytes(worker, "VmHWM")
     seconds = []
     for _ in range(rounds):
         started = time.perf_counter()
@@ -79,7 +79,7 @@ def _measure_imports(service: Service, rounds: int) -> None:
     what = f"{LINES:,} lines, {size / 1e6:.1f} MB"
     print(f"\n| {what} | median | slowest of {rounds} | the worker's memory, at most |")
     print("| --- | ---: | ---: | ---: |")
-    memory = f"{_resident_megabytes(worker):.0f} MB ({before:.0f} MB before)"
+    memory = f"{memory_mebibytes(worker, 'VmHWM'):.0f} MB ({before:.0f} MB before)"
     print(f"| import | {statistics.median(seconds):.1f} s | {max(seconds):.1f} s | {memory} |")
 
 
@@ -190,17 +190,10 @@ def _line(number: int) -> dict[str, Any]:
 
 
 def _worker(service: Service) -> int:
-    children = Path(f"/proc/{service.process.pid}/task")
-    while not (found := "".join((task / "children").read_text() for task in children.iterdir()).split()):
+    while not (found := children(service.process.pid)):
         time.sleep(0.05)
     time.sleep(3)  # until it has loaded what it needs
-    return int(found[0])
-
-
-def _resident_megabytes(pid: int) -> float:
-    """The most that a process has had resident so far."""
-    match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(match[1]) / 1024 if match else 0.0
+    return found[0]
 
 
 if __name__ == "__main__":

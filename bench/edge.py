@@ -38,6 +38,7 @@ from airflow_provider_lookoutvision.edge.runner import Runner
 from airflow_provider_lookoutvision.testing.service import Service, running_service
 from bench.engine_data import add_image_arguments, read_images
 from bench.hosting import _host, _request, _train
+from bench.processes import memory_mebibytes
 from bench.service import machine, new_client
 
 COMPONENT = "bench"
@@ -125,9 +126,8 @@ def _agent(python: Path, root: Path, folder: Path) -> Iterator[grpc.Channel]:
                 time.sleep(0.01)
             print(f"the agent is up and its model RUNNING in {time.perf_counter() - started:.2f} s")
             yield channel
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            for name, what in (("VmRSS", "resident"), ("VmHWM", "at most")):
-                print(f"the agent: {int(status.split(f'{name}:')[1].split()[0]) // 1024} MB {what}")
+            print(f"the agent: {memory_mebibytes(process.pid, 'VmRSS'):.0f} MB resident")
+            print(f"the agent: {memory_mebibytes(process.pid, 'VmHWM'):.0f} MB at most")
     finally:
         process.terminate()
         process.wait()

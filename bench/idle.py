@@ -1,4 +1,4 @@
-"""What a service costs that does nothing: its start, and what it uses while it waits.
+"""What an idle service costs: its start, and what it uses without requests.
 
     python -m bench.idle --seconds 60 --rounds 3
 
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from airflow_provider_lookoutvision.testing.service import Service, running_service
-from bench.load import cpu_seconds
+from bench.processes import children, cpu_seconds, memory_mebibytes
 
 _SETTLED_SECONDS = 5
 
@@ -24,7 +24,7 @@ _SETTLED_SECONDS = 5
 def main() -> None:
     """Measure, and print the medians of the rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="that it waits in each round")
+    parser.add_argument("--seconds", type=float, default=60, help="without requests, in each round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     rounds = [_round(options.seconds) for _ in range(options.rounds)]
@@ -39,15 +39,14 @@ def _round(seconds: float) -> Mapping[str, float]:
             first = _settled(service)
         with running_service(data_dir) as service:
             again = _settled(service)
-            before = _cpu(service)
             time.sleep(seconds)
             after = _cpu(service)
-            memory = {name: _resident_mb(pid) for name, pid in _processes(service).items()}
+            memory = {name: memory_mebibytes(pid, "VmRSS") for name, pid in _processes(service).items()}
     return {
         **{f"first start, {name}, CPU s": used for name, used in first.items()},
         **{f"another start, {name}, CPU s": used for name, used in again.items()},
-        **{f"waiting, {name}, % of a core": 100 * (after[name] - before[name]) / seconds for name in after},
-        **{f"waiting, {name}, MB": used for name, used in memory.items()},
+        **{f"idle, {name}, % of a core": 100 * (after[name] - again[name]) / seconds for name in after},
+        **{f"idle, {name}, MiB": used for name, used in memory.items()},
     }
 
 
@@ -57,20 +56,12 @@ def _settled(service: Service) -> Mapping[str, float]:
 
 
 def _processes(service: Service) -> Mapping[str, int]:
-    pid = service.process.pid
-    tasks = Path(f"/proc/{pid}/task").iterdir()  # a thread has started the worker
-    [worker] = [child for task in tasks for child in (task / "children").read_text().split()]
-    return {"API": pid, "worker": int(worker)}
+    [worker] = children(service.process.pid)
+    return {"API": service.process.pid, "worker": worker}
 
 
 def _cpu(service: Service) -> Mapping[str, float]:
     return {name: cpu_seconds(pid) for name, pid in _processes(service).items()}
-
-
-def _resident_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    [kilobytes] = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(kilobytes) / 1000
 
 
 if __name__ == "__main__":

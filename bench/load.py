@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import uvloop
 
+from bench.processes import cpu_seconds
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -34,11 +36,6 @@ def measure(url: str, pid: int, requests: Sequence[bytes], connections: int) -> 
     uvloop.run(_send_all(address.hostname or "", address.port or 80, iter(requests), connections))
     elapsed, used = time.perf_counter() - started, cpu_seconds(pid) - cpu
     return Cost(len(requests) / elapsed, used / len(requests) * 1e6)
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, all its threads, to the nanosecond."""
-    return time.clock_gettime(~pid << 3 | 2)  # what clock_getcpuclockid(3) makes of a process ID on Linux
 
 
 async def _send_all(host: str, port: int, requests: Iterator[bytes], connections: int) -> None:

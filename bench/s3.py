@@ -20,7 +20,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
 from airflow_provider_lookoutvision.testing.service import Service, running_service
-from bench.load import cpu_seconds
+from bench.processes import cpu_seconds, memory_mebibytes
 
 IMAGES, IMAGE = 2000, b"x" * 200_000
 THREADS = 8
@@ -134,10 +134,9 @@ def timed(name: str, work: Callable[[], Any], service: Service, amount: float, u
 
 
 def shown(name: str, rate: float, seconds: float, service: Service, cpu: float, unit: str = "") -> None:
-    status = Path(f"/proc/{service.process.pid}/status").read_text()
-    peak = next(int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    peak = memory_mebibytes(service.process.pid, "VmHWM")
     print(
-        f"{name:<24} {seconds:8.1f} s {rate:9.0f} {unit:<6} {cpu:7.1f} s of CPU, {peak:4} MB at most",
+        f"{name:<24} {seconds:8.1f} s {rate:9.0f} {unit:<6} {cpu:7.1f} s of CPU, {peak:4.0f} MB at most",
         flush=True,
     )
 
