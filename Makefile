@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed-with-$(notdir $(PYTHON))
 # Tests wait for other processes a third of their time: four at once keep two cores busy.
 WORKERS ?= 4
 
-# The tests start a thousand processes, and each would compile this checkout anew.
+# Without bytecode, each of the many processes that the tests start compiles the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
 # Airflow 2.11 has libraries that are too old for the service: the tests there take it from the other environment.

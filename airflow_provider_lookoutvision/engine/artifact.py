@@ -175,10 +175,10 @@ def save(folder: Path, model: Model) -> None:
         description["format"] = EXTENDED_FORMAT
         description["presence"] = linear_description.describe(model.presence)
     if model.refinement is not None:
-        fine = model.refinement.head
+        window_head = model.refinement.head
         description["format"] = EXTENDED_FORMAT
         description["refinement"] = refinement.describe(model.refinement)
-        arrays |= {"refinement.weights": fine.weights, "refinement.bias": fine.bias}
+        arrays |= {"refinement.weights": window_head.weights, "refinement.bias": window_head.bias}
     with (folder / ARRAYS_FILE).open("wb") as file:
         np.savez(
             file, allow_pickle=False, **{name: array.astype(np.float32) for name, array in arrays.items()}

@@ -144,7 +144,7 @@ class HyperparameterSearch:
         :param stack: closes the feature store of the best
         """
         if not cross_validation.has_enough_anomalies(dataset.anomalous):
-            on_progress = self.stage(until / 2, "choosing features by made-up defects")
+            on_progress = self.stage(until / 2, "choosing features by synthetic defects")
             side, features = feature_selection.choose(self.backbone, dataset, self.seed, on_progress)
             chosen = Hyperparameters(side, augment=False, features=features)
             return self.evaluate(dataset, chosen, until, stack), ()

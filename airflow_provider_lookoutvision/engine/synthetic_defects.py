@@ -1,8 +1,8 @@
-"""Defects made up in images of normal parts, to choose features by: no model is trained on them.
+"""Synthetic defects in images of normal parts, to choose features by: no model is trained on them.
 
-They are what the literature makes up: a piece of an image pasted elsewhere (Li et al. 2021, "CutPaste"), a
-scratch, a blot, and a place where the pattern is missing. They are drawn mildly, so that not every choice of
-features finds all of them, and in two sizes: some features see large ones alone.
+They are the usual ones of the literature: a piece of an image pasted elsewhere (Li et al. 2021, "CutPaste"),
+a scratch, a blot, and a place where the pattern is missing. They are drawn mildly, so that not every choice
+of features finds all of them, and in two sizes: some features see large ones alone.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ def paste(image: Image.Image, other: Image.Image, rng: np.random.Generator, scal
     """A piece of another image, upside down, somewhere else."""
     result = image.copy()
     box = _box(image, 0.04 * scale, 0.12 * scale, rng)
-    elsewhere = _placed(box[2] - box[0], box[3] - box[1], image, rng)
+    elsewhere = _random_box(box[2] - box[0], box[3] - box[1], image, rng)
     piece = other.crop(elsewhere).transpose(Image.Transpose.ROTATE_180)
     result.paste(piece, box[:2])
     return result
@@ -66,14 +66,15 @@ def _side(image: Image.Image) -> float:
 def _box(
     image: Image.Image, least: float, most: float, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """A box somewhere, with sides of these fractions of the image's."""
+    """A box anywhere, with sides of these fractions of the image's."""
     width, height = (max(2, int(_side(image) * rng.uniform(least, most))) for _ in range(2))
-    return _placed(width, height, image, rng)
+    return _random_box(width, height, image, rng)
 
 
-def _placed(
+def _random_box(
     width: int, height: int, image: Image.Image, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
+    """A box of this size, anywhere in the image: left, top, right, bottom."""
     left, top = int(rng.integers(0, image.width - width)), int(rng.integers(0, image.height - height))
     return left, top, left + width, top + height
 

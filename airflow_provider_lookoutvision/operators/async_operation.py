@@ -186,12 +186,12 @@ class CancelOnKillMixin(AsyncOperationMixin):
         if self._kill_thread or not self._cancellation:
             return
         called = threading.Event()
-        self._kill_thread = threading.Thread(target=self._cancel_or_let_go_on, args=[called], daemon=True)
+        self._kill_thread = threading.Thread(target=self._handle_kill, args=[called], daemon=True)
         self._kill_thread.start()
         called.wait(_CANCEL_SECONDS)
         self._kill_thread.join(_LOG_SECONDS)
 
-    def _cancel_or_let_go_on(self, called: threading.Event) -> None:
+    def _handle_kill(self, called: threading.Event) -> None:
         if cancellation := self.cancellation():
             cancel(self.hook, self.log, *cancellation, called=called.set)
         else:

@@ -70,7 +70,7 @@ def process_images(
         concurrency.stopped = True
         pool.shutdown(wait=False, cancel_futures=True)
         checkpoint.save(unsaved)
-        log.info("The task ends early; %d images are processed, and their results saved", count)
+        log.info("The task ends early: the results so far are saved; %d images are processed", count)
         pool.shutdown()
         # A result that was being counted when a signal came is saved twice, which does no harm.
         ended = (each for each in window if isinstance(each, Future) and not each.cancelled())

@@ -245,12 +245,13 @@ def cancel(
 
     name = "/".join(value for member, value in arguments.items() if member != "ClientToken")
     try:
-        getattr(hook.conn, xform_name(operation))(**arguments)
+        try:
+            getattr(hook.conn, xform_name(operation))(**arguments)
+        finally:
+            called()
     except Exception as error:
-        called()
         log.warning("The task is killed, and %s of %s failed: %s", operation, name, error)
     else:
-        called()
         log.info("The task is killed: called %s for %s", operation, name)
 
 

@@ -165,7 +165,7 @@ def test_a_batch_stops_and_keeps_its_results(killed: Killed, s3: Any) -> None:
         return len({json.loads(line)[0] for body in bodies for line in body.splitlines()})
 
     assert killed.run.task("detect").state == "failed"
-    line = "The task ends early"
+    line = "The task ends early: the results so far are saved"
     wait_for(lambda: line in killed.run.log("detect", 1), SECONDS, "the batch to be killed")
     killed.answer_all.set()
     wait_for(lambda: saved() >= BEFORE_THE_KILL, SECONDS, "the results to be saved")

@@ -93,7 +93,7 @@ def claim(database: Database, owner: str, kinds: Sequence[str], after: str = "")
         these kinds under way, the next one by its number is served, as in a circle.
     """
     with database.read() as connection:  # mostly nothing waits, and no writer has to be held up to see that
-        if connection.execute(_waiting(tuple(kinds))).first() is None:
+        if connection.execute(_claimable(tuple(kinds))).first() is None:
             return None
     others = jobs.alias()
     under_way = (
@@ -103,10 +103,8 @@ def claim(database: Database, owner: str, kinds: Sequence[str], after: str = "")
         .scalar_subquery()
     )
     free = (
-        sa.select(jobs.c.id)
-        .where(jobs.c.kind.in_(kinds), _is_free(jobs))
+        _claimable(tuple(kinds))
         .order_by(under_way, sa.case((jobs.c.account_id > after, 0), else_=1), jobs.c.account_id, jobs.c.id)
-        .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
@@ -127,8 +125,8 @@ def claim(database: Database, owner: str, kinds: Sequence[str], after: str = "")
 
 
 @cache
-def _waiting(kinds: tuple[str, ...]) -> sa.Select[Any]:
-    """Some job that can be claimed; built once, since each thread of a worker polls it every second."""
+def _claimable(kinds: tuple[str, ...]) -> sa.Select[Any]:
+    """The ID of a job that can be claimed; built once, since each thread of a worker polls every second."""
     return sa.select(jobs.c.id).where(jobs.c.kind.in_(kinds), _is_free(jobs)).limit(1)
 
 
