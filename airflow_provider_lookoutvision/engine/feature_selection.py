@@ -1,9 +1,9 @@
 """Chooses the features of the memory bank and the working size where there are no anomalies to choose by.
 
-No choice suits all parts: what finds a stain on a tile misses a gap in a conductor. So synthetic defects
-are drawn in some of the normal images, and the choice whose bank, of the other normal images,
-separates them best from the untouched ones is taken: by the area under the ROC curve, averaged over the kinds and sizes of defects. The
-threshold is then set by real normal images alone, and nothing is trained on synthetic defects.
+No choice suits all parts: what finds a stain on a tile misses a gap in a conductor. So synthetic defects are
+drawn in some of the normal images, and the choice whose bank, of the other normal images, separates them best
+from the untouched ones is taken: by the area under the ROC curve, averaged over the kinds and sizes of
+defects. The threshold is then set by real normal images alone, and nothing is trained on synthetic defects.
 """
 
 from collections.abc import Callable, Sequence
