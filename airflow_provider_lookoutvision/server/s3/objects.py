@@ -8,10 +8,10 @@ hold.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from airflow_provider_lookoutvision.server.s3 import folders, keys, temporary
+from airflow_provider_lookoutvision.server.s3.buckets import Buckets
 from airflow_provider_lookoutvision.server.s3.errors import S3Error, no_such_bucket, no_such_key
-from airflow_provider_lookoutvision.server.s3.records import Record, Records, write_whole
+from airflow_provider_lookoutvision.server.s3.records import Record
 from airflow_provider_lookoutvision.server.s3.temporary import Temporary
 
 _LOCKS = 256
@@ -46,88 +47,8 @@ class Opened:
             self.descriptor = -1
 
 
-class Objects:
-    """Buckets and objects below a data directory."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self._buckets = data_dir / "buckets"
-        self._state = data_dir / "s3"
-        self.records = Records(self._state / "records")
-
-    # -- buckets -------------------------------------------------------------------------------------------
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Every bucket, with the time it was made, in seconds since the epoch."""
-        try:
-            names = sorted(path.name for path in self._buckets.iterdir() if path.is_dir())
-        except FileNotFoundError:
-            return []
-        return [(name, self._made(name)) for name in names if keys.is_bucket_name(name)]
-
-    def bucket(self, bucket: str) -> Path:
-        """The folder of a bucket.
-
-        :raises S3Error: NoSuchBucket.
-        """
-        path = self._buckets / bucket
-        if not keys.is_bucket_name(bucket) or not path.is_dir():
-            raise no_such_bucket(bucket)
-        return path
-
-    def create_bucket(self, bucket: str) -> bool:
-        """Make a bucket; False when it is there already."""
-        if not keys.is_new_bucket_name(bucket):
-            raise S3Error("InvalidBucketName", "The specified bucket is not valid.", BucketName=bucket)
-        self._buckets.mkdir(parents=True, exist_ok=True)
-        try:
-            (self._buckets / bucket).mkdir()
-        except FileExistsError:
-            return False
-        self._state.joinpath("made").mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_whole(self._state / "made" / bucket, str(time.time()).encode())
-        folder = os.open(self._buckets, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        return True
-
-    def delete_bucket(self, bucket: str) -> None:
-        """Remove a bucket that has no objects, with its unfinished uploads.
-
-        :raises S3Error: BucketNotEmpty, for files too that are no objects.
-        """
-        path = self.bucket(bucket)
-        if path.is_symlink():
-            raise S3Error("AccessDenied", "The bucket is a link that only the operator can remove")
-        not_empty = S3Error(
-            "BucketNotEmpty", "The bucket you tried to delete is not empty", BucketName=bucket
-        )
-        if any(self.listed(bucket, by_folder=False)):
-            raise not_empty
-        for unfinished in path.glob(".s3-*"):
-            if keys.is_hidden(unfinished.name):
-                shutil.rmtree(unfinished, ignore_errors=True)
-        try:
-            for folder, _, _ in os.walk(path, topdown=False):
-                Path(folder).rmdir()
-        except FileNotFoundError:
-            raise no_such_bucket(bucket) from None
-        except OSError:
-            path.mkdir(exist_ok=True)
-            raise not_empty from None
-        self.records.remove_bucket(bucket)
-        self._state.joinpath("made", bucket).unlink(missing_ok=True)
-
-    def _made(self, bucket: str) -> float:
-        try:
-            return float((self._state / "made" / bucket).read_text())
-        except (FileNotFoundError, ValueError):
-            with suppress(FileNotFoundError):
-                return (self._buckets / bucket).stat().st_mtime
-            return 0.0
-
-    # -- reading -------------------------------------------------------------------------------------------
+class Objects(Buckets):
+    """The objects below a data directory."""
 
     def open(self, bucket: str, key: str) -> Opened:
         """Open an object.
@@ -158,19 +79,6 @@ class Objects:
             raise
         opened.close()
         return opened.record
-
-    def listed(self, bucket: str, prefix: str = "", after: str = "", *, by_folder: bool) -> Iterator[str]:
-        """The keys of a bucket in order, and with ``by_folder`` the folders that have any."""
-        path = self.bucket(bucket)
-        for entry in folders.walk(path, prefix, after, by_folder=by_folder):
-            if entry.is_prefix:
-                if any(self._is_object(bucket, below) for below in folders.walk(path, entry.key)):
-                    yield entry.key
-            elif self._is_object(bucket, entry):
-                yield entry.key
-
-    def _is_object(self, bucket: str, entry: folders.Entry) -> bool:
-        return entry.status is not None or self.records.read(bucket, entry.key, None) is not None
 
     def _open_marker(self, path: Path, bucket: str, key: str) -> Opened:
         with folders.folder_of(path, key) as (folder, name):
@@ -226,17 +134,19 @@ class Objects:
             raise error
         parts = key.removesuffix("/").split("/")
         for number in range(1, len(parts) + 1):
-            place = path.joinpath(*parts[:number])
-            if place.is_symlink() and number < len(parts):
+            is_parent = number < len(parts) or key.endswith("/")
+            try:
+                mode = path.joinpath(*parts[:number]).lstat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                return  # nor is there anything below it
+            if is_parent and stat.S_ISLNK(mode):
                 raise _no_place(
                     f"{'/'.join(parts[:number])!r} is a symbolic link, which buckets don't follow"
                 )
-            is_parent = number < len(parts) or key.endswith("/")
-            if is_parent and place.exists() and not place.is_dir():
+            if is_parent and not stat.S_ISDIR(mode):
                 raise _no_place(f"{'/'.join(parts[:number])!r} is an object, and can't be a folder too")
-            is_taken = not is_parent and place.is_dir() and not place.is_symlink()
-            if is_taken and any(self.listed(bucket, f"{key}/", by_folder=False)):
-                raise _no_place(f"{key + '/'!r} is a folder with objects, and can't be an object too")
+        if stat.S_ISDIR(mode) and not is_parent and any(self.listed(bucket, f"{key}/", by_folder=False)):
+            raise _no_place(f"{key + '/'!r} is a folder with objects, and can't be an object too")
 
     def begin(self, bucket: str) -> Temporary:
         """A file to write an object into."""
@@ -253,6 +163,8 @@ class Objects:
         """Make a written file the object of a key."""
         file.sync()
         path = self.bucket(bucket)
+        self.check_writable(bucket, key)
+        self._remove_empty_folders(path, bucket, key)
         with self._locked(bucket, key):
             self.check_writable(bucket, key)
             if check:
@@ -262,7 +174,7 @@ class Objects:
             record = record.of(status)
             self.records.write(bucket, key, record, status)
             try:
-                self._take_place(path, bucket, key, file)
+                self._place(path, bucket, key, file)
             except BaseException:
                 self.records.remove(bucket, key, status)
                 raise
@@ -270,19 +182,26 @@ class Objects:
                 self.records.remove(bucket, key, old)
         return record
 
-    def _take_place(self, path: Path, bucket: str, key: str, file: Temporary) -> None:
+    def _place(self, path: Path, bucket: str, key: str, file: Temporary | None) -> None:
+        """Make the folders of a key, and the file its object. Without a file its last part is a folder."""
         while True:
             try:
-                with folders.folder_of(path, key, create=True) as (folder, name):
-                    with suppress(OSError):
-                        os.rmdir(name, dir_fd=folder)  # an empty one, which no marker keeps
-                    os.replace(file.path, name, dst_dir_fd=folder)
-                    os.fsync(folder)
+                with folders.folder_of(path, key if file else f"{key}x", create=True) as (folder, name):
+                    if file:
+                        with suppress(OSError):
+                            os.rmdir(name, dir_fd=folder)  # an empty one, which no marker keeps
+                        os.replace(file.path, name, dst_dir_fd=folder)
+                        os.fsync(folder)
                 return
-            except FileNotFoundError:
-                if not file.path.exists() or not path.exists():
+            except IsADirectoryError:
+                raise _no_place(f"{key + '/'!r} is a folder that isn't empty") from None
+            except OSError as error:
+                if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                    raise
+                if file and not file.path.exists():
                     raise no_such_bucket(bucket) from None
-                # Somebody deleted the last object of this folder, which went with it: once more.
+                # A folder was deleted with its last object, or is an object now: then this refuses it.
+                self.check_writable(bucket, key)
 
     def put_marker(self, bucket: str, key: str, record: Record, check: Check | None = None) -> Record:
         """Make a folder marker."""
@@ -293,8 +212,11 @@ class Objects:
                 check(self.find(bucket, key))
             record = replace(record, size=0, modified_ns=time.time_ns())
             self.records.write(bucket, key, record, None)
-            with folders.folder_of(path, key + "x", create=True):
-                pass
+            try:
+                self._place(path, bucket, key, None)
+            except BaseException:
+                self.records.remove(bucket, key, None)
+                raise
         return record
 
     def delete(self, bucket: str, key: str, check: Check | None = None) -> None:
@@ -322,12 +244,28 @@ class Objects:
     def _prune(self, path: Path, bucket: str, key: str) -> None:
         """Remove the folders that have nothing any more: objects make and unmake them."""
         parts = key.removesuffix("/").split("/")[:-1]
-        while parts and self.records.read(bucket, "/".join(parts) + "/", None) is None:
-            try:
-                path.joinpath(*parts).rmdir()
-            except OSError:
-                return
+        while parts and self._remove_folder(path, bucket, "/".join(parts)):
             parts.pop()
+
+    def _remove_empty_folders(self, path: Path, bucket: str, key: str) -> None:
+        """Remove the folders that writers left, killed or refused, where an object shall be."""
+        if (path / key).is_symlink():
+            return
+        for folder, _, _ in os.walk(path / key, topdown=False):
+            self._remove_folder(path, bucket, str(Path(folder).relative_to(path)))
+
+    def _remove_folder(self, path: Path, bucket: str, folder: str) -> bool:
+        """Remove a folder that is empty, and no marker keeps; whether it is gone."""
+        with self._locked(bucket, folder):
+            if self.records.read(bucket, f"{folder}/", None) is not None:
+                return False
+            try:
+                (path / folder).rmdir()
+            except FileNotFoundError:
+                return True
+            except OSError:
+                return False
+        return True
 
     def sweep(self) -> int:
         """Remove what killed writers have left; how much that was."""
@@ -335,6 +273,7 @@ class Objects:
 
     @contextmanager
     def _locked(self, bucket: str, key: str) -> Iterator[None]:
+        key = key.removesuffix("/")  # an object and a folder marker of one name exclude each other
         folder = self._state / "locks"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         number = int.from_bytes(hashlib.sha256(f"{bucket}/{key}".encode()).digest()[:2], "big") % _LOCKS

@@ -7,6 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Callable
 from pathlib import Path
@@ -162,6 +163,9 @@ def test_the_aws_cli(aws: Aws, tmp_path: Path) -> None:
     (source / "sub").mkdir(parents=True)
     (source / "a.txt").write_text("a")
     (source / "sub" / "large").write_bytes(secrets.token_bytes(17 << 20))
+    for file in (source / "a.txt", source / "sub" / "large"):
+        # S3 tells whole seconds: a file that is made in the second of its upload seems newer than its object.
+        os.utime(file, (time.time() - 60, time.time() - 60))
     aws("s3", "sync", str(source), f"{name}/data/")
     assert aws("s3", "sync", str(source), f"{name}/data/") == ""
     listed = aws("s3", "ls", f"{name}/data/")

@@ -266,25 +266,6 @@ def test_of_many_that_create_one_does(s3: Any, bucket: str) -> None:
     assert s3.get_object(Bucket=bucket, Key="once")["Body"].read() == winner.encode()
 
 
-def test_folders_come_and_go_under_writers(s3: Any, bucket: str) -> None:
-    failures: list[Exception] = []
-
-    def work(name: str) -> None:
-        try:
-            for _ in range(30):
-                s3.put_object(Bucket=bucket, Key=f"a/b/{name}", Body=b"x")
-                s3.delete_object(Bucket=bucket, Key=f"a/b/{name}")
-        except ClientError as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(str(number),)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-
-
 def test_the_log_has_no_keys(s3: Any, bucket: str, s3_service: Service) -> None:
     answer = s3.put_object(Bucket=bucket, Key="confidential-name", Body=b"x")
     request_id = answer["ResponseMetadata"]["RequestId"]
