@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-with-$(notdir $(PYTHON))
+RAY_INSTALLED := $(INSTALLED)-and-ray
 # Tests wait for other processes a third of their time: four at once keep two cores busy.
 WORKERS ?= 4
 
@@ -71,9 +72,11 @@ oldest-examples: $(INSTALLED) $(OLDEST_INSTALLED) ## the example DAGs on the old
 	@$(OLDEST)/bin/python -m example_dags.demo.examples
 
 cluster: export LOOKOUTVISION_TEST_CLUSTER := 1
-cluster: $(INSTALLED) ## the tests on a Ray cluster of three nodes on this machine; installs Ray beside the rest
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraints constraints.txt --editable '.[ray]'
+cluster: $(RAY_INSTALLED) ## the tests on a Ray cluster of three nodes on this machine; installs Ray beside the rest
 	$(BIN)/python -m pytest $(or $(ARGS),tests/server/cluster)
+
+.PHONY: ray
+ray: $(RAY_INSTALLED)
 
 .PHONY: thorough
 thorough: $(FINETUNE_INSTALLED) ## the tests of the effort "thorough", with torch in an environment of its own
@@ -111,6 +114,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	    { echo "$(PYTHON) can't make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(call install,$(PYTHON),$(VENV),constraints.txt,'.[server$(comma)engine$(comma)edge$(comma)moving$(comma)postgres$(comma)deferrable]' --group dev)
+
+$(RAY_INSTALLED): $(INSTALLED)
+	@echo "Installing Ray into $(VENV) ..."
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraints constraints.txt --editable '.[ray]'
+	@touch $@
 
 $(OLDEST_INSTALLED): pyproject.toml constraints-airflow-2.11.txt
 	@$(OLDEST_PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || \

@@ -16,9 +16,11 @@ import os
 import re
 import secrets
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,20 +61,41 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
     class BySuite(LoadScopeScheduling):
-        """Tests that share what takes long to make run in one process, all others file by file."""
-
         def _split_scope(self, nodeid: str) -> str:
-            return scope(nodeid.partition("::")[0])
+            return _suite(config.rootpath, nodeid)
 
-    @cache
-    def scope(file: str) -> str:
-        source = (config.rootpath / file).read_text(encoding="utf-8")
-        if "(deployment: Deployment" in source:
-            return "a whole Airflow"
-        plugin = re.search(r'^pytest_plugins = \["(\w+)"\]', source, re.MULTILINE)
-        return plugin[1] if plugin else file
-
+    config.option.loadscopereorder = False  # the order is that of the collection
     return BySuite(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let suites begin first that may take long, and then those of many tests: none is left for the end."""
+    if not hasattr(config, "workerinput"):
+        return
+    limits: Counter[str] = Counter()
+    tests: Counter[str] = Counter()
+    for item in items:
+        suite = _suite(config.rootpath, item.nodeid)
+        limit = item.get_closest_marker("timeout")
+        limits[suite] = max(limits[suite], limit.args[0] if limit else 0)
+        tests[suite] += 1
+    order = sorted(tests, key=lambda suite: (-limits[suite], -tests[suite]))
+    items.sort(key=lambda item: order.index(_suite(config.rootpath, item.nodeid)))
+
+
+def _suite(root: Path, nodeid: str) -> str:
+    """What a test runs in one process with: tests that share what takes long to make, all others by file."""
+    return _suite_of(root / nodeid.partition("::")[0])
+
+
+@cache
+def _suite_of(file: Path) -> str:
+    source = file.read_text(encoding="utf-8")
+    if "(deployment: Deployment" in source:
+        return "a whole Airflow"
+    plugin = re.search(r'^pytest_plugins = \["(\w+)"\]', source, re.MULTILINE)
+    return plugin[1] if plugin else str(file)
 
 
 @pytest.fixture(scope="session")

@@ -187,7 +187,7 @@ class ModelProject:
         with self.training_service.storage.database.write() as connection:
             mine = sa.and_(projects.c.account_id == self.account, projects.c.name == self.name)
             row_of_project = connection.execute(projects.select().where(mine)).one()
-            trained = {} if status in {"TRAINING", "TRAINING_FAILED"} else _FIGURES
+            trained = {} if status in {"TRAINING", "TRAINING_FAILED"} else _METRICS
             units = {"min_units": 1} if "HOST" in status else {}
             row = {**_ROW, **trained, **units, "output_bucket": self.bucket, **values}
             this = sa.and_(models.c.project_id == row_of_project.id, models.c.version == version)
@@ -230,7 +230,7 @@ _ROW: dict[str, Any] = {
     "created_at": 1_600_000_000_000,
     "hosting": 0,
 }
-_FIGURES = {"evaluated_at": 1_600_000_060_000, "f1": 0.75, "recall": 0.6, "precision": 1.0}
+_METRICS = {"evaluated_at": 1_600_000_060_000, "f1": 0.75, "recall": 0.6, "precision": 1.0}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
