@@ -50,6 +50,12 @@ def make(name: str, parent: int) -> None:
         os.fsync(parent)
 
 
+def remove(bucket: Path, key: str) -> None:
+    """Remove the folder of a key, which has to be empty."""
+    with folder_of(bucket, key) as (folder, name):
+        os.rmdir(name, dir_fd=folder)
+
+
 def open_file(name: str, folder: int) -> int:
     """A descriptor of a file; what isn't one can be seen of it."""
     return os.open(name, _FILE, dir_fd=folder)

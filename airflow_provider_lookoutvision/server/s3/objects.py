@@ -9,13 +9,12 @@ hold.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from airflow_provider_lookoutvision.server.s3.errors import S3Error, no_such_buc
 from airflow_provider_lookoutvision.server.s3.records import Record
 from airflow_provider_lookoutvision.server.s3.temporary import Temporary
 
-_LOCKS = 256
 _BLOCK = 1 << 20
 # A file that was changed a moment ago may be changed again without a new time: its ETag isn't kept yet.
 _SETTLED_NS = 1_000_000_000
@@ -145,12 +143,18 @@ class Objects(Buckets):
                 )
             if is_parent and not stat.S_ISDIR(mode):
                 raise _no_place(f"{'/'.join(parts[:number])!r} is an object, and can't be a folder too")
-        if stat.S_ISDIR(mode) and not is_parent and any(self.listed(bucket, f"{key}/", by_folder=False)):
+        if stat.S_ISDIR(mode) and not is_parent and self._has_objects(bucket, f"{key}/"):
             raise _no_place(f"{key + '/'!r} is a folder with objects, and can't be an object too")
 
     def begin(self, bucket: str) -> Temporary:
-        """A file to write an object into."""
-        return Temporary(self.bucket(bucket))
+        """A file to write an object into.
+
+        :raises S3Error: NoSuchBucket.
+        """
+        try:
+            return Temporary(self.bucket(bucket))
+        except FileNotFoundError:
+            raise no_such_bucket(bucket) from None
 
     def put(
         self,
@@ -164,7 +168,7 @@ class Objects(Buckets):
         file.sync()
         path = self.bucket(bucket)
         self.check_writable(bucket, key)
-        self._remove_empty_folders(path, bucket, key)
+        self._remove_empty_folders(bucket, f"{key}/")
         with self._locked(bucket, key):
             self.check_writable(bucket, key)
             if check:
@@ -211,12 +215,8 @@ class Objects(Buckets):
             if check:
                 check(self.find(bucket, key))
             record = replace(record, size=0, modified_ns=time.time_ns())
+            self._place(path, bucket, key, None)
             self.records.write(bucket, key, record, None)
-            try:
-                self._place(path, bucket, key, None)
-            except BaseException:
-                self.records.remove(bucket, key, None)
-                raise
         return record
 
     def delete(self, bucket: str, key: str, check: Check | None = None) -> None:
@@ -238,48 +238,18 @@ class Objects(Buckets):
             else:
                 self.records.remove(bucket, key, None)
                 with suppress(OSError):
-                    (path / key).rmdir()
-        self._prune(path, bucket, key)
+                    folders.remove(path, key)
+        self._prune(bucket, key)
 
-    def _prune(self, path: Path, bucket: str, key: str) -> None:
+    def _prune(self, bucket: str, key: str) -> None:
         """Remove the folders that have nothing any more: objects make and unmake them."""
         parts = key.removesuffix("/").split("/")[:-1]
-        while parts and self._remove_folder(path, bucket, "/".join(parts)):
+        while parts and self._remove_folder(bucket, "/".join(parts)):
             parts.pop()
-
-    def _remove_empty_folders(self, path: Path, bucket: str, key: str) -> None:
-        """Remove the folders that writers left, killed or refused, where an object shall be."""
-        if (path / key).is_symlink():
-            return
-        for folder, _, _ in os.walk(path / key, topdown=False):
-            self._remove_folder(path, bucket, str(Path(folder).relative_to(path)))
-
-    def _remove_folder(self, path: Path, bucket: str, folder: str) -> bool:
-        """Remove a folder that is empty, and no marker keeps; whether it is gone."""
-        with self._locked(bucket, folder):
-            if self.records.read(bucket, f"{folder}/", None) is not None:
-                return False
-            try:
-                (path / folder).rmdir()
-            except FileNotFoundError:
-                return True
-            except OSError:
-                return False
-        return True
 
     def sweep(self) -> int:
         """Remove what killed writers have left; how much that was."""
         return sum(temporary.sweep(self._buckets / bucket) for bucket, _ in self.buckets())
-
-    @contextmanager
-    def _locked(self, bucket: str, key: str) -> Iterator[None]:
-        key = key.removesuffix("/")  # an object and a folder marker of one name exclude each other
-        folder = self._state / "locks"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        number = int.from_bytes(hashlib.sha256(f"{bucket}/{key}".encode()).digest()[:2], "big") % _LOCKS
-        with (folder / f"{number:02x}").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 def _no_place(reason: str) -> S3Error:

@@ -83,8 +83,11 @@ class Records:
     def write(self, bucket: str, key: str, record: Record, status: os.stat_result | None) -> None:
         """Keep a record, durably."""
         path = self._path(bucket, key, status)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_whole(path, json.dumps(asdict(record)).encode())
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with suppress(FileNotFoundError):  # its folder went with its bucket, which may be there again
+                write_whole(path, json.dumps(asdict(record)).encode())
+                return
 
     def remove(self, bucket: str, key: str, status: os.stat_result | None) -> None:
         """Forget a record, if there is one."""

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from airflow_provider_lookoutvision.server.s3 import checksums, temporary
-from airflow_provider_lookoutvision.server.s3.errors import S3Error, no_such_upload
+from airflow_provider_lookoutvision.server.s3.errors import S3Error, no_such_bucket, no_such_upload
 from airflow_provider_lookoutvision.server.s3.objects import Check, Objects
 from airflow_provider_lookoutvision.server.s3.records import Record, write_whole
 from airflow_provider_lookoutvision.server.s3.temporary import Temporary, copy
@@ -83,10 +83,16 @@ class Uploads:
         self._objects = objects
 
     def begin(self, bucket: str, upload: Upload) -> None:
-        """Begin an upload."""
+        """Begin an upload.
+
+        :raises S3Error: NoSuchBucket.
+        """
         folder = self._folder(bucket, upload.upload_id)
-        folder.mkdir(mode=0o700)
-        write_whole(folder / "upload.json", json.dumps(asdict(upload)).encode())
+        try:
+            folder.mkdir(mode=0o700)
+            write_whole(folder / "upload.json", json.dumps(asdict(upload)).encode())
+        except FileNotFoundError:
+            raise no_such_bucket(bucket) from None
 
     def find(self, bucket: str, key: str, upload_id: str) -> Upload:
         """An upload that is under way.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -122,9 +123,61 @@ def test_nothing_is_removed_outside_the_bucket(objects: Objects, tmp_path: Path)
     outside = tmp_path / "outside" / "empty"
     outside.mkdir(parents=True)
     (objects.bucket("bucket") / "link").symlink_to(tmp_path / "outside")
-    for key in ("../../outside", "link/empty"):
+    for key in ("../../outside", "../../outside/empty/", "link/empty", "link/empty/", "link/empty/none/"):
         with pytest.raises((Refused, S3Error)):
             put(objects, key)
+        objects.delete("bucket", key)
     put(objects, "link")  # takes the place of the link, not of what it leads to
     assert outside.is_dir()
     assert (objects.bucket("bucket") / "link").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("name", [b"\xff", b".s3-" + b"0" * 32])
+def test_a_folder_with_what_no_key_names_is_not_replaced(objects: Objects, name: bytes) -> None:
+    Path(objects.bucket("bucket"), "a", os.fsdecode(name)).mkdir(parents=True)
+    with pytest.raises(Refused):
+        put(objects, "a")
+    put(objects, "a/b")
+    assert list(objects.listed("bucket", by_folder=False)) == ["a/b"]
+
+
+def test_a_bucket_whose_first_object_comes_while_it_is_deleted_stays(
+    objects: Objects, tmp_path: Path
+) -> None:
+    class Interrupted(Objects):
+        def _has_objects(self, bucket: str, prefix: str) -> bool:
+            found = super()._has_objects(bucket, prefix)
+            if key:
+                put(objects, key)
+            return found
+
+    for key in ("m/", "m/n/", "o", "p/q"):
+        with pytest.raises(S3Error, match="BucketNotEmpty"):
+            Interrupted(tmp_path).delete_bucket("bucket")
+        assert list(objects.listed("bucket", by_folder=False)) == [key]
+        objects.delete("bucket", key)
+    key = ""
+    Interrupted(tmp_path).delete_bucket("bucket")
+    with pytest.raises(S3Error, match="NoSuchBucket"):
+        put(objects, "m/")
+
+
+def test_buckets_come_and_go_under_writers(objects: Objects) -> None:
+    allowed = {"NoSuchBucket", "BucketNotEmpty"}
+
+    def work(key: str) -> None:
+        for _ in range(ROUNDS):
+            try:
+                if key:
+                    put(objects, key)
+                    objects.delete("bucket", key)
+                else:
+                    objects.delete_bucket("bucket")
+                    objects.create_bucket("bucket")
+            except S3Error as error:
+                if error.code not in allowed:
+                    raise
+
+    at_once(work, ["", "a/b", "a/f/", "a/c/d", "e"])
+    objects.create_bucket("bucket")
+    assert list(objects.listed("bucket", by_folder=False)) == []
