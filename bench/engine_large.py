@@ -9,7 +9,7 @@ draws the same plates.
 """
 
 import multiprocessing
-import resource
+import os
 import statistics
 import tempfile
 import time
@@ -30,6 +30,7 @@ from airflow_provider_lookoutvision.engine import (
 )
 from bench import engine_data
 from bench.engine_data import LabelledImages
+from bench.processes import memory_mebibytes
 
 CLASSES = [AnomalyClass("spot", "#FF8A00"), AnomalyClass("scratch", "#0096FF")]
 # Numbers of normal and anomalous plates to train on (fewer of large ones), and to evaluate on.
@@ -106,18 +107,19 @@ def measure_training(
 def measure_detection(dataset: LabelledImages, model: Path) -> str:
     """Evaluate the model; returns a line to print."""
     detector = load(model)
-    evaluation = dataset.evaluate(detector)
     times = []
     for path in dataset.images[-6:]:
         content, wall, cpu = path.read_bytes(), time.perf_counter(), time.process_time()
         detector.detect(content)
         times.append((time.perf_counter() - wall, time.process_time() - cpu))
     wall, cpu = (statistics.median(column) for column in zip(*times, strict=True))
+    megabytes = _megabytes()  # an evaluation takes more
+    evaluation = dataset.evaluate(detector)
     return (
         f"F1 {evaluation.image_metrics.f1:.3f}, AUROC {evaluation.roc_auc:.3f}, "
         f"IoU {statistics.mean(pixels.iou for pixels in evaluation.pixel_metrics):.3f} "
         f"({', '.join(f'{pixels.name} {pixels.iou:.3f}' for pixels in evaluation.pixel_metrics)}); "
-        f"one image {wall:.2f} s, {cpu:.2f} s of CPU; {_megabytes():.0f} MB at most"
+        f"one image {wall:.2f} s, {cpu:.2f} s of CPU; {megabytes:.0f} MB at most"
     )
 
 
@@ -153,7 +155,8 @@ def _in_new_process(
 
 
 def _megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not by getrusage, whose maximum begins with that of the parent process.
+    return memory_mebibytes(os.getpid(), "VmHWM")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Trains once, and detects in every image several times, from bytes to prediction 
 and CPU time: on a machine with other work, compare the CPU time.
 """
 
-import resource
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 
 from airflow_provider_lookoutvision.engine import load
 from bench import engine_data
+from bench.processes import memory_mebibytes
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
         cpu_ms = 1000 * (time.process_time() - cpu) / len(contents)
         low, middle, high = np.percentile(walls, [10, 50, 95])
         print(f"round {number}: p10 {low:.1f} ms, p50 {middle:.1f}, p95 {high:.1f}; CPU {cpu_ms:.1f}")
-    print(f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most")
+    print(f"memory: {memory_mebibytes(os.getpid(), 'VmHWM'):.0f} MB at most")
 
 
 if __name__ == "__main__":

@@ -108,6 +108,8 @@ def create_session(model: onnx.ModelProto, threads: int | None = None) -> onnxru
         options.intra_op_num_threads = threads
     # Spinning threads would take the cores from everything else on the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # It would keep the memory of the first image, and take as much again for all others.
+    options.enable_mem_pattern = False
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(
         model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]

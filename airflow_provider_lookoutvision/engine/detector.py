@@ -18,6 +18,7 @@ from PIL import Image
 from airflow_provider_lookoutvision.engine import (
     artifact,
     backbone,
+    banding,
     calibration,
     images,
     network,
@@ -237,6 +238,8 @@ def detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelP
         outputs["logits"] = [1, len(head.bias), None, None]
     if model.tuned is not None:
         outputs |= {tuned_network.LOGITS: [1, None, None, None], tuned_network.SCORE: [1]}
+    if model.backbone is None:
+        network_model = banding.in_bands(network_model, network.texture(), model.working_size)
     result = onnx.ModelProto()
     result.CopyFrom(network_model)
     result.graph.node.extend(builder.nodes)
