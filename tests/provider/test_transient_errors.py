@@ -10,7 +10,6 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +148,13 @@ def test_no_request_is_sent_in_a_pause_nor_faster_than_the_rate(
     async def run() -> list[Any]:
         return await asyncio.gather(*(event_of(trigger(conn_id)) for _ in range(3)))
 
+    start = time.monotonic()
     assert asyncio.run(run()) == [SUCCESS] * 3
     assert len(sent) == len(service.requests) == 5
     assert len(pauses) == 2
     assert not [at for at in sent for began, ended in pauses if began < at < ended]
-    assert all(later - earlier >= 0.5 for earlier, later in pairwise(sent))
+    # A busy machine wakes one late, and the next less late: only the beginning is certain.
+    assert all(at >= start + 0.5 * number for number, at in enumerate(sorted(sent)))
 
 
 # -- the deadline ----------------------------------------------------------------------------------------
