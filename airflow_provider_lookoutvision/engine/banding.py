@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from airflow_provider_lookoutvision.engine.network import IMAGE
-from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
+from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder, nodes_up_to
 
 _BAND_PIXELS, _MIN_ROWS = 1 << 19, 128
 # The texture map is at stride 8, and depends on the image up to 17 pixels beyond a cell of it: by a kernel of
@@ -30,7 +30,7 @@ def in_bands(model: onnx.ModelProto, texture: str, size: tuple[int, int]) -> onn
     count = min(width * height // _BAND_PIXELS, height // _MIN_ROWS)
     if count < 2:
         return model
-    first = _nodes_up_to(model.graph, texture)
+    first = nodes_up_to(model.graph, {texture})
     constants = {constant.name for constant in model.graph.initializer}
     builder = GraphBuilder()
     builder.constant("band.rows", np.array([0], np.int64))
@@ -59,15 +59,6 @@ def in_bands(model: onnx.ModelProto, texture: str, size: tuple[int, int]) -> onn
     result.graph.node.extend([*builder.nodes, *later])
     result.graph.initializer.extend(builder.initializers)
     return result
-
-
-def _nodes_up_to(graph: onnx.GraphProto, value: str) -> list[onnx.NodeProto]:
-    needed, nodes = {value}, []
-    for node in reversed(graph.node):
-        if needed & set(node.output):
-            nodes.append(node)
-            needed |= set(node.input)
-    return nodes[::-1]
 
 
 def _slice(builder: GraphBuilder, value: str, output: str, start: int, end: int, axis: str) -> str:

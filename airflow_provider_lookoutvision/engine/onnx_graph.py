@@ -1,6 +1,6 @@
 """Builds ONNX graphs node by node, and checks those that come from elsewhere."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import onnx
@@ -39,18 +39,29 @@ class GraphBuilder:
         return root
 
 
-def remove_unused(graph: onnx.GraphProto) -> None:
-    """Remove the nodes and constants that no output needs."""
-    needed = {output.name for output in graph.output}
-    kept = []
+def nodes_up_to(graph: onnx.GraphProto, values: Iterable[str]) -> list[onnx.NodeProto]:
+    """The nodes that these values need, in their order."""
+    needed, nodes = set(values), []
     for node in reversed(graph.node):
         if needed & set(node.output):
-            kept.append(node)
-            needed |= {name for each in _with_inner(node) for name in each.input}
+            nodes.append(node)
+            needed |= _inputs(node)
+    return nodes[::-1]
+
+
+def remove_unused(graph: onnx.GraphProto) -> None:
+    """Remove the nodes and constants that no output needs."""
+    outputs = {output.name for output in graph.output}
+    kept = nodes_up_to(graph, outputs)
+    needed = outputs.union(*map(_inputs, kept))
     constants = [constant for constant in graph.initializer if constant.name in needed]
     del graph.node[:], graph.initializer[:]
-    graph.node.extend(reversed(kept))
+    graph.node.extend(kept)
     graph.initializer.extend(constants)
+
+
+def _inputs(node: onnx.NodeProto) -> set[str]:
+    return {name for each in _with_inner(node) for name in each.input}
 
 
 def foreign_parts(model: onnx.ModelProto) -> str:
