@@ -1,7 +1,9 @@
-"""The processes of a service that runs: its worker, its trainings, its inference units."""
+"""The processes of a service that runs: its worker, its trainings, its inference units; and their threads."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 from pathlib import Path
 
 from airflow_provider_lookoutvision.testing.service import Service
@@ -46,6 +48,15 @@ def is_alive(pid: int) -> bool:
 def thread_states(pid: int) -> set[str]:
     """The states of a process's threads, as /proc has them: R, S, T, ..."""
     return {_state(task) for task in Path(f"/proc/{pid}/task").iterdir()}
+
+
+def signal_another_thread(pid: int, number: int) -> None:
+    """Send a signal to a thread of a process that isn't its main one, as the system may do by itself."""
+    thread = max(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())
+    assert thread != pid
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.tgkill(pid, thread, number):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def parent(pid: int) -> int:

@@ -22,6 +22,8 @@ EVERY = "all"
 NEEDED = ("onnxruntime", "numpy", "pillow", "grpcio")
 _LONGEST_PATH = 107
 _LEAVE_SECONDS = 10
+# A signal that the system gives to another thread is handled when a wait of the main thread ends.
+_SIGNAL_SECONDS = 1.0
 
 log = logging.getLogger("lookoutvision.edge")
 
@@ -120,7 +122,8 @@ def _serve(flags: argparse.Namespace, stopping: threading.Event) -> int:
         return _complain(f"--socket {flags.socket} can't be used: {error}")
     listening.start()
     log.info("listening on %s; models: %s", flags.socket, ", ".join(there) or "none yet")
-    stopping.wait()
+    while not stopping.wait(_SIGNAL_SECONDS):
+        pass
     listening.stop(_LEAVE_SECONDS).wait()
     for model in models.all().values():
         if model.settled().status == ModelStatus.RUNNING:

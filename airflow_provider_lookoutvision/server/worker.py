@@ -80,7 +80,9 @@ class Worker:
         for thread in (heart, *threads):
             thread.start()
         for thread in threads:
-            thread.join()
+            # In steps: a signal that the system gives to another thread doesn't interrupt a wait without end.
+            while thread.is_alive():
+                thread.join(POLL_SECONDS)
         self._ended.set()
         with suppress(sa.exc.SQLAlchemyError):
             heartbeat.stop(self._database, self._owner)

@@ -31,6 +31,7 @@ from agent_client import (
     running_agent,
 )
 from edge_models import KINDS, encoded, held_out, unpack
+from service_processes import signal_another_thread
 
 from airflow_provider_lookoutvision import engine
 
@@ -317,3 +318,9 @@ def test_sigterm_ends_it_in_order(components: Path, tmp_path: Path) -> None:
         assert agent.end() == 0
     with socket.socket(socket.AF_UNIX) as gone:
         assert gone.connect_ex(str(agent.socket)) != 0
+
+
+def test_a_signal_that_another_thread_gets_ends_it_too(components: Path, tmp_path: Path) -> None:
+    with running_agent(components, tmp_path) as agent:
+        signal_another_thread(agent.process.pid, signal.SIGTERM)
+        assert agent.process.wait(60) == 0

@@ -23,7 +23,7 @@ from import_jobs import (
 from locked_projects import projects_locked
 from polling import until
 from project_calls import PROJECTS, ProjectClient, body_of
-from service_processes import is_alive, workers
+from service_processes import is_alive, signal_another_thread, workers
 from services import NewService, first_key_of, storage_of
 from signed_http import SignedHttpClient, connect, read_response, signed_head
 
@@ -96,6 +96,19 @@ def test_signals_let_a_worker_on_its_own_give_back_its_job(
         with separate_worker(service) as worker:
             assert_small_import_is_complete(project)
             assert exit_status_under_signals(worker) == 0
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_another_thread_gets_ends_a_worker_too(
+    number: signal.Signals, new_service: NewService
+) -> None:
+    service = new_service("--no-worker")
+    with project_of(service) as (project, _), separate_worker(service) as worker:
+        project.create(SMALL)
+        assert_small_import_is_complete(project)
+        signal_another_thread(worker.pid, number)
+        assert worker.wait(60) == 0
 
 
 def exit_status_under_signals(process: subprocess.Popen[Any]) -> int:
