@@ -58,9 +58,9 @@ _KEYS = {
 }
 _EXTENDED_KEYS = {"tuned", "features", "presence", "custom_backbone", "refinement"}
 
+_BANKS = ("bank", "bank.1", "bank.2")
 # The shapes of the arrays by name. A name stands for any length, the same wherever it occurs.
-_BANK_SHAPES = {
-    "bank": ("patches", "dimensions"),
+_CLASSIFIER_SHAPES = {
     "mean": ("heads",),
     "scale": ("heads",),
     "coefficients": ("coefficients",),
@@ -124,7 +124,7 @@ def save(folder: Path, model: Model) -> None:
     """Write the model into a folder; `model.json` is written last, so that a folder with it is complete."""
     heads, classifier = model.heads, model.classifier
     arrays: dict[str, NDArray[Any]] = {
-        "bank": heads.bank.patches,
+        **{name: bank.patches for name, bank in zip(_BANKS, heads.banks, strict=False)},
         "mean": classifier.mean,
         "scale": classifier.scale,
         "coefficients": classifier.coefficients,
@@ -152,12 +152,13 @@ def save(folder: Path, model: Model) -> None:
                 f"{name}.vectors": head.vectors,
                 f"{name}.coefficients": head.coefficients,
             }
-    bank = heads.bank
-    if bank.features != memory_bank.DEFAULT_FEATURES:
-        description["format"] = EXTENDED_FORMAT
-        description["features"] = asdict(bank.features)
+    for name, bank in zip(_BANKS, heads.banks, strict=False):
         if bank.scale is not None:
-            arrays["bank.scale"] = bank.scale
+            arrays[f"{name}.scale"] = bank.scale
+    features = [bank.features for bank in heads.banks]
+    if features != [memory_bank.DEFAULT_FEATURES]:
+        description["format"] = EXTENDED_FORMAT
+        description["features"] = [asdict(each) for each in features]
     if model.tuned is not None:
         stack = model.tuned.classifier
         description["format"] = EXTENDED_FORMAT
@@ -234,9 +235,11 @@ def _with_tuned(model: Model, path: Path, description: dict[str, Any]) -> Model:
 
 
 def _load_arrays(path: Path, description: dict[str, Any], channels: Channels) -> dict[str, FloatArray]:
-    shapes: dict[str, tuple[str | int, ...]] = dict(_BANK_SHAPES)
-    if _bank_features(description).standardised:
-        shapes["bank.scale"] = ("dimensions",)
+    shapes: dict[str, tuple[str | int, ...]] = dict(_CLASSIFIER_SHAPES)
+    for name, features in zip(_BANKS, _bank_features(description, channels), strict=False):
+        shapes[name] = (f"{name} patches", features.dimensions(channels))
+        if features.standardised:
+            shapes[f"{name}.scale"] = (features.dimensions(channels),)
     if description["supervised"] is True:
         shapes |= _supervised_shapes(channels)
         if "refinement" in description:
@@ -261,14 +264,14 @@ def _load_arrays(path: Path, description: dict[str, Any], channels: Channels) ->
     return arrays
 
 
-def _bank_features(description: dict[str, Any]) -> BankFeatures:
-    given = description.get("features")
-    if given is None:
-        return memory_bank.DEFAULT_FEATURES
-    features = BankFeatures(**given)
-    if features.levels not in (1, 2, 3) or not 0 < features.fraction <= 1:
-        raise UnusableArtifact("the model's memory bank has features that no bank has")
-    return features
+def _bank_features(description: dict[str, Any], channels: Channels) -> list[BankFeatures]:
+    given = description.get("features", [asdict(memory_bank.DEFAULT_FEATURES)])
+    # There was one bank, before there were several.
+    banks = [BankFeatures(**each) for each in (given if isinstance(given, list) else [given])]
+    size = _width_and_height(description["size"])
+    if not 1 <= len(banks) <= len(_BANKS) or not all(each.is_possible(channels, size) for each in banks):
+        raise UnusableArtifact("the model's memory banks have features that no bank has")
+    return banks
 
 
 def _width_and_height(value: Any) -> tuple[int, int]:
@@ -291,9 +294,10 @@ def _build_model(description: dict[str, Any], path: Path, custom: CustomBackbone
         )
     channels = backbone.channels_of(custom)
     arrays = _load_arrays(path, description, channels)
-    features = _bank_features(description)
-    if arrays["bank"].shape[1] != features.dimensions(channels.maps):
-        raise UnusableArtifact("the model's memory bank does not have the features that it names")
+    banks = tuple(
+        MemoryBank(arrays[name], features, arrays.get(f"{name}.scale"))
+        for name, features in zip(_BANKS, _bank_features(description, channels), strict=False)
+    )
     classes = tuple(AnomalyClass(str(entry["name"]), str(entry["color"])) for entry in description["classes"])
     patch = None
     image_heads: tuple[ImageHead, ...] = ()
@@ -319,7 +323,8 @@ def _build_model(description: dict[str, Any], path: Path, custom: CustomBackbone
         float(description["intercept"]),
         bool(description["calibrated"]),
     )
-    score_count = 3 + len(image_heads) if patch is not None and classifier.calibrated else 1
+    supervised = patch is not None and classifier.calibrated
+    score_count = len(banks) + (2 + len(image_heads) if supervised else 0)
     if not len(classifier.mean) == len(classifier.coefficients) == score_count:
         raise UnusableArtifact("the model's calibration does not fit its heads")
     refined = None
@@ -332,7 +337,7 @@ def _build_model(description: dict[str, Any], path: Path, custom: CustomBackbone
             len(classes),
         )
     return Model(
-        Heads(MemoryBank(arrays["bank"], features, arrays.get("bank.scale")), patch, image_heads),
+        Heads(banks, patch, image_heads),
         classifier,
         image_size,
         working_size,

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from airflow_provider_lookoutvision.engine import network, weights
 from airflow_provider_lookoutvision.engine.errors import UnusableBackbone
 from airflow_provider_lookoutvision.engine.images import Pixels
 from airflow_provider_lookoutvision.engine.inference_runtime import onnxruntime
+from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
 
 if TYPE_CHECKING:
     from airflow_provider_lookoutvision.engine.custom_backbone import CustomBackbone
@@ -38,13 +40,15 @@ class Channels:
 
     :param maps: of the feature maps at strides 8, 16 and 32
     :param summary: of the two parts of the summary, texture and content
+    :param detail: of the map at stride 4, by two times two cells; 0 where there is none
     """
 
     maps: tuple[int, ...]
     summary: tuple[int, ...]
+    detail: int = 0
 
 
-CHANNELS = Channels((40, 112, 320), (144, 320))
+CHANNELS = Channels((40, 112, 320), (144, 320), 96)
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,16 @@ class Features:
     :param middle: stride 16; 112 channels
     :param coarse: stride 32; 320 channels
     :param summary: pooled features of the whole image; 464 numbers, see `network`
+    :param detail: stride 4, two times two cells as one of `fine`; 96 channels; None unless requested
+    :param half: those of the image at half its size, see `working_size.is_halved`; None unless requested
     """
 
     fine: FloatArray
     middle: FloatArray
     coarse: FloatArray
     summary: FloatArray
+    detail: FloatArray | None = None
+    half: "Features | None" = None
 
 
 def default_cache() -> Path:
@@ -120,13 +128,33 @@ class Backbone:
     """The network, for one image at a time.
 
     :param custom: a user's network; EfficientNet-lite0 when None
+    :param detail: whether features have the map at stride 4 too, where the network has one
     """
 
     def __init__(
-        self, cache: Path | None = None, threads: int | None = None, custom: "CustomBackbone | None" = None
+        self,
+        cache: Path | None = None,
+        threads: int | None = None,
+        custom: "CustomBackbone | None" = None,
+        *,
+        detail: bool = False,
     ) -> None:
         self.custom, self.channels = custom, channels_of(custom)
-        self._session = create_session(load_graph(cache, custom), threads)
+        self._cache, self._threads = cache, threads
+        graph = load_graph(cache, custom)
+        self._outputs = [*LEVELS, network.SUMMARY]
+        if detail and self.channels.detail:
+            self._outputs.append(_add_detail(graph))
+        self._session = create_session(graph, threads)
+
+    @property
+    def has_detail(self) -> bool:
+        """Whether its features have the map at stride 4."""
+        return network.DETAIL in self._outputs
+
+    def with_detail(self) -> "Backbone":
+        """The same network, with the map at stride 4 where it has one."""
+        return Backbone(self._cache, self._threads, self.custom, detail=True)
 
     def features(self, pixels: Pixels) -> Features:
         """Feature maps and summary.
@@ -134,8 +162,19 @@ class Backbone:
         :param pixels: `height x width x 3`, RGB; both sides multiples of 32
         :raises UnusableBackbone: those of a user's network are not finite
         """
-        *maps, summary = self._session.run((*LEVELS, network.SUMMARY), {network.IMAGE: pixels})
+        values = self._session.run(self._outputs, {network.IMAGE: pixels})
+        maps, summary, details = values[: len(LEVELS)], values[len(LEVELS)], values[len(LEVELS) + 1 :]
         if self.custom is not None and not np.isfinite(summary).all():
             raise UnusableBackbone(f"the maps of the backbone {self.custom.name} are not finite for an image")
-        fine, middle, coarse = (np.ascontiguousarray(level[0].transpose(1, 2, 0)) for level in maps)
-        return Features(fine, middle, coarse, summary[0])
+        cells = [np.ascontiguousarray(each[0].transpose(1, 2, 0)) for each in (*maps, *details)]
+        fine, middle, coarse = cells[: len(LEVELS)]
+        return Features(fine, middle, coarse, summary[0], cells[-1] if details else None)
+
+
+def _add_detail(graph: onnx.ModelProto) -> str:
+    builder = GraphBuilder()
+    name = network.add_detail(builder)
+    graph.graph.node.extend(builder.nodes)
+    output = helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, None, None, None])
+    graph.graph.output.append(output)
+    return name

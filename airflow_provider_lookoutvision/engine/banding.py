@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from airflow_provider_lookoutvision.engine.network import IMAGE
-from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder, nodes_up_to
+from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder, nodes_up_to, renamed
 
 _BAND_PIXELS, _MIN_ROWS = 1 << 19, 128
 # The texture map is at stride 8, and depends on the image up to 17 pixels beyond a cell of it: by a kernel of
@@ -31,7 +31,6 @@ def in_bands(model: onnx.ModelProto, texture: str, size: tuple[int, int]) -> onn
     if count < 2:
         return model
     first = nodes_up_to(model.graph, {texture})
-    constants = {constant.name for constant in model.graph.initializer}
     builder = GraphBuilder()
     builder.constant("band.rows", np.array([0], np.int64))
     builder.constant("band.map_rows", np.array([2], np.int64))
@@ -39,17 +38,11 @@ def in_bands(model: onnx.ModelProto, texture: str, size: tuple[int, int]) -> onn
     parts = []
     for number, (start, end) in enumerate(itertools.pairwise(ends)):
         top, bottom = max(0, start - _OVERLAP), min(height, end + _OVERLAP)
-        renamed = {name: name for name in constants}
-        renamed[IMAGE] = _slice(builder, IMAGE, f"band.{number}.image", top, bottom, "band.rows")
-        for node in first:
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
-            renamed |= {name: f"band.{number}.{name}" for name in node.output}
-            copy.input[:] = [renamed[name] for name in node.input]
-            copy.output[:] = [renamed[name] for name in node.output]
-            builder.nodes.append(copy)
+        prefix = f"band.{number}."
+        band = _slice(builder, IMAGE, f"{prefix}image", top, bottom, "band.rows")
+        builder.nodes.extend(renamed(first, {IMAGE: band}, prefix))
         rows = (start - top) // _STRIDE, (end - top) // _STRIDE
-        parts.append(_slice(builder, renamed[texture], f"band.{number}.texture", *rows, "band.map_rows"))
+        parts.append(_slice(builder, prefix + texture, f"{prefix}rows", *rows, "band.map_rows"))
     builder.node("Concat", parts, texture, axis=2)
     result = onnx.ModelProto()
     result.CopyFrom(model)

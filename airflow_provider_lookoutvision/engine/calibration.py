@@ -30,7 +30,7 @@ def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class StackedClassifier:
-    """A logistic regression on standardised scores.
+    """A logistic regression on standardised scores; the highest of them, where it isn't calibrated.
 
     :param mean: one number for each head, like `scale` and `coefficients`
     :param calibrated: whether it was fitted to labelled anomalies
@@ -44,8 +44,9 @@ class StackedClassifier:
 
     def logit(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """The log-odds, -30 to 30, that each of n images is anomalous, from `n x heads` scores."""
-        logits = ((scores - self.mean) / self.scale) @ self.coefficients + self.intercept
-        return np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT)
+        points = (scores - self.mean) / self.scale
+        combined = points @ self.coefficients if self.calibrated else (points * self.coefficients).max(axis=1)
+        return np.clip(combined + self.intercept, -LARGEST_LOGIT, LARGEST_LOGIT)
 
     def probability(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """The probability, 0 to 1, that each of n images is anomalous, from `n x heads` scores."""
@@ -75,10 +76,11 @@ def fit(scores: NDArray[np.floating], anomalous: NDArray[np.bool_]) -> StackedCl
 def fit_without_anomalies(scores: NDArray[np.floating]) -> StackedClassifier:
     """Set the threshold by the scores of normal images alone.
 
-    :param scores: `n x heads`, out of fold; only the first head's, the memory bank's, are used
+    :param scores: `n x banks`, out of fold
     """
-    values = np.asarray(scores, np.float64)[:, :1]
+    values = np.asarray(scores, np.float64)
     mean, scale = values.mean(axis=0), values.std(axis=0) + 1e-9
-    quantile = float(np.quantile((values[:, 0] - mean[0]) / scale[0], 1 - _FALSE_POSITIVE_RATE))
-    intercept = -_SLOPE * max(quantile, _MIN_THRESHOLD)
-    return StackedClassifier(mean, scale, np.array([_SLOPE]), intercept, calibrated=False)
+    highest = ((values - mean) / scale).max(axis=1)
+    quantile = float(np.quantile(highest, 1 - _FALSE_POSITIVE_RATE))
+    threshold = max(quantile, float(highest.mean() + _MIN_THRESHOLD * highest.std()))
+    return StackedClassifier(mean, scale, np.full(len(mean), _SLOPE), -_SLOPE * threshold, calibrated=False)

@@ -16,10 +16,11 @@ from airflow_provider_lookoutvision.engine.backbone import FloatArray
 from airflow_provider_lookoutvision.engine.calibration import StackedClassifier
 from airflow_provider_lookoutvision.engine.feature_store import FeatureStore
 from airflow_provider_lookoutvision.engine.mask_calibration import HeldOutMap, HeldOutMaps, MaskCalibration
-from airflow_provider_lookoutvision.engine.memory_bank import DEFAULT_FEATURES, BankFeatures
 from airflow_provider_lookoutvision.engine.targets import Targets
 
 FOLDS = 5
+# The fewer images a bank has, the farther are the others: the threshold is of scores by banks of nearly all.
+_FOLDS_WITHOUT_ANOMALIES = 10
 # Enough to hold some out and still fit the heads.
 MIN_ANOMALIES = 4
 
@@ -60,20 +61,22 @@ def cross_validate(
     store: FeatureStore,
     targets: Targets,
     *,
-    features: BankFeatures = DEFAULT_FEATURES,
     repeats: int,
     seed: int,
     on_progress: Callable[[float], None],
 ) -> CrossValidationResult:
     """Fit the heads to all views of each training fold, and score the held-out images without augmentation.
 
-    :param features: of the memory bank
+    :param repeats: how often to split into folds; once without enough anomalies
     :param on_progress: called with the fraction done, 0 to 1, before each fold; may raise to stop
     """
     supervised = has_enough_anomalies(targets.anomalous)
     count = len(targets.anomalous)
     smallest_class = int((targets.anomalous if supervised else ~targets.anomalous).sum())
-    folds = max(2, min(FOLDS, smallest_class))
+    if supervised:
+        folds = max(2, min(FOLDS, smallest_class))
+    else:
+        folds, repeats = max(2, min(_FOLDS_WITHOUT_ANOMALIES, smallest_class)), 1
     rows: list[FloatArray] = []
     maps = HeldOutMaps(targets, repeats, store.shape[0] * store.shape[1], np.random.default_rng([seed, 5]))
     for repeat in range(repeats):
@@ -83,7 +86,7 @@ def cross_validate(
         for fold, (train, held_out) in enumerate(splits):
             on_progress((repeat * folds + fold) / (repeats * folds))
             rng = np.random.default_rng([seed, repeat, fold])
-            fitted = heads.fit(store, targets, train, supervised=supervised, features=features, rng=rng)
+            fitted = heads.fit(store, targets, train, supervised=supervised, rng=rng)
             for index in held_out.tolist():
                 scores[index], logits = fitted.scores(store.get(index))
                 if logits is not None:

@@ -5,6 +5,7 @@ Python and one thread pool does all the work. The graph computes the same as `he
 compares them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from airflow_provider_lookoutvision.engine import (
     artifact,
     backbone,
     banding,
+    bank_graph,
     calibration,
     images,
     network,
@@ -30,12 +32,9 @@ from airflow_provider_lookoutvision.engine.backbone import Backbone, FloatArray
 from airflow_provider_lookoutvision.engine.feature_store import grid_shape
 from airflow_provider_lookoutvision.engine.mask_painting import class_mask, painted_logits
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass, ClassMask
-from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
+from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder, remove_unused
 from airflow_provider_lookoutvision.engine.patch_head import any_class_logit
 from airflow_provider_lookoutvision.engine.threshold import DEFAULT_THRESHOLD, predict
-
-# The patches that are computed at once, which are all of them up to a side of 640.
-_BAND_PATCHES = 8192
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,9 @@ class Detector:
         logits = outputs.get("logits")
         if logits is not None:
             logits = logits[0].transpose(1, 2, 0)
-        scores = self._model.heads.image_scores(outputs["distances"], logits, outputs[network.SUMMARY][0])
+        distances = [outputs[name] for name in bank_graph.distance_maps(self._model.heads.banks)]
+        summary = outputs[network.SUMMARY][0] if logits is not None else None
+        scores = self._model.heads.image_scores(distances, logits, summary)
         classifier, tuned = self._model.classifier, self._model.tuned
         logit = float(classifier.logit(scores[None, : len(classifier.mean)])[0])
         if tuned is not None and tuned.classifier is not None:
@@ -118,7 +119,7 @@ class Detector:
         if self._model.tuned_paints:
             logits = outputs[tuned_network.LOGITS][0].transpose(1, 2, 0)
         anomalous, confidence = predict(probability, threshold)
-        patch_logits = self._patch_logits(outputs["distances"], logits)
+        patch_logits = self._patch_logits(distances, logits)
         mask = areas = None
         if logits is not None and self._model.classes:
             painted = painted_logits(logits, self._model.offset, self._model.presence, logit)
@@ -154,14 +155,19 @@ class Detector:
             parts = images.decode_parts(content, corners, refined.window, original)
             refined.paint(mask, parts, places, self._backbone, image_logit)
 
-    def _patch_logits(self, distances: FloatArray, logits: FloatArray | None) -> NDArray[Any]:
+    def _patch_logits(self, distances: Sequence[FloatArray], logits: FloatArray | None) -> NDArray[Any]:
         """The log-odds of each patch being anomalous, `rows x columns`."""
         if logits is not None:
             return any_class_logit(logits)
         # 0.5 is the mean score of the normal images, that is, of their highest patches.
         classifier = self._model.classifier
-        scaled: NDArray[Any] = (distances - classifier.mean[0]) / classifier.scale[0]
-        return scaled
+        rows, columns = grid_shape(self._model.working_size)
+        scaled = [
+            np.kron((each - mean) / scale, np.ones((rows // each.shape[0], columns // each.shape[1])))
+            for each, mean, scale in zip(distances, classifier.mean, classifier.scale, strict=True)
+        ]
+        highest: NDArray[Any] = np.max(scaled, axis=0)
+        return highest
 
     def _areas(self, mask: ClassMask) -> dict[str, float]:
         names = ["background", *(anomaly_class.name for anomaly_class in self._model.classes)]
@@ -181,64 +187,28 @@ def load(folder: Path, *, cache: Path | None = None, threads: int | None = None)
 
 
 def detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network, the memory bank and the patch head: an image in; distances, logits, the summary out."""
+    """The network, the memory banks and the patch head: an image in; distances, logits, the summary out."""
     builder = GraphBuilder()
     constant, node = builder.constant, builder.node
 
-    def upsampled(value: str, factor: int) -> str:
-        scale = constant(f"{value}.factor", np.array([1, 1, factor, factor], np.float32))
-        return node(
-            "Resize",
-            [value, "", scale],
-            f"{value}.upsampled",
-            mode="linear",
-            coordinate_transformation_mode="half_pixel",
-        )
-
-    # The squared distance of patch x to patch b of the bank is |x|^2 + (|b|^2 - 2 x.b): the term in brackets
-    # is enough to find the nearest b.
-    bank = model.heads.bank.patches
-    parts = ["fine", *(upsampled(level, factor) for level, factor in (("middle", 2), ("coarse", 4)))]
-    features = node("Concat", parts[: model.heads.bank.features.levels], "patches", axis=1)
-    if model.heads.bank.scale is not None:
-        inverse = constant("bank.scale", (1 / model.heads.bank.scale).reshape(1, -1, 1, 1))
-        features = node("Mul", [features, inverse], "patches.standardised")
-    planes = node("Squeeze", [features, constant("axis.0", np.array([0], np.int64))], "patches.planes")
-    rows = node("Transpose", [planes], "patches.rows", perm=[1, 2, 0])
-    factors = constant("bank", -2 * bank.T)
-    norms = constant("bank.norms", np.einsum("ij,ij->i", bank, bank))
-    # In bands of rows, because all distances of a large image would take a gigabyte.
-    grid_rows, grid_columns = grid_shape(model.working_size)
-    band_count = -(-grid_rows * grid_columns // _BAND_PATCHES)
-    heights = [len(band) for band in np.array_split(np.arange(grid_rows), band_count)]
-    bands = [f"band.{number}" for number in range(band_count)]
-    constant("heights", np.array(heights, np.int64))
-    builder.nodes.append(helper.make_node("Split", [rows, "heights"], bands, axis=0))
-    for band in bands:
-        products = node("MatMul", [band, factors], f"{band}.products")
-        terms = node("Add", [products, norms], f"{band}.terms")
-        node("ReduceMin", [terms], f"{band}.nearest", axes=[2], keepdims=0)
-    nearest = node("Concat", [f"{band}.nearest" for band in bands], "bank.nearest", axis=0)
-    patch_norms = node("ReduceSumSquare", [rows], "patches.norms", axes=[2], keepdims=0)
-    squares = node("Relu", [node("Add", [patch_norms, nearest], "bank.squares")], "bank.positive")
-    node("Sqrt", [squares], "distances")
-    outputs: dict[str, list[int | None]] = {
-        "distances": [None, None],
-        network.SUMMARY: [1, sum(model.channels.summary)],
-    }
+    banks = model.heads.banks
+    bank_graph.add_distances(builder, banks, network_model, model.working_size)
+    outputs: dict[str, list[int | None]] = {name: [None, None] for name in bank_graph.distance_maps(banks)}
     if model.heads.patch is not None:
+        outputs[network.SUMMARY] = [1, sum(model.channels.summary)]
         head, parts, start = model.heads.patch, [], 0
         for factor, level, channels in zip((1, 2, 4), backbone.LEVELS, model.channels.maps, strict=True):
             weights = np.ascontiguousarray(head.weights[:, start : start + channels, None, None])
             part = node("Conv", [level, constant(f"{level}.head", weights)], f"{level}.logits")
-            parts.append(part if factor == 1 else upsampled(part, factor))
+            parts.append(part if factor == 1 else bank_graph.upsampled(builder, part, factor))
             start += channels
         total = node("Sum", parts, "logits.sum")
         node("Add", [total, constant("bias", head.bias[None, :, None, None])], "logits")
         outputs["logits"] = [1, len(head.bias), None, None]
     if model.tuned is not None:
         outputs |= {tuned_network.LOGITS: [1, None, None, None], tuned_network.SCORE: [1]}
-    if model.backbone is None:
+    # The detail is of a layer before the map that bands end at.
+    if model.backbone is None and not any(bank.features.detail for bank in banks):
         network_model = banding.in_bands(network_model, network.texture(), model.working_size)
     result = onnx.ModelProto()
     result.CopyFrom(network_model)
@@ -250,4 +220,6 @@ def detection_graph(model: Model, network_model: onnx.ModelProto) -> onnx.ModelP
     result.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()
     )
+    if model.heads.patch is None:
+        remove_unused(result.graph)
     return result

@@ -9,6 +9,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -56,6 +57,8 @@ class FeatureStore:
         views: int,
         on_progress: Callable[[float], None],
         folder: Path,
+        *,
+        half: bool = False,
     ) -> None:
         """Extract the features of every image.
 
@@ -63,18 +66,24 @@ class FeatureStore:
         :param views: 1 for the images as they are, 8 for all their rotations and mirrors
         :param on_progress: called with the fraction done, 0 to 1, before each image; may raise to stop
         :param folder: for the temporary file
+        :param half: whether to extract those of the images at half their size too
         :raises UnusableImage: with the index of the image
         """
         self.size, self.views, self.image_count = size, views, len(sources)
         self.shape = grid_shape(size)
         self._stored_views = views
-        self.summary_channels = backbone.channels.summary
+        self.channels = backbone.channels
         self._map_lengths = _map_lengths(size, backbone.channels.maps)
+        self.has_half = half
+        if backbone.has_detail:
+            self._map_lengths.append(self.shape[0] * self.shape[1] * backbone.channels.detail)
+        if half:
+            self._map_lengths += _map_lengths((size[0] // 2, size[1] // 2), backbone.channels.maps)
         row_count = self.image_count * views
-        self._summaries = np.empty((row_count, sum(self.summary_channels)), np.float32)
+        self._summaries = np.empty((row_count, sum(self.channels.summary)), np.float32)
         self._rows: list[NDArray[np.float16]] = []
         self._file = None
-        if row_count * bytes_per_view(size, backbone.channels.maps) > _MAX_BYTES_IN_MEMORY:
+        if row_count * 2 * sum(self._map_lengths) > _MAX_BYTES_IN_MEMORY:
             # Read, not mapped into memory: mapped pages count as memory of this process.
             self._file = tempfile.NamedTemporaryFile(dir=folder)  # noqa: SIM115  closed by close()
         try:
@@ -93,10 +102,16 @@ class FeatureStore:
         except UnusableImage as error:
             raise error.with_index(index) from error
         for view in range(self.views):
-            features = backbone.features(augmentation.transform(image.pixels, view))
+            pixels = augmentation.transform(image.pixels, view)
+            features = backbone.features(pixels)
             self._summaries[index * self.views + view] = features.summary
-            maps = [features.fine.ravel(), features.middle.ravel(), features.coarse.ravel()]
-            row = np.concatenate(maps, dtype=np.float16, casting="same_kind")
+            maps = [features.fine, features.middle, features.coarse]
+            if features.detail is not None:
+                maps.append(features.detail)
+            if self.has_half:
+                half = backbone.features(images.halved(pixels))
+                maps += [half.fine, half.middle, half.coarse]
+            row = np.concatenate([each.ravel() for each in maps], dtype=np.float16, casting="same_kind")
             if self._file is None:
                 self._rows.append(row)
             else:
@@ -106,14 +121,16 @@ class FeatureStore:
         """The features of one view of one image, as 32-bit floats."""
         row_number = index * self._stored_views + view
         row = self._read_row(row_number).astype(np.float32)
-        fine, middle, coarse = np.split(row, np.cumsum(self._map_lengths)[:-1])
+        maps = np.split(row, np.cumsum(self._map_lengths)[:-1])
         rows, columns = self.shape if view % 2 == 0 else self.shape[::-1]
-        return Features(
-            fine.reshape(rows, columns, -1),
-            middle.reshape(rows // 2, columns // 2, -1),
-            coarse.reshape(rows // 4, columns // 4, -1),
-            self._summaries[row_number],
-        )
+        summary = self._summaries[row_number]
+        half = None
+        if self.has_half:
+            half = _features(maps[-3:], rows // 2, columns // 2, summary)
+            maps = maps[:-3]
+        features = _features(maps[:3], rows, columns, summary)
+        detail = maps[3].reshape(rows, columns, -1) if len(maps) > 3 else None
+        return replace(features, detail=detail, half=half)
 
     def _read_row(self, row_number: int) -> NDArray[np.float16]:
         if self._file is None:
@@ -146,6 +163,13 @@ class FeatureStore:
         self.close()
 
 
+def _features(maps: Sequence[FloatArray], rows: int, columns: int, summary: FloatArray) -> Features:
+    fine, middle, coarse = (
+        each.reshape(rows >> level, columns >> level, -1) for level, each in enumerate(maps)
+    )
+    return Features(fine, middle, coarse, summary)
+
+
 def _neighbours(size: int, factor: int, cells: NDArray[np.intp]) -> tuple[Any, Any, FloatArray]:
     # Half-pixel centres, clamped at the border, as ONNX's Resize does in its linear mode.
     position = ((cells + 0.5) / factor - 0.5).astype(np.float32)
@@ -165,14 +189,28 @@ def upsample(array: FloatArray, factor: int) -> FloatArray:
     return array
 
 
-def gather(features: Features, patches: NDArray[np.intp], levels: int = 3) -> FloatArray:
+def at_scale(features: Features, *, half: bool) -> Features:
+    """The features of an image, or those of it at half its size."""
+    if not half:
+        return features
+    assert features.half is not None  # noqa: S101 (whoever wants it has extracted it)
+    return features.half
+
+
+def gather(
+    features: Features, patches: NDArray[np.intp], levels: int = 3, *, detail: bool = False
+) -> FloatArray:
     """The feature vectors of some patches, `len(patches) x channels`.
 
     :param patches: `row * columns + column`, on the fine grid
     :param levels: how many of the three maps to concatenate, from the finest on
+    :param detail: whether the map at stride 4 comes before them; the features must have it
     """
     rows, columns = np.divmod(patches, features.fine.shape[1])
     parts: list[FloatArray] = [features.fine[rows, columns].astype(np.float32)]
+    if detail:
+        assert features.detail is not None  # noqa: S101 (whoever wants it has extracted it)
+        parts.insert(0, features.detail[rows, columns].astype(np.float32))
     for factor, array in ((2, features.middle), (4, features.coarse))[: levels - 1]:
         top, bottom, down = _neighbours(array.shape[0], factor, rows)
         left, right, across = _neighbours(array.shape[1], factor, columns)
@@ -190,16 +228,27 @@ def sample_patches(
     per_view: int,
     rng: np.random.Generator,
     levels: int = 3,
+    *,
+    detail: bool = False,
+    half: bool = False,
 ) -> FloatArray:
     """The feature vectors of random patches from every view of these images, `n x channels`.
 
     :param per_view: how many patches to draw from each view; at least one is, and all at most
+    :param levels: see `gather`
+    :param detail: see `gather`
+    :param half: whether to take them of the images at half their size
     """
-    patch_count = store.shape[0] * store.shape[1]
+    patch_count = store.shape[0] * store.shape[1] // (4 if half else 1)
     drawn = max(1, min(patch_count, per_view))
     return np.concatenate(
         [
-            gather(store.get(int(index), view), rng.choice(patch_count, drawn, replace=False), levels)
+            gather(
+                at_scale(store.get(int(index), view), half=half),
+                rng.choice(patch_count, drawn, replace=False),
+                levels,
+                detail=detail,
+            )
             for index in indices
             for view in range(store.views)
         ]

@@ -3,6 +3,7 @@
 Cross-validation fits them in each fold, and training once more on all images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +13,7 @@ from airflow_provider_lookoutvision.engine import image_heads, memory_bank, patc
 from airflow_provider_lookoutvision.engine.backbone import Features, FloatArray
 from airflow_provider_lookoutvision.engine.feature_store import FeatureStore
 from airflow_provider_lookoutvision.engine.image_heads import ImageHead
-from airflow_provider_lookoutvision.engine.memory_bank import (
-    DEFAULT_FEATURES,
-    BankFeatures,
-    MemoryBank,
-    top_mean,
-)
+from airflow_provider_lookoutvision.engine.memory_bank import DEFAULT_FEATURES, MemoryBank, top_mean
 from airflow_provider_lookoutvision.engine.patch_head import PatchHead
 from airflow_provider_lookoutvision.engine.targets import Targets
 
@@ -27,31 +23,33 @@ LARGE_DEFECT_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class Heads:
-    """The memory bank and, if there were enough anomalies to fit them, the patch head and the image heads.
+    """A memory bank, the patch head and the image heads; memory banks alone without enough anomalies.
 
+    :param banks: one, or those of `memory_bank.features_without_anomalies`
     :param images: one head for the texture and one for the content, or none
     """
 
-    bank: MemoryBank
+    banks: tuple[MemoryBank, ...]
     patch: PatchHead | None
     images: tuple[ImageHead, ...]
 
     def scores(self, features: Features) -> tuple[FloatArray, FloatArray | None]:
         """The scores of an image, and the logits of its patches, `rows x columns x classes`, or None."""
         logits = None if self.patch is None else self.patch.logits(features)
-        return self.image_scores(self.bank.distances(features), logits, features.summary), logits
+        distances = [bank.distances(features) for bank in self.banks]
+        return self.image_scores(distances, logits, features.summary), logits
 
     def image_scores(
-        self, distances: FloatArray, logits: FloatArray | None, summary: FloatArray
+        self, distances: Sequence[FloatArray], logits: FloatArray | None, summary: FloatArray | None
     ) -> FloatArray:
-        """The scores of an image: one of the bank, two of the patch head, one of each image head.
+        """The scores of an image: one of each bank, two of the patch head, one of each image head.
 
-        :param distances: of the patches to the bank, `rows x columns`
-        :param logits: of the patch head, `rows x columns x classes`, or None for the bank's score alone
-        :param summary: as the network gives it
+        :param distances: of the patches to each bank, `rows x columns` of the bank's scale
+        :param logits: of the patch head, `rows x columns x classes`, or None for the banks' scores alone
+        :param summary: as the network gives it; not read without `logits`
         """
-        scores = [self.bank.score(distances)]
-        if logits is not None:
+        scores = [bank.score(each) for bank, each in zip(self.banks, distances, strict=True)]
+        if logits is not None and summary is not None:
             any_class = patch_head.any_class_logit(logits)
             scores += [top_mean(any_class), top_mean(any_class, LARGE_DEFECT_FRACTION, any_class.size)]
             lengths = [len(head.mean) for head in self.images]
@@ -66,20 +64,24 @@ def fit(
     indices: NDArray[np.intp],
     *,
     supervised: bool,
-    features: BankFeatures = DEFAULT_FEATURES,
     rng: np.random.Generator,
 ) -> Heads:
     """Fit the heads on these images.
 
+    :param store: with the map at stride 4, where the network has it, unless `supervised`; with the images at
+        half their size too, where they are large
     :param indices: of the images in the store
-    :param features: of the memory bank
-    :param supervised: whether to fit the heads that need anomalies, or the memory bank alone
+    :param supervised: whether to fit the heads that need anomalies, or memory banks alone
     """
-    bank = memory_bank.fit(store, indices[~targets.anomalous[indices]], rng, features)
+    normal = indices[~targets.anomalous[indices]]
     if not supervised:
-        return Heads(bank, None, ())
+        chosen = memory_bank.features_without_anomalies(store.channels, half=store.has_half)
+        size = memory_bank.SEVERAL_BANKS_SIZE
+        banks = (memory_bank.fit(store, normal, rng, features, size) for features in chosen)
+        return Heads(tuple(banks), None, ())
+    bank = memory_bank.fit(store, normal, rng, DEFAULT_FEATURES)
     return Heads(
-        bank,
+        (bank,),
         patch_head.fit(store, indices, targets, bank, rng),
         image_heads.fit(store, indices, targets.anomalous, rng),
     )

@@ -69,7 +69,7 @@ def fit(
         indices = rng.choice(indices, _MAX_SAMPLES, replace=False)
     views = min(store.views, max(1, _MAX_SAMPLES // len(indices)))
     summaries, labels = store.summaries(indices, views), np.repeat(anomalous[indices], views)
-    parts = split_summary(summaries, store.summary_channels)
+    parts = split_summary(summaries, store.channels.summary)
     return tuple(_fit_one(part.reshape(len(labels), -1), labels) for part in parts)
 
 

@@ -6,16 +6,23 @@ that of an image is the mean of its highest patch scores. After PatchCore (Roth 
 Recall in Industrial Anomaly Detection"), without its re-weighting.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from airflow_provider_lookoutvision.engine.backbone import Features, FloatArray
-from airflow_provider_lookoutvision.engine.feature_store import FeatureStore, gather, sample_patches
+from airflow_provider_lookoutvision.engine import working_size
+from airflow_provider_lookoutvision.engine.backbone import Channels, Features, FloatArray
+from airflow_provider_lookoutvision.engine.feature_store import (
+    FeatureStore,
+    at_scale,
+    gather,
+    sample_patches,
+)
 
 BANK_SIZE, SAMPLED_PATCHES = 1500, 12_000
+# Of each of several banks.
+SEVERAL_BANKS_SIZE = 600
 _PROJECTED_DIMENSIONS = 32
 _CHUNK = 4096
 # An image is scored by this fraction of its patches, and by no more than so many: on a large image a small
@@ -28,6 +35,8 @@ class BankFeatures:
     """What of a patch is compared with the bank, and which patches make the score of an image.
 
     :param levels: 1 to 3 feature maps, from the finest on
+    :param detail: whether the map at stride 4 comes before them
+    :param half: whether they are of the image at half its size
     :param standardised: whether each feature is divided by its standard deviation in normal images
     :param fraction: the score is the mean of this fraction of the distances, the highest
     :param count: and of so many at most
@@ -37,13 +46,38 @@ class BankFeatures:
     standardised: bool = False
     fraction: float = TOP_FRACTION
     count: int | None = TOP_COUNT
+    detail: bool = False
+    half: bool = False
 
-    def dimensions(self, channels: Sequence[int]) -> int:
-        """How many features a patch has, of maps with these channels."""
-        return sum(channels[: self.levels])
+    def dimensions(self, channels: Channels) -> int:
+        """How many features a patch has, of a network with these channels."""
+        return sum(channels.maps[: self.levels]) + channels.detail * self.detail
+
+    def is_possible(self, channels: Channels, size: tuple[int, int]) -> bool:
+        """Whether a network with these channels has them, of images of a working width and height."""
+        return (
+            self.levels in (1, 2, 3)
+            and 0 < self.fraction <= 1
+            and (not self.detail or channels.detail > 0)
+            and (not self.half or working_size.is_halved(size))
+        )
 
 
 DEFAULT_FEATURES = BankFeatures()
+
+
+def features_without_anomalies(channels: Channels, *, half: bool) -> tuple[BankFeatures, ...]:
+    """The features of the banks that have to do without other heads.
+
+    Two see what is wrong in large, by the features that vary most and by all alike; one what is small.
+
+    :param half: whether the features of the images at half their size are known
+    """
+    return (
+        BankFeatures(3, standardised=False, fraction=0.05, count=None, half=half),
+        BankFeatures(3, standardised=True, fraction=0.05, count=None, half=half),
+        BankFeatures(1, standardised=True, fraction=0.001, count=None, detail=channels.detail > 0),
+    )
 
 
 @dataclass(frozen=True)
@@ -59,9 +93,11 @@ class MemoryBank:
     scale: FloatArray | None = None
 
     def distances(self, features: Features) -> FloatArray:
-        """The distance of every patch to the nearest one in the bank, `rows x columns`."""
+        """The distance of every patch to the nearest one in the bank, `rows x columns` of its scale."""
+        features = at_scale(features, half=self.features.half)
         rows, columns = features.fine.shape[:2]
-        vectors = gather(features, np.arange(rows * columns), self.features.levels)
+        patches = np.arange(rows * columns)
+        vectors = gather(features, patches, self.features.levels, detail=self.features.detail)
         if self.scale is not None:
             vectors /= self.scale
         return nearest_distances(vectors, self.patches).reshape(rows, columns)
@@ -98,18 +134,22 @@ def fit(
     normal: NDArray[np.intp],
     rng: np.random.Generator,
     features: BankFeatures = DEFAULT_FEATURES,
+    size: int = BANK_SIZE,
 ) -> MemoryBank:
-    """Select 1500 patches at most, from about 12,000 that are sampled from all views of the normal images.
+    """Select patches from about 12,000 that are sampled from all views of the normal images.
 
     :param normal: the indices of the normal images in the store
+    :param size: how many to select at most
     """
     per_view = -(-SAMPLED_PATCHES // (len(normal) * store.views))
-    vectors = sample_patches(store, normal, per_view, rng, features.levels)
+    vectors = sample_patches(
+        store, normal, per_view, rng, features.levels, detail=features.detail, half=features.half
+    )
     scale = None
     if features.standardised:
         scale = vectors.std(axis=0) + np.float32(1e-6)
         vectors /= scale
-    return MemoryBank(k_center_greedy(vectors, BANK_SIZE, rng), features, scale)
+    return MemoryBank(k_center_greedy(vectors, size, rng), features, scale)
 
 
 def k_center_greedy(vectors: FloatArray, count: int, rng: np.random.Generator) -> FloatArray:

@@ -14,14 +14,12 @@ from pathlib import Path
 from airflow_provider_lookoutvision.engine import (
     augmentation,
     cross_validation,
-    feature_selection,
     working_size,
 )
-from airflow_provider_lookoutvision.engine.backbone import Backbone
+from airflow_provider_lookoutvision.engine.backbone import STRIDE, Backbone
 from airflow_provider_lookoutvision.engine.cross_validation import CrossValidationResult
 from airflow_provider_lookoutvision.engine.dataset import Dataset
 from airflow_provider_lookoutvision.engine.feature_store import FeatureStore, bytes_per_view
-from airflow_provider_lookoutvision.engine.memory_bank import DEFAULT_FEATURES, BankFeatures
 from airflow_provider_lookoutvision.engine.targets import Targets
 
 # More images hardly change which hyperparameters are best.
@@ -51,15 +49,18 @@ class Hyperparameters:
 
     :param side: of the working size: about `side * side` pixels
     :param augment: whether training uses the eight rotations and mirrors of each image
-    :param features: of the memory bank; chosen where it is all that there is
     :param backbone: name and SHA-256 of the user's network that was used; empty for EfficientNet-lite0, and
         not read where hyperparameters are given
     """
 
     side: int
     augment: bool
-    features: BankFeatures = DEFAULT_FEATURES
     backbone: str = ""
+
+
+def without_anomalies(dataset: Dataset) -> Hyperparameters:
+    """Those of a dataset that has too few anomalies to compare any by."""
+    return Hyperparameters(working_size.native_side(dataset.width, dataset.height), augment=False)
 
 
 @dataclass(frozen=True)
@@ -138,16 +139,12 @@ class HyperparameterSearch:
         return self._cross_validate(store, targets, hyperparameters, until)
 
     def search(self, dataset: Dataset, until: float, stack: ExitStack) -> tuple[Candidate, tuple[Trial, ...]]:
-        """The best hyperparameters, and all that were tried; none are without enough anomalies to compare by.
+        """The best hyperparameters, and all that were tried.
 
+        :param dataset: with enough anomalies to compare by
         :param until: the fraction of the whole training that is then done
         :param stack: closes the feature store of the best
         """
-        if not cross_validation.has_enough_anomalies(dataset.anomalous):
-            on_progress = self.stage(until / 2, "choosing features by synthetic defects")
-            side, features = feature_selection.choose(self.backbone, dataset, self.seed, on_progress)
-            chosen = Hyperparameters(side, augment=False, features=features)
-            return self.evaluate(dataset, chosen, until, stack), ()
         sides = working_size.candidate_sides(dataset.width, dataset.height)
         share = until / (len(sides) + 1)
         best_stack = ExitStack()
@@ -178,7 +175,10 @@ class HyperparameterSearch:
     def _extract(
         self, dataset: Dataset, hyperparameters: Hyperparameters, until: float, stack: ExitStack
     ) -> tuple[FeatureStore, Targets]:
-        size = working_size.working_size(dataset.width, dataset.height, hyperparameters.side)
+        supervised = cross_validation.has_enough_anomalies(dataset.anomalous)
+        side = hyperparameters.side
+        multiple = STRIDE if supervised or not working_size.is_halved((side, side)) else 2 * STRIDE
+        size = working_size.working_size(dataset.width, dataset.height, side, multiple=multiple)
         count, view_bytes = len(dataset.images), bytes_per_view(size, self.backbone.channels.maps)
         can_augment = (
             count <= _MAX_AUGMENTED_IMAGES
@@ -187,7 +187,9 @@ class HyperparameterSearch:
         )
         views = augmentation.VIEWS if hyperparameters.augment and can_augment else 1
         on_progress = self.stage(until, f"extracting features at {size[0]} x {size[1]}")
-        store = FeatureStore(self.backbone, dataset.images, size, views, on_progress, self.folder)
+        backbone = self.backbone if supervised else self.backbone.with_detail()
+        half = not supervised and working_size.is_halved(size)
+        store = FeatureStore(backbone, dataset.images, size, views, on_progress, self.folder, half=half)
         return stack.enter_context(store), dataset.targets(size)
 
     def _cross_validate(
@@ -202,7 +204,6 @@ class HyperparameterSearch:
         result = cross_validation.cross_validate(
             store,
             targets,
-            features=hyperparameters.features,
             repeats=repeats,
             seed=self.seed,
             on_progress=on_progress,

@@ -33,6 +33,7 @@ _STAGES = ((1, 3, 1), (6, 3, 2), (6, 5, 2), (6, 3, 2), (6, 5, 1), (6, 5, 2), (6,
 # How many blocks the stages have; more in the larger networks of the family.
 BLOCKS = (1, 2, 2, 3, 3, 4, 1)
 LEVELS = ("fine", "middle", "coarse")
+DETAIL = "detail"
 _EPSILON = 1e-3
 MEAN, SCALE = 127.0, 128.0
 
@@ -108,6 +109,11 @@ class _NetworkBuilder(GraphBuilder):
 def texture(blocks: Sequence[int] = BLOCKS) -> str:
     """The name of the map that the texture is pooled from: of the first block at stride 8."""
     return f"_blocks.{sum(blocks[:2])}._depthwise_conv.relu"
+
+
+def add_detail(builder: GraphBuilder) -> str:
+    """Add the map at stride 4, its cells put together by two times two: 96 channels at stride 8."""
+    return builder.node("SpaceToDepth", [f"_blocks.{sum(BLOCKS[:2]) - 1}"], DETAIL, blocksize=2)
 
 
 def build(weights: Weights, blocks: Sequence[int] = BLOCKS) -> onnx.ModelProto:

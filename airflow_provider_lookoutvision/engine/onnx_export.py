@@ -28,6 +28,7 @@ from PIL import Image
 from airflow_provider_lookoutvision.engine import (
     artifact,
     backbone,
+    bank_graph,
     detector,
     heads,
     images,
@@ -44,6 +45,7 @@ from airflow_provider_lookoutvision.engine.errors import UnusableArtifact
 from airflow_provider_lookoutvision.engine.image_heads import ImageHead
 from airflow_provider_lookoutvision.engine.mask_graph import band_body, interpolation_taps, present_classes
 from airflow_provider_lookoutvision.engine.masks import AnomalyClass
+from airflow_provider_lookoutvision.engine.memory_bank import MemoryBank
 from airflow_provider_lookoutvision.engine.onnx_graph import GraphBuilder
 
 PROBABILITY, ANOMALY_MAP, CLASS_MASK = "probability", "anomaly_map", "class_mask"
@@ -138,18 +140,17 @@ class _Exporter(GraphBuilder):
         self._cells = rows * columns
         self.outputs = [helper.make_tensor_value_info(PROBABILITY, TensorProto.DOUBLE, [])]
         tuned = model.tuned
-        features = model.heads.bank.features
-        scores = [self._top_mean("distances", features.fraction, features.count or self._cells)]
+        banks = model.heads.banks
+        names = bank_graph.distance_maps(banks)
+        scores = [self._bank_score(*each) for each in zip(names, banks, strict=True)]
         classifier = model.classifier
         if model.heads.patch is None:
-            centred = self.node(
-                "Sub", ["distances", self._float("map.mean", classifier.mean[0])], "map.centred"
-            )
-            worst = self.node("Div", [centred, self._float("map.scale", classifier.scale[0])], "map.logits")
+            worst = bank_graph.add_highest(self, banks, classifier, model.working_size)
         else:
             worst = self._any_class("logits", "any")
-            scores.append(self._top_mean(worst, memory_bank.TOP_FRACTION, memory_bank.TOP_COUNT))
-            scores.append(self._top_mean(worst, heads.LARGE_DEFECT_FRACTION, self._cells))
+            cells = self._cells
+            scores.append(self._top_mean(worst, memory_bank.TOP_FRACTION, memory_bank.TOP_COUNT, cells))
+            scores.append(self._top_mean(worst, heads.LARGE_DEFECT_FRACTION, cells, cells))
             scores += self._image_heads()
         logit = self._stack(classifier, scores[: len(classifier.mean)], "stack")
         if tuned is not None and tuned.classifier is not None:
@@ -195,9 +196,9 @@ class _Exporter(GraphBuilder):
         logit = self.node("Add", [highest, self.node("Log", [total], f"{name}.log")], f"{name}.planes")
         return self.node("Squeeze", [logit, self._axes(0, 1)], f"{name}.map")
 
-    def _top_mean(self, scores: str, part: float, most: int) -> str:
+    def _top_mean(self, scores: str, part: float, most: int, cells: int) -> str:
         """What `memory_bank.top_mean` computes, as one single-precision number in double precision."""
-        count = max(1, min(round(self._cells * part), most))
+        count = max(1, min(round(cells * part), most))
         name = f"{scores}.top.{count}"
         flat = self.node("Reshape", [scores, self._axes(-1)], f"{name}.flat")
         top = f"{name}.values"
@@ -211,6 +212,10 @@ class _Exporter(GraphBuilder):
         )
         mean = self.node("ReduceMean", [self._cast(top, TensorProto.DOUBLE, "double")], name, keepdims=1)
         return self._score(mean)
+
+    def _bank_score(self, name: str, bank: MemoryBank) -> str:
+        cells = self._cells // 4 if bank.features.half else self._cells
+        return self._top_mean(name, bank.features.fraction, bank.features.count or cells, cells)
 
     def _image_heads(self) -> list[str]:
         wide = self._cast(network.SUMMARY, TensorProto.DOUBLE, "double")
@@ -263,7 +268,8 @@ class _Exporter(GraphBuilder):
         centred = self.node("Sub", [together, mean], f"{name}.centred")
         scaled = self.node("Div", [centred, scale], f"{name}.scaled")
         weighed = self.node("Mul", [scaled, coefficients], f"{name}.weighed")
-        total = self.node("ReduceSum", [weighed], f"{name}.total", keepdims=0)
+        combine = "ReduceSum" if classifier.calibrated else "ReduceMax"
+        total = self.node(combine, [weighed], f"{name}.total", keepdims=0)
         intercept = self._double(f"{name}.intercept", classifier.intercept)
         return self.node("Add", [total, intercept], f"{name}.logit")
 

@@ -1,6 +1,6 @@
 """Builds ONNX graphs node by node, and checks those that come from elsewhere."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -47,6 +47,22 @@ def nodes_up_to(graph: onnx.GraphProto, values: Iterable[str]) -> list[onnx.Node
             nodes.append(node)
             needed |= _inputs(node)
     return nodes[::-1]
+
+
+def renamed(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str], prefix: str) -> list[onnx.NodeProto]:
+    """Copies of nodes, whose outputs have a prefix.
+
+    :param names: what the copies use in place of what these nodes do not compute; constants stay as they are
+    """
+    known, copies = dict(names), []
+    for node in nodes:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        known |= {name: f"{prefix}{name}" for name in node.output}
+        copy.input[:] = [known.get(name, name) for name in node.input]
+        copy.output[:] = [known[name] for name in node.output]
+        copies.append(copy)
+    return copies
 
 
 def remove_unused(graph: onnx.GraphProto) -> None:

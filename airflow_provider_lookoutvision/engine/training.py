@@ -17,12 +17,14 @@ from airflow_provider_lookoutvision.engine import (
     artifact,
     custom_backbone,
     heads,
+    model_selection,
     refinement_training,
     thorough,
     weights,
 )
 from airflow_provider_lookoutvision.engine.artifact import Model
 from airflow_provider_lookoutvision.engine.backbone import Backbone
+from airflow_provider_lookoutvision.engine.cross_validation import has_enough_anomalies
 from airflow_provider_lookoutvision.engine.dataset import Label, check_dataset
 from airflow_provider_lookoutvision.engine.errors import Cancelled, UnusableDataset
 from airflow_provider_lookoutvision.engine.images import ImageSource
@@ -178,6 +180,8 @@ def _train(
     outcome: thorough.Outcome | None = None
     with tempfile.TemporaryDirectory(dir=out) as temporary, ExitStack() as stack:
         search = HyperparameterSearch(backbone, seed, report.stage, Path(temporary))
+        if hyperparameters is None and not has_enough_anomalies(dataset.anomalous):
+            hyperparameters = model_selection.without_anomalies(dataset)
         if hyperparameters is None and len(images) <= MAX_SEARCH_IMAGES:
             best, trials = search.search(dataset, chosen, stack)
         else:
@@ -217,7 +221,6 @@ def _train(
             best.targets,
             np.arange(len(images)),
             supervised=calibrated,
-            features=best.hyperparameters.features,
             rng=np.random.default_rng([seed]),
         )
     mask_classes = tuple(classes) if best.targets.coverage else ()

@@ -45,6 +45,14 @@ def test_without_anomalies_few_normal_images_are_called_anomalous() -> None:
     assert (classifier.probability(np.full((1, 1), 20.0)) > 0.9).all()
 
 
+def test_without_anomalies_the_higher_score_counts() -> None:
+    rng = np.random.default_rng(4)
+    means, spreads = np.array([10, 0.5]), np.array([2, 0.01])
+    classifier = calibration.fit_without_anomalies(rng.normal(means, spreads, (100, 2)))
+    assert (classifier.probability(rng.normal(means, spreads, (2000, 2))) > 0.5).mean() < 0.06
+    assert (classifier.probability(means + np.diag(6 * spreads)) > 0.9).all()
+
+
 @given(st.floats(0, 1))
 def test_the_prediction_is_anomalous_exactly_above_one_half(probability: float) -> None:
     anomalous, confidence = predict(probability)

@@ -87,7 +87,7 @@ def test_it_detects_without_the_file_or_another_network_and_as_the_exported_grap
     assert [metrics.name for metrics in evaluation.pixel_metrics] == ["scratch", "stain"]
 
 
-def test_normal_images_alone_choose_their_features_too(
+def test_normal_images_alone_do_without_its_map_at_stride_4(
     training_set: LabelledImages, held_out: LabelledImages, tmp_path: Path
 ) -> None:
     normal = training_set.images[:12]

@@ -78,7 +78,7 @@ def test_the_graph_computes_what_the_heads_compute(
 def test_a_large_image_is_compared_with_the_bank_in_bands(
     segmenter: TrainedModel, held_out: LabelledImages, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_lookoutvision.engine.detector._BAND_PATCHES", 100)
+    monkeypatch.setattr("airflow_provider_lookoutvision.engine.bank_graph._BAND_PATCHES", 100)
     banded, content = load(segmenter.folder, cache=cache), held_out.images[1]
     assert banded.detect(content).probability == pytest.approx(
         segmenter.detector.detect(content).probability, abs=1e-6

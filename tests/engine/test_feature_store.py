@@ -13,16 +13,22 @@ from airflow_provider_lookoutvision.engine.images import decode
 def test_large_features_are_kept_in_a_temporary_file(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training_set: LabelledImages
 ) -> None:
-    backbone, images = Backbone(cache), training_set.images[:3]
-    small = FeatureStore(backbone, images, (128, 96), 8, lambda _: None, tmp_path)
+    backbone, images = Backbone(cache, detail=True), training_set.images[:3]
+    small = FeatureStore(backbone, images, (128, 192), 8, lambda _: None, tmp_path, half=True)
     monkeypatch.setattr("airflow_provider_lookoutvision.engine.feature_store._MAX_BYTES_IN_MEMORY", 0)
-    with FeatureStore(backbone, images, (128, 96), 8, lambda _: None, tmp_path) as large:
+    with FeatureStore(backbone, images, (128, 192), 8, lambda _: None, tmp_path, half=True) as large:
         assert len(list(tmp_path.iterdir())) == 1
         for view in (0, 3):
-            for level in ("fine", "middle", "coarse"):
+            for level in ("fine", "middle", "coarse", "detail"):
                 wanted = getattr(small.get(2, view), level)
                 np.testing.assert_array_equal(getattr(large.get(2, view), level), wanted)
-        assert large.get(2, 1).fine.shape == (16, 12, 40)
+            halves = [store.get(2, view).half for store in (small, large)]
+            for level in ("fine", "middle", "coarse"):
+                np.testing.assert_array_equal(getattr(halves[0], level), getattr(halves[1], level))
+        turned = large.get(2, 1)
+        assert turned.half is not None
+        assert turned.fine.shape == (16, 24, 40)
+        assert turned.half.coarse.shape == (2, 3, 320)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,4 +14,20 @@ def test_working_sizes_keep_proportions_and_grow_with_the_image(width: int, heig
         assert working_width * working_height < 3 * side * side
         if max(width, height) < 4 * min(width, height):
             assert working_width / working_height == pytest.approx(width / height, rel=0.2)
-    assert working_size.candidate_sides(width, height)[0] <= working_size.default_side(width, height)
+
+
+@pytest.mark.parametrize(
+    ("size", "side"),
+    [((64, 64), 224), ((300, 300), 320), ((576, 768), 640), ((1000, 1000), 896), ((4096, 4096), 896)],
+)
+def test_the_native_side_is_the_nearest_up_to_a_limit(size: tuple[int, int], side: int) -> None:
+    assert working_size.native_side(*size) == side
+
+
+def test_large_working_sizes_are_halved_if_they_can_be() -> None:
+    assert [working_size.is_halved(size) for size in ((640, 640), (576, 736), (448, 448))] == [
+        True,
+        False,
+        False,
+    ]
+    assert working_size.working_size(576, 768, 640, multiple=64) == (576, 768)
