@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from airflow_provider_lookoutvision.engine.backbone import FloatArray
 
@@ -72,6 +71,9 @@ def fit(values: NDArray[np.float64], present: NDArray[np.bool_]) -> ClassPresenc
     :param values: `n x 4`
     :param present: n labels, some False and some True
     """
+    # Imported to train alone, see `calibration.fit`.
+    from sklearn.linear_model import LogisticRegression
+
     mean, scale = values.mean(axis=0), values.std(axis=0) + 1e-9
     model = LogisticRegression(C=1.0).fit((values - mean) / scale, present)
     return ClassPresence(mean, scale, model.coef_[0].astype(np.float64), float(model.intercept_[0]))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.svm import SVC
 
 from airflow_provider_lookoutvision.engine.backbone import FloatArray
 from airflow_provider_lookoutvision.engine.feature_store import FeatureStore
@@ -74,6 +73,9 @@ def fit(
 
 
 def _fit_one(features: FloatArray, labels: NDArray[np.bool_]) -> ImageHead:
+    # Imported to train alone, see `calibration.fit`.
+    from sklearn.svm import SVC
+
     mean, scale, gamma = features.mean(axis=0), features.std(axis=0) + 1e-6, 1 / features.shape[1]
     svm = SVC(C=3.0, gamma=gamma, class_weight="balanced").fit((features - mean) / scale, labels)
     return ImageHead(

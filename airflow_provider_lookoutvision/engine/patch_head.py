@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from airflow_provider_lookoutvision.engine import augmentation
 from airflow_provider_lookoutvision.engine.backbone import Features, FloatArray
@@ -139,6 +137,10 @@ def _sample_masked(
 def _fit_logistic_regression(
     vectors: FloatArray, labels: NDArray[np.intp], class_count: int, c: float, *, balanced: bool
 ) -> PatchHead:
+    # Imported to train alone, see `calibration.fit`.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     # One scale for all features: scaling each by its own makes the head worse.
     mean, scale = vectors.mean(axis=0), float(vectors.std())
     present = np.unique(labels)

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -83,6 +85,21 @@ def test_a_large_image_is_compared_with_the_bank_in_bands(
     assert banded.detect(content).probability == pytest.approx(
         segmenter.detector.detect(content).probability, abs=1e-6
     )
+
+
+def test_a_process_that_detects_imports_no_scikit_learn(
+    segmenter: TrainedModel, held_out: LabelledImages, cache: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(held_out.images[0])
+    code = (
+        "import sys; from pathlib import Path; from airflow_provider_lookoutvision.engine import load\n"
+        "folder, cache, image = map(Path, sys.argv[1:])\n"
+        "load(folder, cache=cache).detect(image.read_bytes())\n"
+        "print({'sklearn', 'scipy'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code, str(segmenter.folder), str(cache), str(image)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_an_image_that_cannot_be_used_is_refused_at_detection(segmenter: TrainedModel) -> None:

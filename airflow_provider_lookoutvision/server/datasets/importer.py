@@ -21,7 +21,8 @@ from airflow_provider_lookoutvision.server.datasets.operations import (
     DatasetStatus,
 )
 from airflow_provider_lookoutvision.server.datasets.remarks import remarks
-from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, JobHandler
+from airflow_provider_lookoutvision.server.jobs.errors import InvalidInput
+from airflow_provider_lookoutvision.server.jobs.handler import JobHandler
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.storage.buckets import Buckets, Location
 from airflow_provider_lookoutvision.server.storage.schema import dataset_entries, datasets, upsert

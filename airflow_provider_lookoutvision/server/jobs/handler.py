@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from airflow_provider_lookoutvision.server.jobs.errors import InvalidInput, ServiceFault
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease
 from airflow_provider_lookoutvision.server.settings import Settings
 from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Store
@@ -18,14 +19,6 @@ from airflow_provider_lookoutvision.server.storage.database import Database
 
 INVALID_INPUT = "Invalid input: "
 SERVICE_FAULT = "Service fault: "
-
-
-class InvalidInput(Exception):
-    """The input of the job can't be used; the message says what to change."""
-
-
-class ServiceFault(Exception):
-    """The job failed, and its input isn't the cause."""
 
 
 @dataclass(frozen=True)

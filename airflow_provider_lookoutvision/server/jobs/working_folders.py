@@ -17,7 +17,8 @@ from typing import ClassVar, TypeVar
 import sqlalchemy as sa
 
 from airflow_provider_lookoutvision.server.jobs.child_process import ProcessDied
-from airflow_provider_lookoutvision.server.jobs.handler import JobHandler, ServiceFault
+from airflow_provider_lookoutvision.server.jobs.errors import ServiceFault
+from airflow_provider_lookoutvision.server.jobs.handler import JobHandler
 from airflow_provider_lookoutvision.server.jobs.queue import Job
 from airflow_provider_lookoutvision.server.storage.schema import jobs
 

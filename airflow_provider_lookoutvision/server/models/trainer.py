@@ -24,7 +24,7 @@ from airflow_provider_lookoutvision.server.calls.access import arn
 from airflow_provider_lookoutvision.server.datasets.manifest import Mask
 from airflow_provider_lookoutvision.server.datasets.remarks import in_both_datasets
 from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess, Process, ProcessDied
-from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, ServiceFault
+from airflow_provider_lookoutvision.server.jobs.errors import InvalidInput, ServiceFault
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.jobs.working_folders import WorkingFolderHandler
 from airflow_provider_lookoutvision.server.models import evaluation

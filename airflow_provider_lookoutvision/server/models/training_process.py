@@ -20,7 +20,7 @@ from airflow_provider_lookoutvision import engine
 from airflow_provider_lookoutvision.engine.dataset import check_dataset
 from airflow_provider_lookoutvision.engine.masks import erase
 from airflow_provider_lookoutvision.server import settings
-from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput
+from airflow_provider_lookoutvision.server.jobs.errors import InvalidInput
 from airflow_provider_lookoutvision.server.storage.buckets import BucketError, Buckets, Location
 from airflow_provider_lookoutvision.server.storage.stores import store
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_lookoutvision.server.datasets import manifest
-from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput
+from airflow_provider_lookoutvision.server.jobs.errors import InvalidInput
 
 SEED = 0
 _TEST_SIZE = 0.2

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from airflow_provider_lookoutvision.server.calls import idempotency
 from airflow_provider_lookoutvision.server.calls.access import arn
 from airflow_provider_lookoutvision.server.jobs.child_process import ChildProcess, ProcessDied
-from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput, ServiceFault
+from airflow_provider_lookoutvision.server.jobs.errors import InvalidInput, ServiceFault
 from airflow_provider_lookoutvision.server.jobs.queue import Job, Lease, WorkerStopping
 from airflow_provider_lookoutvision.server.jobs.working_folders import WorkingFolderHandler
 from airflow_provider_lookoutvision.server.packaging import component

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from airflow_provider_lookoutvision.server.datasets.manifest import Mask
-from airflow_provider_lookoutvision.server.jobs.handler import InvalidInput
+from airflow_provider_lookoutvision.server.jobs.errors import InvalidInput
 from airflow_provider_lookoutvision.server.models.training_set import (
     Example,
     TrainingSet,
