@@ -59,8 +59,10 @@ def renamed(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str], prefix: s
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         known |= {name: f"{prefix}{name}" for name in node.output}
-        copy.input[:] = [known.get(name, name) for name in node.input]
         copy.output[:] = [known[name] for name in node.output]
+        # The inner graphs of loops and conditions use values of the graph around them.
+        for each in _with_inner(copy):
+            each.input[:] = [known.get(name, name) for name in each.input]
         copies.append(copy)
     return copies
 
